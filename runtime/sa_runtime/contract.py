@@ -1,0 +1,181 @@
+"""The feature-space contract: what an artefact expects of its input and what its vectors mean.
+
+It travels inside the file (ONNX ``metadata_props`` under :data:`METADATA_KEY`, TorchScript
+extra file, sidecar beside an engine) as one JSON object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal, get_args
+
+from sa_runtime.errors import ContractError
+
+METADATA_KEY = "sa_deploy.contract"
+SCHEMA_VERSION = 1
+RESIZE_FILTER = "bilinear-antialias"
+"""Bilinear when enlarging, triangle filter over the source pixels when shrinking (PIL's BILINEAR)."""
+
+Layout = Literal["nhwc", "nchw"]
+DType = Literal["uint8", "float32"]
+Colour = Literal["bgr", "rgb"]
+Embedding = Literal["parts", "global", "reduced"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+def _choice(owner: str, field: str, value: object, kind: object) -> None:
+    if value not in get_args(kind):
+        raise ContractError(f"{owner}.{field}={value!r}: expected one of {', '.join(get_args(kind))}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What the artefact's image input takes.
+
+    ``mean`` and ``std`` (of pixels scaled to 0..1, in ``colour`` order) are given where the caller
+    must normalise; ``None`` says that normalisation is inside the graph.
+    """
+
+    name: str = "images"
+    layout: Layout = "nhwc"
+    dtype: DType = "uint8"
+    colour: Colour = "bgr"
+    height: int
+    width: int
+    resize: str = RESIZE_FILTER
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; raises ContractError."""
+        _choice("input", "layout", self.layout, Layout)
+        _choice("input", "dtype", self.dtype, DType)
+        _choice("input", "colour", self.colour, Colour)
+        for field in ("height", "width"):
+            if not (isinstance(getattr(self, field), int) and getattr(self, field) > 0):
+                raise ContractError(f"input.{field}={getattr(self, field)!r}: expected a positive integer")
+        if self.resize != RESIZE_FILTER:
+            raise ContractError(f"input.resize={self.resize!r}: this version resizes by {RESIZE_FILTER!r} only")
+        if (self.mean is None) != (self.std is None):
+            raise ContractError("input.mean and input.std: expected both or neither")
+        if self.dtype == "uint8" and self.mean is not None:
+            raise ContractError("input.mean: a uint8 input is normalised inside the graph, expected none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputSpec:
+    """What the artefact's vectors are: rows of unit length, float32 (N, dim)."""
+
+    name: str = "embeddings"
+    embedding: str = "parts"
+    dim: int
+
+    def __post_init__(self) -> None:
+        """Check every field; raises ContractError."""
+        if not (isinstance(self.dim, int) and self.dim > 0):
+            raise ContractError(f"output.dim={self.dim!r}: expected a positive integer")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What an artefact expects and what its vectors mean.
+
+    Attributes:
+        input: the image input.
+        output: the embedding output.
+        network: the architecture, as the training floor describes it.
+        recipe: name of the recipe that trained the weights.
+        weights_sha256: hash of the weights the artefact was made from.
+        space: id of the feature space; vectors of two artefacts compare only where it is equal.
+        precision: of the graph.
+        max_batch: largest batch the artefact takes, ``None`` for any.
+        producer: name and version of what wrote the artefact.
+        schema: version of this schema.
+    """
+
+    input: InputSpec
+    output: OutputSpec
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: str = ""
+    weights_sha256: str
+    space: str
+    precision: Precision = "fp32"
+    max_batch: int | None = None
+    producer: str = ""
+    schema: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Check every field; raises ContractError."""
+        if self.schema != SCHEMA_VERSION:
+            raise ContractError(
+                f"contract schema {self.schema!r}: this version reads schema {SCHEMA_VERSION}; "
+                "export the model again or install a matching sa-deploy"
+            )
+        _choice("contract", "precision", self.precision, Precision)
+        if self.max_batch is not None and self.max_batch < 1:
+            raise ContractError(f"contract.max_batch={self.max_batch!r}: expected at least 1, or none")
+        if not self.space:
+            raise ContractError("contract.space is empty: expected the id of the feature space")
+
+    def to_json(self) -> str:
+        """The contract as one JSON object with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> Contract:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: the JSON.
+            source: file it came from, for messages.
+
+        Raises:
+            ContractError: not JSON, a missing or unknown field, or a field with a wrong value.
+
+        >>> c = Contract(input=InputSpec(height=4, width=2), output=OutputSpec(dim=8),
+        ...              weights_sha256="0", space="s")
+        >>> Contract.from_json(c.to_json(), source="x") == c
+        True
+        """
+        try:
+            fields = json.loads(text)
+            fields["input"] = _build(InputSpec, fields["input"])
+            fields["output"] = _build(OutputSpec, fields["output"])
+            return _build(cls, fields)
+        except (ValueError, TypeError, KeyError) as exc:
+            raise ContractError(
+                f"{source}: its contract cannot be read ({exc}); export the model again"
+            ) from exc
+        except ContractError as exc:
+            raise ContractError(f"{source}: {exc}") from exc
+
+
+def _build(kind: Any, fields: dict[str, Any]) -> Any:
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(fields) - known):
+        raise ContractError(f"unknown contract fields {', '.join(unknown)}; expected {', '.join(sorted(known))}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+
+
+def space_id(weights_sha256: str, embedding: str) -> str:
+    """Id of the feature space of some weights and one embedding head.
+
+    >>> space_id("ab", "parts") == space_id("ab", "parts") != space_id("ab", "global")
+    True
+    """
+    return hashlib.sha256(f"{weights_sha256}/{embedding}".encode()).hexdigest()[:16]
+
+
+def require_same_space(first: str, second: str, *, names: tuple[str, str]) -> None:
+    """Refuse to mix vectors of two feature spaces.
+
+    Raises:
+        ContractError: the ids differ.
+    """
+    if first != second:
+        raise ContractError(
+            f"{names[0]} holds vectors of space {first}, {names[1]} of space {second}: they do not "
+            "compare. Embed both with artefacts of the same weights and the same --embedding"
+        )

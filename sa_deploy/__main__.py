@@ -1,0 +1,5 @@
+"""``python -m sa_deploy``."""
+
+from sa_deploy.app import main
+
+main()

@@ -1,0 +1,72 @@
+"""How commands speak: results on stdout (a table, or JSON with ``--json``), everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def stderr() -> Console:
+    """The console for progress, logs and notes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line for people, on stderr."""
+    stderr().print(text, markup=False)
+
+
+def print_error(error: Exception) -> None:
+    """A known error as one line on stderr."""
+    line = " ".join(str(error).split())
+    stderr().print(f"error: {line}", style="red", markup=False)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """The result as one JSON object on stdout."""
+    typer.echo(json.dumps(result, indent=2, sort_keys=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Any]:
+    """A progress bar on stderr; yields ``advance(count=1, description=None)``."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr(), transient=False) as bar:
+        task = bar.add_task(description, total=total)
+
+        def advance(count: int = 1, description: str | None = None) -> None:
+            bar.update(task, advance=count, description=description)
+
+        yield advance
