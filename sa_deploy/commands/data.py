@@ -1,0 +1,11 @@
+"""``sa-deploy data``: make and check data sets."""
+
+from __future__ import annotations
+
+import typer
+
+from sa_deploy.commands import data_check, data_synth
+
+app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+app.command("synth")(data_synth.synth)
+app.command("check")(data_check.check)
