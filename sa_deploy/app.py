@@ -6,13 +6,13 @@ import sys
 from typing import Annotated
 
 import typer
+from sa_runtime.errors import SaDeployError
 
 import sa_deploy
-from sa_deploy.commands import embed, evaluate, export, train
 from sa_deploy.commands import data as data_commands
 from sa_deploy.commands import demo as demo_command
+from sa_deploy.commands import embed, evaluate, export, train
 from sa_deploy.output import print_error
-from sa_runtime.errors import SaDeployError
 
 app = typer.Typer(
     name="sa-deploy",

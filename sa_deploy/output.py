@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -54,8 +54,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Any]:
-    """A progress bar on stderr; yields ``advance(count=1, description=None)``."""
+def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr.
+
+    Yields ``advance(count=1, *, completed=None, total=None, description=None)``.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -63,10 +66,19 @@ def progress(description: str, total: int | None) -> Iterator[Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr(), transient=False) as bar:
+    with Progress(*columns, console=stderr()) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(count: int = 1, description: str | None = None) -> None:
-            bar.update(task, advance=count, description=description)
+        def advance(
+            count: int = 1,
+            *,
+            completed: int | None = None,
+            total: int | None = None,
+            description: str | None = None,
+        ) -> None:
+            step = None if completed is not None else count
+            bar.update(
+                task, advance=step, completed=completed, total=total, description=description
+            )
 
         yield advance

@@ -1,0 +1,168 @@
+"""Checkpoints: ours and the authors' (facts: section 3), read without running any code in them.
+
+A checkpoint is a dict with the authors' keys ``state_dict``, ``epoch`` (finished epochs) and
+``best_top1``; ours adds ``sa_deploy`` with the recipe, and ``training`` with what a resume needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from sa_runtime.errors import CheckpointError
+from sa_runtime.files import atomic_path
+from torch import Tensor
+
+from sa_training.network import NetworkConfig, SANetwork
+from sa_training.recipes import Recipe, sa
+
+_UNUSED = re.compile(r"^(base\.fc\.|fusion_conv\.)|num_batches_tracked$")
+"""Keys that the authors' files hold, or lack, without effect on the network."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: the file.
+        network: with the weights loaded, in evaluation mode.
+        recipe: that trained it; for the authors' files their architecture.
+        epoch: finished epochs.
+        training: optimizer and generator states of our own files, empty for others.
+    """
+
+    path: Path
+    network: SANetwork
+    recipe: Recipe
+    epoch: int
+    training: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path, network: SANetwork, recipe: Recipe, epoch: int, training: dict[str, Any]
+) -> None:
+    """Write a checkpoint under a temporary name, then rename it."""
+    content = {
+        "state_dict": network.state_dict(),
+        "epoch": epoch,
+        "best_top1": 0,
+        "sa_deploy": recipe.to_dict(),
+        "training": training,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path, config: NetworkConfig | None = None) -> Checkpoint:
+    """Read our own checkpoint or one of the authors'.
+
+    Args:
+        path: the file.
+        config: architecture of a file that does not say its own; the authors' network at
+            384x128 where it is not given. The class count is always taken from the file.
+
+    Raises:
+        CheckpointError: no such file, a broken one, or weights that do not fit the architecture.
+    """
+    content = _read(path)
+    weights: dict[str, Tensor] = content["state_dict"]
+    if "sa_deploy" in content:
+        recipe = Recipe.from_dict(content["sa_deploy"])
+    else:
+        recipe = dataclasses.replace(
+            sa(), name="authors", network=config or authors_network(weights, path)
+        )
+        classes = weights["instance0.weight"].shape[0] if "instance0.weight" in weights else 0
+        recipe = dataclasses.replace(
+            recipe, network=dataclasses.replace(recipe.network, classes=classes or 751)
+        )
+    network = SANetwork(recipe.network)
+    load_weights(network, weights, source=str(path))
+    return Checkpoint(
+        path=path,
+        network=network.eval(),
+        recipe=recipe,
+        epoch=int(content.get("epoch", 0)),
+        training=content.get("training", {}),
+    )
+
+
+def authors_network(weights: dict[str, Tensor], path: Path) -> NetworkConfig:
+    """The authors' architecture with depth and features as the weights say.
+
+    Raises:
+        CheckpointError: the weights are of no ResNet that the authors' network supports.
+    """
+    blocks = len({key.split(".")[2] for key in weights if key.startswith("base.layer3.")})
+    depth = {6: "resnet50", 23: "resnet101", 36: "resnet152"}.get(blocks)
+    if depth is None or "local_conv.weight" not in weights:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of the SA network (stage 3 has {blocks} blocks, expected 6, 23 "
+            "or 36 and a local_conv.weight); pass one written by `sa-deploy train` or by the authors' code"
+        )
+    return NetworkConfig(
+        backbone=depth, features=weights["local_conv.weight"].shape[0], attention="stages"
+    )
+
+
+def load_weights(network: SANetwork, weights: dict[str, Tensor], *, source: str) -> None:
+    """Load a state dict; the authors' unused keys and ``num_batches_tracked`` may be there or not.
+
+    Raises:
+        CheckpointError: a missing or unknown key, or another shape.
+    """
+    given = {k.removeprefix("module."): v for k, v in weights.items()}
+    given = {k: v for k, v in given.items() if not _UNUSED.search(k)}
+    expected = {k: v for k, v in network.state_dict().items() if not _UNUSED.search(k)}
+    missing = sorted(set(expected) - set(given))
+    unknown = sorted(set(given) - set(expected))
+    shapes = [
+        f"{k} {tuple(given[k].shape)}, expected {tuple(expected[k].shape)}"
+        for k in sorted(set(given) & set(expected))
+        if given[k].shape != expected[k].shape
+    ]
+    for what, found in (
+        ("lacks", missing),
+        ("has unknown", unknown),
+        ("has other shapes:", shapes),
+    ):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise CheckpointError(
+                f"{source}: {what} {'; '.join(found[:3])}{more}; the weights are of another "
+                f"architecture than {network.config.backbone} with {network.config.parts} parts"
+            )
+    network.load_state_dict(given, strict=False)
+
+
+def weights_sha256(network: SANetwork) -> str:
+    """Hash of everything the embeddings depend on: names, shapes and values, classifiers left out."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if name.startswith(("base.", "local_conv.", "feat_bn2d.")) and not _UNUSED.search(name):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint of `sa-deploy train`")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({str(exc).splitlines()[0]}); it may be truncated, "
+            "or hold more than tensors and plain values"
+        ) from exc
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(
+            f"{path}: holds no 'state_dict'; expected a checkpoint, not bare weights"
+        )
+    return content

@@ -1,0 +1,36 @@
+"""The losses: cross entropy of every classifier, batch-hard triplet on the pooled parts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sa_training.network import Output
+
+
+def classification_loss(output: Output, labels_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The plain sum of the cross entropies of all classifiers (six parts, global, three stages)."""
+    losses = [
+        F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=label_smoothing)
+        for logits_NK in output.logits
+    ]
+    return torch.stack(losses).sum()
+
+
+def batch_hard_triplet(vectors_ND: Tensor, labels_N: Tensor, margin: float) -> Tensor:
+    """Batch-hard triplet loss (Hermans et al., arXiv 1703.07737) on unit vectors.
+
+    Args:
+        vectors_ND: (N, D), made unit length here; distances are Euclidean.
+        labels_N: identities, each at least twice.
+        margin: of the hinge; 0 takes the soft margin ``log(1 + exp(.))``.
+    """
+    unit_ND = F.normalize(vectors_ND.float(), dim=1)
+    distance_NN = (2 - 2 * unit_ND @ unit_ND.T).clamp_min(1e-9).sqrt()
+    same_NN = labels_N[:, None] == labels_N[None]
+    hardest_positive_N = torch.where(same_NN, distance_NN, distance_NN.new_zeros(())).amax(1)
+    hardest_negative_N = torch.where(same_NN, distance_NN.new_full((), 4.0), distance_NN).amin(1)
+    gap_N = hardest_positive_N - hardest_negative_N
+    per_anchor_N = F.softplus(gap_N) if margin == 0 else F.relu(gap_N + margin)
+    return per_anchor_N.mean()

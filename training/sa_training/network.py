@@ -1,0 +1,214 @@
+"""The parameter-free Spatial Attention network (Wang et al., arXiv 1811.12150).
+
+Attribute names follow the authors' checkpoints (facts: ``base``, ``local_conv``, ``feat_bn2d``,
+``instance0..P``, ``local_conv_layer1..3``, ``instance_layer1..3``), so that those load as they are.
+Shape suffixes: N images, C channels, H x W map, P parts, F reduced features, K classes, D embedding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
+from torch import Tensor, nn
+
+from sa_training.attention_pool import attention_pool
+from sa_training.backbones import BACKBONES, backbone
+
+Attention = Literal["stages", "backbone", "both", "none"]
+ATTENTIONS: tuple[Attention, ...] = ("stages", "backbone", "both", "none")
+EMBEDDINGS = ("parts", "global", "reduced")
+STAGES = (1, 2, 3)
+"""Stages that carry deep supervision."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Architecture of an :class:`SANetwork`.
+
+    Attributes:
+        backbone: a name of :data:`sa_training.backbones.BACKBONES`.
+        height, width: of the input in pixels.
+        classes: training identities K.
+        features: channels F of the reduced part features.
+        parts: horizontal parts P; 1 is a single global branch.
+        attention: where spatial attention stands: in the deep supervision of ``stages`` 1 to 3 (the
+            paper's main results), before the pooling of the ``backbone``'s last map, ``both`` or ``none``.
+        normalize: of the attention, ``sum`` (authors' code) or ``softmax`` (paper's text).
+        deep_supervision: whether stages 1 to 3 carry classifiers.
+        stage_scale: ``map`` divides the deep supervision's pooled features by H*W as the authors'
+            code does; ``unit`` does not.
+        dropout: probability, on the pooled part features.
+    """
+
+    backbone: str = "resnet50"
+    height: int = 384
+    width: int = 128
+    classes: int = 751
+    features: int = 256
+    parts: int = 6
+    attention: Attention = "both"
+    normalize: Normalize = "sum"
+    deep_supervision: bool = True
+    stage_scale: Literal["map", "unit"] = "map"
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check every field; raises ValueError naming field, value and rule."""
+        rules: tuple[tuple[str, bool, str], ...] = (
+            ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
+            ("attention", self.attention in ATTENTIONS, f"one of {', '.join(ATTENTIONS)}"),
+            ("normalize", self.normalize in NORMALIZATIONS, f"one of {', '.join(NORMALIZATIONS)}"),
+            ("stage_scale", self.stage_scale in ("map", "unit"), "map or unit"),
+            ("classes", self.classes >= 1, "at least 1"),
+            ("features", self.features >= 1, "at least 1"),
+            ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
+            ("width", self.width >= 16, "at least 16 pixels"),
+            ("height", self.height >= 16, "at least 16 pixels"),
+            (
+                "parts",
+                1 <= self.parts <= self.map_height,
+                f"1 to {self.map_height}, the last map's rows",
+            ),
+        )
+        for field, holds, rule in rules:
+            if not holds:
+                raise ValueError(f"network {field}={getattr(self, field)!r}: expected {rule}")
+
+    @property
+    def map_height(self) -> int:
+        """Rows of the last feature map (stride 16; each halving rounds up)."""
+        return math.ceil(self.height / 16)
+
+    @property
+    def part_normalize(self) -> Normalize:
+        """Normalisation of the attention that pools the last map."""
+        return self.normalize if self.attention in ("backbone", "both") else "none"
+
+    @property
+    def stage_normalize(self) -> Normalize:
+        """Normalisation of the attention that pools stages 1 to 3."""
+        return self.normalize if self.attention in ("stages", "both") else "none"
+
+
+class Output(NamedTuple):
+    """What the network returns in training and evaluation alike.
+
+    Attributes:
+        pooled_NCP: pooled parts of the last map, before dropout and reduction.
+        logits: P part logits, the global one, then those of stages 1 to 3; each (N, K).
+    """
+
+    pooled_NCP: Tensor
+    logits: tuple[Tensor, ...]
+
+
+class SANetwork(nn.Module):
+    """The SA network.
+
+    Args:
+        config: its architecture.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.base = backbone(config.backbone)
+        *stage_channels, channels = self.base.channels
+        self.drop = nn.Dropout(config.dropout)
+        self.local_conv = nn.Conv2d(channels, config.features, 1, bias=False)
+        self.feat_bn2d = nn.BatchNorm2d(config.features)
+        for part in range(config.parts + 1):
+            self.add_module(f"instance{part}", nn.Linear(config.features, config.classes))
+        if config.deep_supervision:
+            for k in STAGES:
+                reduce = nn.Conv2d(stage_channels[k - 1], config.features, 1, bias=False)
+                self.add_module(f"local_conv_layer{k}", reduce)
+                self.add_module(f"instance_layer{k}", nn.Linear(config.features, config.classes))
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Random weights as the authors set them for a network without pretraining.
+
+        Convolutions Kaiming-normal over fan out, batch norms 1 and 0, classifiers N(0, 0.001).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.001)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x_N3HW: Tensor) -> Output:
+        """(N, 3, height, width) float, RGB, ImageNet-normalised -> :class:`Output`."""
+        *stages, last_NCHW = self.base(x_N3HW)
+        pooled_NCP = attention_pool(last_NCHW, self.config.parts, self.config.part_normalize)
+        reduced_NFP = self.reduce(self.drop(pooled_NCP))
+        logits = [
+            self.get_submodule(f"instance{part}")(reduced_NFP[:, :, part])
+            for part in range(self.config.parts)
+        ]
+        logits.append(self.get_submodule(f"instance{self.config.parts}")(reduced_NFP.mean(dim=2)))
+        if self.config.deep_supervision:
+            logits += [
+                self._stage_logits(k, map_NCHW) for k, map_NCHW in zip(STAGES, stages, strict=True)
+            ]
+        return Output(pooled_NCP, tuple(logits))
+
+    def reduce(self, pooled_NCP: Tensor) -> Tensor:
+        """(N, C, P) -> (N, F, P): convolution and batch norm shared by the parts, ReLU."""
+        reduced_NFP1: Tensor = self.feat_bn2d(self.local_conv(pooled_NCP.unsqueeze(3)))
+        return F.relu(reduced_NFP1).squeeze(3)
+
+    def embed(self, x_N3HW: Tensor, embedding: str = "parts") -> Tensor:
+        """Embeddings of unit length.
+
+        Args:
+            x_N3HW: as :meth:`forward` takes it.
+            embedding: ``parts`` (the authors' test feature: each part's C channels to unit length,
+                index = channel * P + part, the whole divided by sqrt(P)), ``global`` (the last map
+                pooled once) or ``reduced`` (parts and their mean after the reduction).
+
+        Returns:
+            (N, D) float32.
+
+        Raises:
+            ValueError: an unknown embedding.
+        """
+        last_NCHW = self.base(x_N3HW)[-1]
+        normalize = self.config.part_normalize
+        if embedding == "global":
+            columns_NCP = attention_pool(last_NCHW, 1, normalize)
+        elif embedding in ("parts", "reduced"):
+            columns_NCP = attention_pool(last_NCHW, self.config.parts, normalize)
+        else:
+            raise ValueError(f"embedding={embedding!r}: expected one of {', '.join(EMBEDDINGS)}")
+        if embedding == "reduced":
+            reduced_NFP = self.reduce(columns_NCP)
+            columns_NCP = torch.cat([reduced_NFP, reduced_NFP.mean(dim=2, keepdim=True)], dim=2)
+        unit_NCP = F.normalize(columns_NCP.float(), dim=1)
+        return unit_NCP.flatten(1) / math.sqrt(unit_NCP.shape[2])
+
+    def embedding_dim(self, embedding: str) -> int:
+        """D of an embedding."""
+        channels = self.base.channels[-1]
+        return {
+            "parts": channels * self.config.parts,
+            "global": channels,
+            "reduced": self.config.features * (self.config.parts + 1),
+        }[embedding]
+
+    def _stage_logits(self, k: int, map_NCHW: Tensor) -> Tensor:
+        pooled_NC1 = attention_pool(map_NCHW, 1, self.config.stage_normalize)
+        if self.config.stage_scale == "map" and self.config.stage_normalize != "none":
+            pooled_NC1 = pooled_NC1 / (map_NCHW.shape[2] * map_NCHW.shape[3])
+        reduced_NF11 = self.get_submodule(f"local_conv_layer{k}")(pooled_NC1.unsqueeze(3))
+        result: Tensor = self.get_submodule(f"instance_layer{k}")(reduced_NF11.flatten(1))
+        return result
