@@ -1,0 +1,260 @@
+"""Who lives in the synthetic world: appearance, drawn from the seed and the person's number."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from sa_runtime.datasets.synthetic.config import rng
+
+Colour = tuple[int, int, int]
+"""BGR, 0 to 255."""
+
+T = TypeVar("T")
+
+GARMENT_COLOURS: dict[str, tuple[Colour, float]] = {
+    "black": ((30, 27, 26), 3.0),
+    "charcoal": ((68, 62, 60), 2.0),
+    "grey": ((132, 128, 126), 1.5),
+    "silver": ((192, 190, 188), 1.0),
+    "white": ((236, 236, 234), 2.0),
+    "navy": ((78, 42, 30), 2.0),
+    "blue": ((168, 92, 48), 1.5),
+    "sky": ((214, 176, 134), 1.0),
+    "teal": ((126, 124, 32), 0.7),
+    "green": ((62, 116, 46), 0.9),
+    "olive": ((54, 98, 98), 0.9),
+    "yellow": ((62, 192, 222), 0.8),
+    "orange": ((42, 118, 220), 0.7),
+    "red": ((44, 38, 182), 1.3),
+    "maroon": ((42, 28, 100), 0.8),
+    "pink": ((170, 144, 224), 0.8),
+    "purple": ((134, 62, 108), 0.7),
+    "brown": ((46, 72, 104), 1.0),
+    "beige": ((148, 182, 204), 1.2),
+}
+"""Colours of clothes with how common they are."""
+SKINS: tuple[Colour, ...] = (
+    (176, 200, 236),
+    (150, 180, 224),
+    (120, 156, 206),
+    (92, 128, 180),
+    (62, 92, 140),
+    (44, 62, 98),
+)
+HAIRS: tuple[Colour, ...] = (
+    (26, 24, 26),
+    (36, 44, 62),
+    (46, 70, 104),
+    (96, 158, 204),
+    (52, 84, 168),
+    (162, 160, 162),
+)
+PATTERNS: dict[str, float] = {
+    "plain": 5.0,
+    "hoops": 2.5,
+    "pinstripes": 1.5,
+    "checks": 1.5,
+    "plaid": 1.5,
+    "block-top": 1.5,
+    "block-bottom": 1.0,
+    "band": 1.5,
+    "gradient": 1.2,
+    "dots": 1.0,
+    "diagonal": 1.0,
+    "halves": 1.0,
+    "sides": 1.0,
+    "camouflage": 0.8,
+}
+UPPERS: dict[str, float] = {
+    "t-shirt": 2.5,
+    "sweater": 2.5,
+    "open-jacket": 1.8,
+    "coat": 1.3,
+    "vest": 0.9,
+    "dress": 1.0,
+}
+LOWERS: dict[str, float] = {
+    "trousers": 5.0,
+    "wide": 1.0,
+    "shorts": 1.8,
+    "skirt": 1.4,
+    "long-skirt": 0.6,
+}
+LEG_PATTERNS: dict[str, float] = {
+    "plain": 5.0,
+    "side-stripe": 1.4,
+    "checks": 0.6,
+    "faded": 1.0,
+    "cuffs": 0.9,
+    "camouflage": 0.6,
+    "two-tone": 0.6,
+}
+HAIRCUTS: dict[str, float] = {
+    "short": 3.0,
+    "bald": 0.8,
+    "bob": 1.3,
+    "long": 1.8,
+    "ponytail": 1.2,
+    "bun": 0.9,
+    "afro": 0.8,
+}
+HATS: dict[str, float] = {"none": 7.0, "cap": 1.2, "beanie": 1.0, "brim": 0.6, "hood": 0.7}
+BAGS: dict[str, float] = {
+    "none": 4.0,
+    "backpack": 2.4,
+    "shoulder": 1.4,
+    "messenger": 1.2,
+    "tote": 1.2,
+}
+LOGOS: dict[str, float] = {
+    "none": 6.0,
+    "disc": 1.0,
+    "box": 1.0,
+    "triangle": 0.7,
+    "cross": 0.7,
+    "bars": 0.8,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Person:
+    """One look. Lengths are shares of the body's height unless they say otherwise.
+
+    ``height_m`` is in metres; ``girth`` and ``shoulders`` scale widths; ``leg`` is the height of
+    the hips; ``gait`` scales the stride; ``side`` (-1 right, 1 left) is where things are carried.
+    """
+
+    number: int
+    height_m: float
+    girth: float
+    shoulders: float
+    leg: float
+    gait: float
+    side: int
+    skin: Colour
+    hair: Colour
+    haircut: str
+    beard: bool
+    glasses: bool
+    hat: str
+    hat_colour: Colour
+    upper: str
+    upper_pattern: str
+    upper_colours: tuple[Colour, Colour, Colour]
+    upper_scale: float
+    sleeve_colour: Colour
+    sleeve_hoop: Colour | None
+    front_logo: str
+    back_logo: str
+    logo_colour: Colour
+    lower: str
+    lower_pattern: str
+    lower_colours: tuple[Colour, Colour]
+    shoe: Colour
+    boots: bool
+    socks: Colour
+    scarf: Colour | None
+    bag: str
+    bag_colours: tuple[Colour, Colour]
+
+
+def person(seed: int, number: int) -> Person:
+    """The look of person ``number``; strangers (distractors) have numbers above every identity's.
+
+    >>> person(0, 7) == person(0, 7)
+    True
+    >>> person(0, 7) == person(0, 8)
+    False
+    """
+    draw = rng(seed, "person", number)
+
+    def one(table: dict[str, float]) -> str:
+        weights = np.array(list(table.values()))
+        return list(table)[int(draw.choice(len(table), p=weights / weights.sum()))]
+
+    def any_of(items: Sequence[T]) -> T:
+        return items[int(draw.integers(len(items)))]
+
+    def chance(p: float) -> bool:
+        return bool(draw.random() < p)
+
+    def cloth(*, unlike: Sequence[Colour] = ()) -> Colour:
+        names = list(GARMENT_COLOURS)
+        weights = np.array([GARMENT_COLOURS[name][1] for name in names])
+        for _ in range(20):
+            base = GARMENT_COLOURS[names[int(draw.choice(len(names), p=weights / weights.sum()))]][
+                0
+            ]
+            colour = _vary(base, draw, 14)
+            if all(_apart(colour, other) for other in unlike):
+                break
+        return colour
+
+    first = cloth()
+    second = cloth(unlike=[first])
+    third = cloth(unlike=[first, second])
+    legs = cloth(unlike=[first] if chance(0.6) else [])
+    upper = one(UPPERS)
+    bag = cloth(unlike=[first])
+    feminine = chance(0.45)
+    return Person(
+        number=number,
+        height_m=float(np.clip(draw.normal(1.66 if feminine else 1.77, 0.075), 1.45, 2.0)),
+        girth=float(np.clip(draw.normal(1.0, 0.14), 0.75, 1.45)),
+        shoulders=float(np.clip(draw.normal(0.92 if feminine else 1.05, 0.07), 0.8, 1.2)),
+        leg=float(draw.uniform(0.49, 0.545)),
+        gait=float(draw.uniform(0.8, 1.2)),
+        side=1 if chance(0.5) else -1,
+        skin=_vary(any_of(SKINS), draw, 8),
+        hair=_vary(any_of(HAIRS), draw, 8),
+        haircut=_haircut(one(HAIRCUTS), feminine=feminine, swap=chance(0.75)),
+        beard=not feminine and chance(0.3),
+        glasses=chance(0.2),
+        hat=one(HATS),
+        hat_colour=cloth(),
+        upper=upper if feminine or upper != "dress" else "sweater",
+        upper_pattern=one(PATTERNS),
+        upper_colours=(first, second, third),
+        upper_scale=float(draw.uniform(0.6, 1.6)),
+        sleeve_colour=third if chance(0.25) else first,
+        sleeve_hoop=second if chance(0.25) else None,
+        front_logo=one(LOGOS),
+        back_logo=one(LOGOS),
+        logo_colour=third if chance(0.5) else second,
+        lower=_lower(one(LOWERS), feminine=feminine),
+        lower_pattern=one(LEG_PATTERNS),
+        lower_colours=(legs, cloth(unlike=[legs])),
+        shoe=cloth(),
+        boots=chance(0.2),
+        socks=cloth(),
+        scarf=cloth(unlike=[first]) if chance(0.14) else None,
+        bag=one(BAGS),
+        bag_colours=(bag, cloth(unlike=[bag])),
+    )
+
+
+def _haircut(drawn: str, *, feminine: bool, swap: bool) -> str:
+    if not swap:
+        return drawn
+    if feminine:
+        return {"bald": "long", "short": "bob"}.get(drawn, drawn)
+    return {"long": "short", "ponytail": "short", "bob": "short", "bun": "bald"}.get(drawn, drawn)
+
+
+def _lower(drawn: str, *, feminine: bool) -> str:
+    return drawn if feminine else {"skirt": "shorts", "long-skirt": "wide"}.get(drawn, drawn)
+
+
+def _vary(colour: Colour, draw: np.random.Generator, spread: float) -> Colour:
+    varied = np.clip(
+        np.array(colour) + draw.normal(0, spread, 3) * 0.6 + draw.normal(0, spread), 8, 246
+    )
+    return int(varied[0]), int(varied[1]), int(varied[2])
+
+
+def _apart(first: Colour, second: Colour) -> bool:
+    return float(np.linalg.norm(np.subtract(first, second))) > 90
