@@ -7,7 +7,6 @@ first convolution. The mean stays a subtraction, because the convolution pads wi
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +52,14 @@ class DeployNetwork(nn.Module):
         if self.embedding == "reduced":
             reduced_NFP = F.relu(self.reduce(columns_NCP.unsqueeze(3))).squeeze(3)
             columns_NCP = torch.cat([reduced_NFP, reduced_NFP.mean(dim=2, keepdim=True)], dim=2)
-        norm_N1P = columns_NCP.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
-        unit_NCP = columns_NCP / (norm_N1P * math.sqrt(columns_NCP.shape[2]))
-        return unit_NCP.flatten(1)
+        unit_ND = _unit(columns_NCP).flatten(1)
+        return _unit(unit_ND)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """To unit length along axis 1; zeros stay zeros."""
+    length = x.square().sum(dim=1, keepdim=True).sqrt()
+    return x / length.clamp_min(1e-12)
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:

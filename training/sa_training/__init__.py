@@ -1,1 +1,1 @@
-"""Floor 2: the network, its losses, the data pipeline, the training loop and checkpoints (torch)."""
+"""Floor 2: network, losses, data pipeline, training loop and checkpoints (torch)."""

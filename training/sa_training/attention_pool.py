@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, windows
 from torch import Tensor
+
+from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, windows
 
 Lowering = Callable[[Tensor, int, str], Tensor]
 """What stands for the operator: (x_NCHW, parts, normalize) -> (N, C, P)."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sa_runtime.errors import CheckpointError
-from sa_runtime.files import atomic_path
 from torch import Tensor
 
+from sa_runtime.errors import CheckpointError
+from sa_runtime.files import atomic_path
 from sa_training.network import NetworkConfig, SANetwork
 from sa_training.recipes import Recipe, sa
 
@@ -103,8 +103,9 @@ def authors_network(weights: dict[str, Tensor], path: Path) -> NetworkConfig:
     depth = {6: "resnet50", 23: "resnet101", 36: "resnet152"}.get(blocks)
     if depth is None or "local_conv.weight" not in weights:
         raise CheckpointError(
-            f"{path}: not a checkpoint of the SA network (stage 3 has {blocks} blocks, expected 6, 23 "
-            "or 36 and a local_conv.weight); pass one written by `sa-deploy train` or by the authors' code"
+            f"{path}: not a checkpoint of the SA network (stage 3 has {blocks} blocks, expected "
+            "6, 23 or 36 and a local_conv.weight); pass one that `sa-deploy train` or the authors' "
+            "code wrote"
         )
     return NetworkConfig(
         backbone=depth, features=weights["local_conv.weight"].shape[0], attention="stages"
@@ -142,7 +143,7 @@ def load_weights(network: SANetwork, weights: dict[str, Tensor], *, source: str)
 
 
 def weights_sha256(network: SANetwork) -> str:
-    """Hash of everything the embeddings depend on: names, shapes and values, classifiers left out."""
+    """Hash of what the embeddings depend on: names, shapes and values, classifiers left out."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         if name.startswith(("base.", "local_conv.", "feat_bn2d.")) and not _UNUSED.search(name):
@@ -156,10 +157,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file; expected a checkpoint of `sa-deploy train`")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+    except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as exc:
         raise CheckpointError(
-            f"{path}: not a readable checkpoint ({str(exc).splitlines()[0]}); it may be truncated, "
-            "or hold more than tensors and plain values"
+            f"{path}: not a readable checkpoint; it is truncated, or no checkpoint, or holds more "
+            f"than tensors and plain values ({' '.join(str(exc).split())[:120] or type(exc).__name__})"
         ) from exc
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(

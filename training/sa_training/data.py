@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sa_runtime.crops import read_image, resize
-from sa_runtime.datasets.base import Sample
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from sa_runtime.crops import read_image, resize
+from sa_runtime.datasets.base import Sample
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
 from sa_training.recipes import Recipe
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from sa_runtime.datasets.base import ReidDataset
-from sa_runtime.errors import CheckpointError, DatasetError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from sa_runtime.datasets.base import ReidDataset
+from sa_runtime.errors import CheckpointError, DatasetError
 from sa_training.checkpoints import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from sa_training.data import EpochSampler, TrainingCrops
 from sa_training.losses import batch_hard_triplet, classification_loss

@@ -2,7 +2,8 @@
 
 Attribute names follow the authors' checkpoints (facts: ``base``, ``local_conv``, ``feat_bn2d``,
 ``instance0..P``, ``local_conv_layer1..3``, ``instance_layer1..3``), so that those load as they are.
-Shape suffixes: N images, C channels, H x W map, P parts, F reduced features, K classes, D embedding.
+Shape suffixes: N images, C channels, H x W map, P parts, F reduced features, K classes,
+D embedding.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from torch import Tensor, nn
 
+from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from sa_training.attention_pool import attention_pool
 from sa_training.backbones import BACKBONES, backbone
 
@@ -36,8 +37,9 @@ class NetworkConfig:
         classes: training identities K.
         features: channels F of the reduced part features.
         parts: horizontal parts P; 1 is a single global branch.
-        attention: where spatial attention stands: in the deep supervision of ``stages`` 1 to 3 (the
-            paper's main results), before the pooling of the ``backbone``'s last map, ``both`` or ``none``.
+        attention: where spatial attention stands: in the deep supervision of ``stages`` 1 to 3
+            (the paper's main results), before the pooling of the ``backbone``'s last map,
+            ``both`` or ``none``.
         normalize: of the attention, ``sum`` (authors' code) or ``softmax`` (paper's text).
         deep_supervision: whether stages 1 to 3 carry classifiers.
         stage_scale: ``map`` divides the deep supervision's pooled features by H*W as the authors'
@@ -173,7 +175,7 @@ class SANetwork(nn.Module):
         Args:
             x_N3HW: as :meth:`forward` takes it.
             embedding: ``parts`` (the authors' test feature: each part's C channels to unit length,
-                index = channel * P + part, the whole divided by sqrt(P)), ``global`` (the last map
+                index = channel * P + part, the whole to unit length), ``global`` (the last map
                 pooled once) or ``reduced`` (parts and their mean after the reduction).
 
         Returns:
@@ -194,7 +196,7 @@ class SANetwork(nn.Module):
             reduced_NFP = self.reduce(columns_NCP)
             columns_NCP = torch.cat([reduced_NFP, reduced_NFP.mean(dim=2, keepdim=True)], dim=2)
         unit_NCP = F.normalize(columns_NCP.float(), dim=1)
-        return unit_NCP.flatten(1) / math.sqrt(unit_NCP.shape[2])
+        return F.normalize(unit_NCP.flatten(1), dim=1)
 
     def embedding_dim(self, embedding: str) -> int:
         """D of an embedding."""
