@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 from sa_runtime.datasets.base import image_files, subfolders
 from sa_runtime.errors import DatasetError
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _DEPTH = 3
 _SEARCHED_FOLDERS = 2000
+
+
+class Fault(IntEnum):
+    """What is wrong with a folder, the most telling first."""
+
+    MISPLACED = 0
+    INCOMPLETE = 1
+    UNUSABLE = 2
+    OTHER = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +32,70 @@ class Layout:
         title: its name, for messages.
         forms: each form is a set of entries (files or folders, relative to the root) which are
             all there where the data set is; the first one is the usual one.
+        other_names: names that people give to an entry instead of its own.
+        mend: what to do where entries are missing.
     """
 
     title: str
     forms: tuple[tuple[str, ...], ...]
+    other_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    mend: str = "Copy or unpack the data set again"
 
-    def fits(self, root: Path) -> bool:
-        """Whether one of the forms is complete under ``root``."""
-        return self.form(root) is not None
+    @property
+    def expected(self) -> str:
+        """The usual form in words."""
+        return listed(self.forms[0])
 
     def form(self, root: Path) -> tuple[str, ...] | None:
         """The first complete form under ``root``."""
         return next((f for f in self.forms if all((root / e).exists() for e in f)), None)
+
+    def fits(self, root: Path) -> bool:
+        """Whether a form is complete under ``root``."""
+        return self.form(root) is not None
+
+    def above(self, root: Path) -> Path | None:
+        """The root of the data set, where the folder given lies inside of it."""
+        for depth, parent in enumerate(list(root.absolute().parents)[:2]):
+            if self.fits(parent):
+                return spelt(root, depth)
+        return None
+
+    def share(self, root: Path) -> float:
+        """How much of the nearest form is there, 0 to 1."""
+        return max(sum((root / e).exists() for e in form) / len(form) for form in self.forms)
+
+    def incomplete(self, root: Path) -> str | None:
+        """What is missing, where a part of the data set is there."""
+
+        def present(form: tuple[str, ...]) -> int:
+            return sum((root / entry).exists() for entry in form)
+
+        form = max(self.forms, key=present)
+        missing = [entry for entry in form if not (root / entry).exists()]
+        for entry in missing:
+            other = self._misnamed(root, entry)
+            if other is None:
+                continue
+            if other.is_file() and other.name.lower().endswith(ARCHIVES):
+                return f"{root}: no {entry}, but its archive {other.name}; unpack it there"
+            return f"{root}: no {entry}, but {other.name!r}; rename it to {entry}"
+        if not present(form):
+            return None
+        return (
+            f"{root}: no {' and no '.join(missing)}; {self.title} has {listed(form)}. {self.mend}"
+        )
+
+    def _misnamed(self, root: Path, entry: str) -> Path | None:
+        """A neighbour that is the entry but for case, a copy's number, an archive's suffix."""
+        folder, name = (root / entry).parent, Path(entry).name
+        if not folder.is_dir():
+            return None
+        wanted = {_plain(name), *self.other_names.get(entry, ())}
+        for path in sorted(folder.iterdir()):
+            if path.name != name and _plain(path.name) in wanted:
+                return path
+        return None
 
 
 def require_layout(root: Path, layout: Layout) -> None:
@@ -43,86 +105,91 @@ def require_layout(root: Path, layout: Layout) -> None:
         DatasetError: what is wrong, and what to do about it.
     """
     if not layout.fits(root):
-        raise DatasetError(_problem(root, layout))
+        raise DatasetError(diagnose(root, layout)[1])
+
+
+def diagnose(root: Path, layout: Layout) -> tuple[Fault, str]:
+    """Why a folder is not the root of the data set, as a message with the way out."""
+    title, expected = layout.title, layout.expected
+    if (unusable := unusable_folder(root, f"{title} with {expected}")) is not None:
+        return Fault.UNUSABLE, unusable
+    if (above := layout.above(root)) is not None:
+        return Fault.MISPLACED, f"{root}: inside of {title}; pass {above}"
+    found = [folder for folder in _below(root) if layout.fits(folder)]
+    if len(found) == 1:
+        return Fault.MISPLACED, f"{root}: {title} lies inside of it; pass {found[0]}"
+    if found:
+        return (
+            Fault.MISPLACED,
+            f"{root}: {title} lies inside of it {len(found)} times; pass one "
+            + (f"of {listed(found)}"),
+        )
+    if (incomplete := layout.incomplete(root)) is not None:
+        return Fault.INCOMPLETE, incomplete
+    if archives := _archives(root):
+        return Fault.UNUSABLE, (
+            f"{root}: the archive {archives[0].name} is not unpacked; unpack it there first"
+        )
+    return Fault.OTHER, f"{root}: not {title}: it holds {contents(root)}; expected {expected}"
+
+
+def unusable_folder(root: Path, expected: str) -> str | None:
+    """What is wrong with a path that cannot be any data set: absent, a file, or empty."""
+    if root.is_file():
+        if root.name.lower().endswith(ARCHIVES):
+            return f"{root}: an archive; unpack it and pass the folder of {expected}"
+        return f"{root}: a file; pass the folder of {expected}"
+    if not root.is_dir():
+        return f"{root}: no such folder; pass the folder of {expected}"
+    if not any(not entry.name.startswith(".") for entry in root.iterdir()):
+        return f"{root}: the folder is empty; expected {expected}"
+    return None
 
 
 def no_images(folder: Path) -> DatasetError:
     """The error for a split folder without images."""
     for inner in subfolders(folder):
         if image_files(inner):
-            return DatasetError(
-                f"{folder}: its images lie one folder too low, in {inner}; move them up"
-            )
+            return DatasetError(f"{folder}: its images lie in {inner}; move them one folder up")
     if archives := _archives(folder):
-        return DatasetError(f"{folder}: no images, but the archive {archives[0]}; unpack it there")
+        return DatasetError(f"{folder}: no images, but {archives[0].name}; unpack it there")
     return DatasetError(
         f"{folder}: no images (.jpg, .jpeg, .png); copy or unpack the data set again"
     )
 
 
-def _problem(root: Path, layout: Layout) -> str:
-    title, usual = layout.title, _listed(layout.forms[0])
-    if root.is_file():
-        if root.name.lower().endswith(_ARCHIVES):
-            return f"{root}: an archive; unpack it and pass the folder that holds {usual}"
-        return f"{root}: a file; pass the folder of {title} that holds {usual}"
-    if not root.is_dir():
-        return f"{root}: no such folder; pass the folder of {title} that holds {usual}"
-    if (partly := _missing(root, layout)) is not None:
-        return partly
-    for parent in list(root.absolute().parents)[:2]:
-        if layout.fits(parent):
-            return f"{root}: one folder too low; pass {_shown(parent, root)}, which is {title}"
-    found = [folder for folder in _below(root) if layout.fits(folder)]
-    if len(found) == 1:
-        return f"{root}: one folder too high; pass {found[0]}, which is {title}"
-    if found:
-        return f"{root}: holds {title} {len(found)} times; pass one of {_listed(found)}"
-    if archives := _archives(root):
-        return f"{root}: holds the archive {archives[0].name}, not unpacked; unpack it there first"
-    names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
-    if not names:
-        return f"{root}: the folder is empty; expected {title} with {usual}"
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return f"{root}: not {title}: it holds {shown}; expected {usual}"
+def contents(folder: Path) -> str:
+    """The first few names in a folder, in words."""
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    if len(names) > 5:
+        return f"{', '.join(names[:4])} and {len(names) - 4} more"
+    return listed(names)
 
 
-def _missing(root: Path, layout: Layout) -> str | None:
-    """The message for a form of which only a part is there."""
+def listed(items: Iterable[object]) -> str:
+    """Several things in words.
 
-    def present(form: tuple[str, ...]) -> int:
-        return sum((root / entry).exists() for entry in form)
-
-    form = max(layout.forms, key=present)
-    if present(form) == 0 and not any(_alike(root, entry) for entry in form):
-        return None
-    if present(form) == 0 and any(layout.fits(folder) for folder in _below(root)):
-        return None
-    missing = [entry for entry in form if not (root / entry).exists()]
-    for entry in missing:
-        if (other := _alike(root, entry)) is None:
-            continue
-        if other.is_file() and other.name.lower().endswith(_ARCHIVES):
-            return f"{root}: {entry} is missing, but its archive {other.name} is there; unpack it"
-        return f"{root}: {entry} is missing, but {other.name!r} is there; rename it to {entry}"
-    return (
-        f"{root}: {_listed(missing)} missing; {layout.title} has {_listed(form)}. "
-        "Copy or unpack the data set again"
-    )
+    >>> listed("abc"), listed("a")
+    ('a, b and c', 'a')
+    """
+    names = [str(item) for item in items]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _alike(root: Path, entry: str) -> Path | None:
-    """A neighbour with the entry's name but for case, a copy's number or an archive's suffix."""
-    wanted = _plain(entry)
-    for path in sorted(root.iterdir()):
-        if path.name != entry and _plain(path.name) == wanted:
-            return path
-    return None
+def spelt(root: Path, depth: int) -> Path:
+    """The ``depth``-th parent of a path (0 the nearest), relative where the path is.
+
+    >>> spelt(Path("data/market/query"), 0).as_posix(), spelt(Path("query"), 0).as_posix()
+    ('data/market', '.')
+    """
+    if len(root.parts) > depth and ".." not in root.parts:
+        return root.parents[depth]
+    return root.resolve().parents[depth]
 
 
 def _plain(name: str) -> str:
     plain = name.lower()
-    for suffix in _ARCHIVES:
+    for suffix in ARCHIVES:
         plain = plain.removesuffix(suffix)
     stem, dot, suffix = plain.partition(".")
     if stem.endswith(")") and " (" in stem:
@@ -143,19 +210,4 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _archives(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(_ARCHIVES))
-
-
-def _listed(items: Iterable[object]) -> str:
-    names = [str(item) for item in items]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _shown(parent: Path, root: Path) -> Path:
-    """``parent`` spelt as the user spelt ``root``."""
-    if root.is_absolute() or parent == Path.cwd():
-        return parent if root.is_absolute() else Path(".")
-    try:
-        return parent.relative_to(Path.cwd())
-    except ValueError:
-        return parent
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(ARCHIVES))

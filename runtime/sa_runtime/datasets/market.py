@@ -7,6 +7,7 @@ from 1, sequence, frame, box. Person -1 is junk and dropped, person 0 a distract
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, Split, image_files
@@ -18,7 +19,11 @@ FOLDERS: dict[Split, str] = {
     "query": "query",
     "gallery": "bounding_box_test",
 }
-LAYOUT = Layout(title="Market-1501", forms=(tuple(FOLDERS.values()),))
+OTHER_NAMES = {"bounding_box_train": ("train",), "bounding_box_test": ("test", "gallery")}
+LAYOUT = Layout(title="Market-1501", forms=(tuple(FOLDERS.values()),), other_names=OTHER_NAMES)
+SYNTHETIC_LAYOUT = replace(LAYOUT, title="synthetic data in the layout of Market-1501")
+SYNTHETIC_RECORD = "synthetic.json"
+"""The file by which ``sa-deploy data synth`` marks what it wrote."""
 _NAME = re.compile(r"(-?\d+)_c(\d+)")
 
 
@@ -32,7 +37,7 @@ def load_market(root: Path) -> ReidDataset:
         DatasetError: another layout, a split without images, or a name that does not tell person
             and camera.
     """
-    return load_market_layout("market1501", root, LAYOUT)
+    return load_market_layout("market", root, LAYOUT)
 
 
 def load_synthetic(root: Path) -> ReidDataset:
@@ -41,7 +46,7 @@ def load_synthetic(root: Path) -> ReidDataset:
     Raises:
         DatasetError: as :func:`load_market`.
     """
-    return load_market_layout("synthetic", root, LAYOUT)
+    return load_market_layout("synthetic", root, SYNTHETIC_LAYOUT)
 
 
 def load_market_layout(name: str, root: Path, layout: Layout) -> ReidDataset:
@@ -51,7 +56,7 @@ def load_market_layout(name: str, root: Path, layout: Layout) -> ReidDataset:
         DatasetError: as :func:`load_market`.
     """
     require_layout(root, layout)
-    splits = {split: _kept(root / folder) for split, folder in FOLDERS.items()}
+    splits = {split: kept(root / folder) for split, folder in FOLDERS.items()}
     return ReidDataset(name=name, root=root, **splits)
 
 
@@ -64,7 +69,12 @@ def scan(folder: Path) -> list[Sample]:
     return [_sample(path) for path in image_files(folder)]
 
 
-def _kept(folder: Path) -> tuple[Sample, ...]:
+def kept(folder: Path) -> tuple[Sample, ...]:
+    """The images of one split folder without junk.
+
+    Raises:
+        DatasetError: as :func:`scan`, or there are no images.
+    """
     samples = scan(folder)
     if not samples:
         raise no_images(folder)

@@ -10,15 +10,41 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.datasets.base import ReidDataset, Sample
-from sa_runtime.errors import InputError
+from sa_runtime.datasets.layout import Layout
+from sa_runtime.errors import DatasetError, InputError
 
 DATASETS: dict[str, str] = {
-    "market1501": "sa_runtime.datasets.market:load_market",
+    "market": "sa_runtime.datasets.market:load_market",
+    "duke": "sa_runtime.datasets.duke:load_duke",
+    "cuhk03": "sa_runtime.datasets.cuhk03:load_cuhk03",
+    "cuhk03-labelled": "sa_runtime.datasets.cuhk03:load_labelled",
+    "cuhk03-detected": "sa_runtime.datasets.cuhk03:load_detected",
+    "cuhk03-labelled-classic": "sa_runtime.datasets.cuhk03:load_labelled_classic",
+    "cuhk03-detected-classic": "sa_runtime.datasets.cuhk03:load_detected_classic",
+    "msmt17": "sa_runtime.datasets.msmt17:load_msmt17",
+    "folder": "sa_runtime.datasets.folder:load_folder",
     "synthetic": "sa_runtime.datasets.market:load_synthetic",
 }
 ALIASES: dict[str, str] = {
-    "market": "market1501",
+    "market1501": "market",
+    "dukemtmc": "duke",
+    "cuhk03-labeled": "cuhk03-labelled",
 }
+LAYOUTS: dict[str, str] = {
+    "market": "sa_runtime.datasets.market:LAYOUT",
+    "duke": "sa_runtime.datasets.duke:LAYOUT",
+    "cuhk03": "sa_runtime.datasets.cuhk03:LABELLED",
+    "cuhk03-labelled": "sa_runtime.datasets.cuhk03:LABELLED",
+    "cuhk03-detected": "sa_runtime.datasets.cuhk03:DETECTED",
+    "cuhk03-labelled-classic": "sa_runtime.datasets.cuhk03:CLASSIC",
+    "cuhk03-detected-classic": "sa_runtime.datasets.cuhk03:CLASSIC",
+    "msmt17": "sa_runtime.datasets.msmt17:LAYOUT",
+    "folder": "sa_runtime.datasets.folder:LAYOUT",
+    "synthetic": "sa_runtime.datasets.market:SYNTHETIC_LAYOUT",
+}
+"""Where the layout of each data set is written down."""
+TELLING = ("msmt17", "cuhk03-labelled", "cuhk03-detected", "cuhk03-labelled-classic", "market")
+"""Data sets that are told by their layout, the most telling first."""
 
 
 def canonical(name: str) -> str:
@@ -27,8 +53,8 @@ def canonical(name: str) -> str:
     Raises:
         InputError: an unknown name.
 
-    >>> canonical("market")
-    'market1501'
+    >>> canonical("market1501")
+    'market'
     """
     found = ALIASES.get(name, name)
     if found not in DATASETS:
@@ -52,16 +78,39 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
         DatasetError: the folder is not that data set; the message names the path to pass.
         MissingPackageError: its files need a package that is not installed.
     """
-    found = canonical(name)
-    module, _, function = DATASETS[found].partition(":")
-    loader: Callable[..., ReidDataset] = getattr(importlib.import_module(module), function)
+    loader: Callable[..., ReidDataset] = _looked_up(DATASETS[canonical(name)])
     known = [option for option in inspect.signature(loader).parameters if option != "root"]
     if unknown := sorted(set(options) - set(known)):
         raise InputError(
             f"data set {name}: unknown option {', '.join(unknown)}; "
             f"expected {', '.join(known) or 'none'}"
         )
-    return loader(Path(root), **options)
+    try:
+        return loader(Path(root), **options)
+    except DatasetError as exc:
+        if layout_of(name).fits(Path(root)) or (other := fitting(Path(root))) is None:
+            raise
+        raise DatasetError(
+            f"{exc}. It is laid out as {layout_of(other).title}; pass --dataset {other}"
+        ) from exc
+
+
+def layout_of(name: str) -> Layout:
+    """How a data set is laid out.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    layout: Layout = _looked_up(LAYOUTS[canonical(name)])
+    return layout
+
+
+def fitting(root: Path) -> str | None:
+    """The data set whose layout a folder has, ``folder`` left out, which many things look like.
+
+    Market-1501 stands for every data set that has its folders.
+    """
+    return next((name for name in TELLING if layout_of(name).fits(root)), None)
 
 
 def load_datasets(names: str | Sequence[str], roots: str | Path | Sequence[Path]) -> ReidDataset:
@@ -106,6 +155,11 @@ def join(datasets: Sequence[ReidDataset]) -> ReidDataset:
         query=tuple(splits["query"]),
         gallery=tuple(splits["gallery"]),
     )
+
+
+def _looked_up(entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _folders(roots: str | Path | Sequence[Path], names: Sequence[str]) -> list[Path]:

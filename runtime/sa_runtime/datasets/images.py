@@ -1,0 +1,52 @@
+"""Whether an image file is whole, without decoding it, or by decoding it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_TAIL = 4096
+"""Bytes at the end in which the end mark must lie; some writers pad their files."""
+
+
+def image_fault(path: Path, *, decode: bool = False) -> str | None:
+    """What is wrong with a JPEG or PNG file, or None.
+
+    Args:
+        path: the file.
+        decode: decode it too, which takes some hundred times longer.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
+            file.seek(0)
+            data = file.read() if decode else b""
+    except OSError as exc:
+        return f"cannot be opened ({exc.strerror})"
+    if not size:
+        return "empty file"
+    if head.startswith(_JPEG_START):
+        end = _JPEG_END
+    elif head == _PNG_START:
+        end = _PNG_END
+    else:
+        return "neither JPEG nor PNG"
+    if end not in tail:
+        return "cut off"
+    return "cannot be decoded" if decode and not _decodes(data) else None
+
+
+def _decodes(data: bytes) -> bool:
+    import cv2
+    import numpy as np
+
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return False
+    return image is not None

@@ -1,0 +1,51 @@
+"""Which data set lies in a folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sa_runtime.datasets.base import image_files
+from sa_runtime.datasets.layout import Fault, contents, diagnose, unusable_folder
+from sa_runtime.datasets.market import SYNTHETIC_RECORD
+from sa_runtime.datasets.table import TELLING, fitting, layout_of
+from sa_runtime.errors import DatasetError
+
+_MARKET = "Market-1501 with bounding_box_train, query and bounding_box_test"
+_DUKE_NAME = re.compile(r"_c\d+_f\d+")
+
+
+def recognise(root: Path) -> str:
+    """Name of the data set that lies in a folder.
+
+    What has the folders of Market-1501 is told apart by its file names (DukeMTMC-reID) and by the
+    file that ``sa-deploy data synth`` leaves.
+
+    Raises:
+        DatasetError: none does; the message names the path to pass, or what is missing.
+    """
+    found = fitting(root) or ("folder" if layout_of("folder").fits(root) else None)
+    if found is None:
+        raise DatasetError(_unrecognised(root))
+    if found != "market":
+        return found
+    if (root / SYNTHETIC_RECORD).is_file():
+        return "synthetic"
+    images = image_files(root / "query")
+    return "duke" if images and _DUKE_NAME.search(images[0].name) else "market"
+
+
+def _unrecognised(root: Path) -> str:
+    """The message of the data set that the folder comes nearest to."""
+    if (unusable := unusable_folder(root, f"a data set, for example {_MARKET}")) is not None:
+        return unusable
+    names = (*TELLING, "folder")
+    found = {name: diagnose(root, layout_of(name)) for name in names}
+    nearest = min(names, key=lambda name: (found[name][0], -layout_of(name).share(root)))
+    fault, message = found[nearest]
+    if fault is not Fault.OTHER:
+        return message
+    return (
+        f"{root}: no data set that is known: it holds {contents(root)}; expected for example "
+        f"{_MARKET}, or another layout of docs/datasets.md"
+    )

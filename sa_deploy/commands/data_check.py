@@ -1,0 +1,108 @@
+"""``sa-deploy data check``: what a data set holds and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_runtime.errors import DatasetError
+
+if TYPE_CHECKING:
+    from sa_runtime.datasets.check import DatasetReport
+
+_NAMED = 20
+"""Unreadable images that are named; the others are counted (all of them with ``--json``)."""
+
+
+def check(
+    root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    dataset: Annotated[
+        str, typer.Option("-d", "--dataset", help="Name of the data set, or auto to recognise it.")
+    ] = "auto",
+    decode: Annotated[
+        bool,
+        typer.Option("--decode", help="Decode every image instead of looking at its first bytes."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count a data set's images, ids and cameras against the published figures and find faults.
+
+    Ends with exit code 2 where the folder is not laid out as a data set (and names the path to
+    pass instead), or where images cannot be read.
+    """
+    from sa_runtime.datasets.check import check_dataset
+
+    with progress("reading images", None) as advance:
+        report = check_dataset(
+            root,
+            dataset,
+            decode=decode,
+            advance=lambda done, total: advance(completed=done, total=total),
+        )
+    if as_json:
+        print_json(_as_dict(report))
+    else:
+        _print(report)
+    if report.unreadable:
+        path, fault = report.unreadable[0]
+        raise DatasetError(
+            f"{root}: {len(report.unreadable)} images cannot be read (the first: {path}: {fault}); "
+            "copy or unpack them again"
+        )
+
+
+def _print(report: DatasetReport) -> None:
+    rows = []
+    for name, split in report.splits.items():
+        published = split.published
+        images = "-" if published is None or published.images is None else f"{published.images:,}"
+        persons = "-" if published is None else f"{published.persons:,}"
+        rows.append(
+            (
+                name,
+                f"{split.images:,}",
+                images,
+                f"{split.persons:,}",
+                persons,
+                split.cameras,
+                f"{split.junk:,}",
+                f"{split.distractors:,}",
+            )
+        )
+    print_table(
+        f"{report.title} ({report.dataset}) in {report.root}",
+        ("split", "images", "published", "ids", "published", "cameras", "junk", "distractors"),
+        rows,
+    )
+    for path, fault in report.unreadable[:_NAMED]:
+        typer.echo(f"unreadable: {path}: {fault}")
+    for problem in report.problems:
+        typer.echo(f"problem: {problem}")
+    for text in report.notes:
+        note(f"note: {text}")
+
+
+def _as_dict(report: DatasetReport) -> dict[str, Any]:
+    return {
+        "dataset": report.dataset,
+        "title": report.title,
+        "root": str(report.root),
+        "usable": not report.unreadable,
+        "splits": {
+            name: {
+                "images": split.images,
+                "ids": split.persons,
+                "cameras": split.cameras,
+                "junk": split.junk,
+                "distractors": split.distractors,
+                "published": None if split.published is None else split.published._asdict(),
+            }
+            for name, split in report.splits.items()
+        },
+        "unreadable": [{"path": str(path), "fault": fault} for path, fault in report.unreadable],
+        "problems": list(report.problems),
+        "notes": list(report.notes),
+    }
