@@ -174,7 +174,7 @@ def crop_batch(
     if not valid.all():
         index = int(np.flatnonzero(~valid)[0])
         raise InputError(
-            f"box {index} ({_describe(boxes_xyxy, index)}) is empty inside the frame of "
+            f"box {index} ({describe_box(boxes_xyxy, index)}) is empty inside the frame of "
             f"{frame.shape[1]}x{frame.shape[0]} pixels; leave it out with crops.clip_boxes"
         )
     shape = (len(clipped), height, width, 3)
@@ -245,7 +245,12 @@ def _is_whole(data: bytes) -> bool:
     return data.find(b"\xff\xd9", position) >= 0
 
 
-def _describe(boxes: ArrayLike, index: int) -> str:
+def describe_box(boxes: ArrayLike, index: int) -> str:
+    """A box as text for messages.
+
+    >>> describe_box([[0, 1.5, 2, 3]], 0)
+    '0, 1.5, 2, 3'
+    """
     return ", ".join(f"{value:g}" for value in np.asarray(boxes, np.float64)[index])
 
 

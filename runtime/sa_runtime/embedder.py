@@ -1,0 +1,219 @@
+"""Embedder: crops of any size, or a frame and boxes, to unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sa_runtime import crops
+from sa_runtime.contract import Contract
+from sa_runtime.crops import Image
+from sa_runtime.errors import InputError
+from sa_runtime.runners.base import Embeddings, Images, Runner
+from sa_runtime.runners.table import open_runner
+
+Invalid = Literal["raise", "nan", "nearest"]
+"""What :meth:`Embedder.embed_boxes` does with a box that holds no pixel of the frame."""
+
+
+class Embedder:
+    """A model that turns people into vectors.
+
+    ::
+
+        with Embedder("model.onnx") as embedder:
+            vectors = embedder.embed_boxes(frame, boxes)   # (N, D) float32, rows of unit length
+
+    Args:
+        model: an artefact that ``sa-deploy export`` wrote.
+        runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
+        batch_size: largest batch given to the runtime.
+        options: passed to the runner.
+
+    Raises:
+        InputError: no such model, an unknown runtime, or a batch size below 1.
+        MissingPackageError: the runtime is not installed.
+        ContractError: the model carries no readable contract.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        runtime: str = "auto",
+        *,
+        batch_size: int = 32,
+        **options: Any,
+    ) -> None:
+        _check_batch_size(batch_size)
+        self._set_up(open_runner(model, runtime, **options), batch_size)
+
+    @classmethod
+    def from_runner(cls, runner: Runner, *, batch_size: int = 32) -> Self:
+        """An embedder on an open runner, which it closes in :meth:`close`."""
+        _check_batch_size(batch_size)
+        embedder = cls.__new__(cls)
+        embedder._set_up(runner, batch_size)
+        return embedder
+
+    def _set_up(self, runner: Runner, batch_size: int) -> None:
+        self.runner = runner
+        self.batch_size = min(batch_size, runner.max_batch or batch_size)
+
+    @property
+    def contract(self) -> Contract:
+        """What the model expects and what its vectors mean."""
+        return self.runner.contract
+
+    @property
+    def dim(self) -> int:
+        """Length D of a vector."""
+        return self.contract.output.dim
+
+    @property
+    def space(self) -> str:
+        """Id of the feature space; vectors compare only where it is equal."""
+        return self.contract.space
+
+    def embed(self, images: Sequence[Image] | Image) -> Embeddings:
+        """Embed crops.
+
+        Args:
+            images: (H, W, 3) uint8 BGR arrays, each of its own size, or one (N, H, W, 3) array.
+
+        Returns:
+            (N, D) float32, rows of unit length; row i is crop i.
+
+        Raises:
+            InputError: a crop of another type or shape, named with its index and the fix.
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 3 and len(images):
+            raise InputError(
+                f"one image of shape {images.shape}, expected a sequence of crops; pass [image]"
+            )
+        for index, image in enumerate(images):
+            crops.check_image(image, f"crop {index}")
+
+        def fill(index: int, out: Image) -> None:
+            crops.resize(images[index], out.shape[0], out.shape[1], out)
+
+        return self._embed(len(images), fill)
+
+    def embed_boxes(
+        self, frame: Image, boxes_xyxy: ArrayLike, *, invalid: Invalid = "raise"
+    ) -> Embeddings:
+        """Embed the boxes of one frame.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR.
+            boxes_xyxy: (N, 4) ``x0, y0, x1, y1`` in pixels; rounded to pixels and clipped to the
+                frame as :func:`sa_runtime.crops.clip_boxes` does.
+            invalid: what to do with a box that holds no pixel of the frame, as trackers predict
+                them: ``raise`` an InputError that names it; ``nan`` fills its row; ``nearest``
+                embeds the strip of pixels nearest to it, so that every row is a unit vector.
+
+        Returns:
+            (N, D) float32, rows of unit length; row i is always box i.
+
+        Raises:
+            InputError: an invalid box under ``raise``; a box that is not finite under ``nearest``;
+                or a frame or boxes of another type or shape.
+        """
+        if invalid not in get_args(Invalid):
+            raise InputError(f"invalid={invalid!r}: expected one of {', '.join(get_args(Invalid))}")
+        crops.check_image(frame, "frame")
+        height, width = frame.shape[:2]
+        boxes, valid = crops.clip_boxes(boxes_xyxy, height, width)
+        if invalid == "raise" and not valid.all():
+            index = int(np.flatnonzero(~valid)[0])
+            raise InputError(
+                f"box {index} of {len(boxes)} ({crops.describe_box(boxes_xyxy, index)}) holds no "
+                f"pixel of the frame of {width}x{height}; leave it out, or pass invalid='nan' or "
+                "invalid='nearest'"
+            )
+        if invalid == "nearest":
+            _check_finite(boxes_xyxy)
+            boxes = _nearest_pixels(boxes, height, width)
+            valid = np.ones(len(boxes), np.bool_)
+        chosen = boxes[valid]
+
+        def fill(index: int, out: Image) -> None:
+            crops.cut_into(frame, chosen[index : index + 1], out[None])
+
+        found = self._embed(len(chosen), fill)
+        if len(chosen) == len(boxes):
+            return found
+        vectors = np.full((len(boxes), self.dim), np.nan, np.float32)
+        vectors[valid] = found
+        return vectors
+
+    def embed_paths(self, paths: Sequence[Path | str]) -> Embeddings:
+        """Embed image files; row i is file i.
+
+        Raises:
+            InputError: a file that is missing or not a whole image, named.
+        """
+
+        def fill(index: int, out: Image) -> None:
+            crops.resize(crops.read_image(paths[index]), out.shape[0], out.shape[1], out)
+
+        return self._embed(len(paths), fill)
+
+    def close(self) -> None:
+        """Close the runner; closing twice is allowed."""
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _embed(self, count: int, fill: Callable[[int, Image], None]) -> Embeddings:
+        vectors = np.empty((count, self.dim), np.float32)
+        done = 0
+        for part in self.runner.run_stream(self._batches(count, fill)):
+            vectors[done : done + len(part)] = part
+            done += len(part)
+        return vectors
+
+    def _batches(self, count: int, fill: Callable[[int, Image], None]) -> Iterator[Images]:
+        spec = self.contract.input
+        for start in range(0, count, self.batch_size):
+            stop = min(start + self.batch_size, count)
+            # A new array each time: a runner that overlaps batches still reads the last ones.
+            batch = np.empty((stop - start, spec.height, spec.width, 3), np.uint8)
+            for row in range(stop - start):
+                fill(start + row, batch[row])
+            yield batch
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected at least 1")
+
+
+def _check_finite(boxes_xyxy: ArrayLike) -> None:
+    for index, box in enumerate(np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)):
+        if not np.isfinite(box).all():
+            raise InputError(
+                f"box {index} ({crops.describe_box(boxes_xyxy, index)}) is not finite and has no "
+                "nearest pixels; leave it out, or pass invalid='nan'"
+            )
+
+
+def _nearest_pixels(
+    boxes: NDArray[np.int64], frame_height: int, frame_width: int
+) -> NDArray[np.int64]:
+    """Clipped boxes, the empty ones grown to the row or column of the frame they touch."""
+    low = np.minimum(boxes[:, :2], [frame_width - 1, frame_height - 1])
+    return np.concatenate([low, np.maximum(boxes[:, 2:], low + 1)], axis=1)
