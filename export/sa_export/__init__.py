@@ -1,1 +1,1 @@
-"""Floor 3: weights to TorchScript and ONNX, and the proof that they still retrieve the same people."""
+"""Floor 3: weights to TorchScript and ONNX, with proof that they still find the same people."""

@@ -6,15 +6,14 @@ import dataclasses
 from importlib.metadata import version
 from pathlib import Path
 
+from sa_export.deploy import DeployNetwork
+from sa_export.onnx_file import DEFAULT_OPSET, onnx_from_network
+from sa_export.parity import Parity, measure_parity, network_embed, require_parity
 from sa_runtime.contract import Contract, InputSpec, OutputSpec, space_id
 from sa_runtime.files import atomic_path
 from sa_runtime.runners.base import Images
 from sa_runtime.runners.table import open_runner
 from sa_training.checkpoints import Checkpoint, weights_sha256
-
-from sa_export.deploy import DeployNetwork
-from sa_export.onnx_file import DEFAULT_OPSET, onnx_from_network
-from sa_export.parity import Parity, measure_parity, network_embed, require_parity
 
 MIN_COSINE_FP32 = 0.99999
 

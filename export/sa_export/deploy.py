@@ -10,11 +10,12 @@ import copy
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
 from sa_training.attention_pool import attention_pool
 from sa_training.network import SANetwork
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class DeployNetwork(nn.Module):

@@ -6,9 +6,6 @@ import warnings
 from typing import TYPE_CHECKING
 
 import torch
-from sa_runtime.contract import METADATA_KEY, Contract
-from sa_runtime.extras import require
-from sa_training.attention_pool import attention_pool_reference, lowered_to
 from torch import Tensor
 
 from sa_export.attention_pool import (
@@ -19,6 +16,9 @@ from sa_export.attention_pool import (
     attention_pool_node_attributes,
 )
 from sa_export.deploy import DeployNetwork
+from sa_runtime.contract import METADATA_KEY, Contract
+from sa_runtime.extras import require
+from sa_training.attention_pool import attention_pool_reference, lowered_to
 
 if TYPE_CHECKING:
     import onnx

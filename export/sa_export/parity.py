@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from sa_runtime.errors import ParityError
 from sa_runtime.runners.base import Embeddings, Images
 from sa_training.network import SANetwork

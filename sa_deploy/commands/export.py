@@ -39,7 +39,7 @@ def export(
 
     checkpoint = load_checkpoint(weights)
     config = checkpoint.network.config
-    images = validation_crops(crops, height=config.height, width=config.width)
+    images = validation_crops(crops, height=config.height, width=config.width).images
     target = out / "model.onnx"
     parity = export_onnx(checkpoint, target, images, embedding=embedding, opset=opset)
     result = {
