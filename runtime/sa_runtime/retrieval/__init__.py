@@ -1,0 +1,1 @@
+"""From vectors to retrieval figures: distances, metrics, re-ranking, expansion, pictures."""

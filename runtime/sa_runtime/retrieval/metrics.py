@@ -1,0 +1,343 @@
+"""Retrieval metrics by the protocol of Market-1501: mAP, mINP and the three CMC conventions.
+
+Per query, gallery images of the same person under the same camera are removed; junk (person -1) is
+dropped everywhere; distractors (person 0) stay. A query without a remaining match is skipped.
+
+Equal distances form one group, which is entered as a whole: among equals the wrong images come
+first. So no figure depends on the order of the gallery, and vectors that are all equal score worst
+instead of by luck. Shape suffixes: Q queries, G gallery images, R ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime.datasets.base import JUNK
+from sa_runtime.errors import InputError
+from sa_runtime.retrieval.distance import (
+    MEMORY_BYTES,
+    Distances,
+    Floats,
+    Ints,
+    Metric,
+    VectorDistances,
+    VectorRows,
+    Vectors,
+)
+from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+
+Convention = Literal["market1501", "allshots", "cuhk03"]
+"""How a CMC curve counts, after the authors' ``cmc()``.
+
+``market1501``: 1 from the rank of the first match on. ``allshots``: each of m matches adds 1/m at
+the number of wrong images before it. ``cuhk03``: images of the query's camera are removed too, and
+the mean is taken over draws of one image for each person left in the gallery.
+"""
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+SINGLE_SHOT_DRAWS = 10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """Who is on each image and which camera took it.
+
+    Attributes:
+        person: (N,) integers; -1 is junk.
+        camera: (N,) integers.
+    """
+
+    person: Ints
+    camera: Ints
+
+    def __post_init__(self) -> None:
+        """Check shapes and types; raises InputError."""
+        for field in ("person", "camera"):
+            value = getattr(self, field)
+            if value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
+                raise InputError(
+                    f"labels.{field} of shape {value.shape} {value.dtype}: expected (N,) integers"
+                )
+        if len(self.person) != len(self.camera):
+            raise InputError(
+                f"labels of {len(self.person)} persons and {len(self.camera)} cameras: expected "
+                "one of each for every image"
+            )
+        if len(self.person) and self.person.min() < JUNK:
+            raise InputError(
+                f"labels.person holds {self.person.min()}: expected {JUNK} (junk), 0 or more"
+            )
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+    def select(self, rows: Ints) -> Labels:
+        """The labels of some rows."""
+        return Labels(person=self.person[rows], camera=self.camera[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RetrievalResult:
+    """Figures of one evaluation, as fractions from 0 to 1.
+
+    Attributes:
+        mAP: mean average precision, in the step form with ties grouped (scikit-learn >= 0.19).
+        mINP: mean of matches / rank of the last match.
+        cmc: (R,) float64 for each convention: the fraction found within rank 1..R. A gallery of
+            fewer than R images repeats its last value.
+        average_precision: (Q,) float64 of each query; NaN where it does not count.
+        first_rank: (Q,) int64 rank of the first match, from 1; 0 where the query does not count.
+        queries_counted: queries with at least one match left.
+        queries_skipped: queries without, left out of every mean.
+        gallery_images: without junk.
+        junk: queries and gallery images that were dropped.
+    """
+
+    mAP: float
+    mINP: float
+    cmc: Mapping[Convention, NDArray[np.float64]]
+    average_precision: NDArray[np.float64]
+    first_rank: Ints
+    queries_counted: int
+    queries_skipped: int
+    gallery_images: int
+    junk: int = 0
+
+    def rank(self, k: int, convention: Convention | None = None) -> float:
+        """Value of a CMC curve at rank ``k`` (from 1); of the first convention if none is named.
+
+        Raises:
+            InputError: a rank beyond the curve, or a convention that was not evaluated.
+        """
+        name = next(iter(self.cmc)) if convention is None else convention
+        if name not in self.cmc:
+            raise InputError(
+                f"CMC convention {name!r}: evaluated were {', '.join(self.cmc)}; "
+                "name it in `conventions`"
+            )
+        curve = self.cmc[name]
+        if not 1 <= k <= len(curve):
+            raise InputError(f"rank {k}: expected 1 to {len(curve)}; raise `max_rank`")
+        return float(curve[k - 1])
+
+
+def evaluate(
+    query: Vectors,
+    query_labels: Labels,
+    gallery: Vectors,
+    gallery_labels: Labels,
+    *,
+    metric: Metric = "euclidean",
+    rerank: Reranking | None = None,
+    conventions: Sequence[Convention] = ("market1501",),
+    max_rank: int = 100,
+    seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+) -> RetrievalResult:
+    """Retrieval figures of some vectors.
+
+    Args:
+        query: (Q, D) vectors.
+        query_labels: of the Q queries.
+        gallery: (G, D) vectors.
+        gallery_labels: of the G images.
+        metric: what ranks; without effect on vectors of unit length.
+        rerank: re-rank by k-reciprocal neighbours first, on squared Euclidean distances.
+        conventions: CMC curves wanted.
+        max_rank: length R of the curves.
+        seed: of the draws of ``cuhk03``.
+        memory_bytes: working memory beside the vectors themselves and a few numbers an image
+            (some 64 bytes each); re-ranking adds its sparse state.
+
+    Raises:
+        InputError: vectors and labels that do not fit, or no query with a match.
+
+    >>> labels = Labels(person=np.array([1, 2]), camera=np.array([0, 0]))
+    >>> others = Labels(person=np.array([2, 1, 1]), camera=np.array([1, 1, 0]))
+    >>> query, gallery = np.eye(2), np.array([[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]])
+    >>> result = evaluate(query, labels, gallery, others)
+    >>> result.mAP, result.rank(1), result.queries_counted
+    (1.0, 1.0, 2)
+    """
+    sides = []
+    for name, vectors, labels in (
+        ("query", query, query_labels),
+        ("gallery", gallery, gallery_labels),
+    ):
+        if len(vectors) != len(labels):
+            raise InputError(
+                f"{len(vectors)} {name} vectors but {len(labels)} labels: expected one for each"
+            )
+        kept = np.flatnonzero(labels.person != JUNK)
+        whole = len(kept) == len(labels)
+        rows = VectorRows(vectors, name=name, keep=None if whole else kept)
+        sides.append((rows, labels.select(kept), kept))
+    (query_rows, query_labels, query_kept), (gallery_rows, gallery_labels, _) = sides
+    source: Distances
+    if rerank is None:
+        source = VectorDistances(query_rows, gallery_rows, metric)
+    else:
+        source = RerankedDistances(query_rows, gallery_rows, rerank, memory_bytes=memory_bytes)
+    result = evaluate_distances(
+        source,
+        query_labels,
+        gallery_labels,
+        conventions=conventions,
+        max_rank=max_rank,
+        seed=seed,
+        memory_bytes=memory_bytes,
+    )
+    average_precision = np.full(len(query), np.nan)
+    average_precision[query_kept] = result.average_precision
+    first_rank = np.zeros(len(query), np.int64)
+    first_rank[query_kept] = result.first_rank
+    junk = len(query) - len(query_rows) + len(gallery) - len(gallery_rows)
+    return replace(result, average_precision=average_precision, first_rank=first_rank, junk=junk)
+
+
+def evaluate_distances(
+    source: Distances,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    conventions: Sequence[Convention] = ("market1501",),
+    max_rank: int = 100,
+    seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+) -> RetrievalResult:
+    """Retrieval figures of distances that something else computes; see :func:`evaluate`.
+
+    Raises:
+        InputError: labels that do not fit or hold junk, or no query with a match.
+    """
+    _check(source, query_labels, gallery_labels, conventions, max_rank)
+    candidates = _Candidates(gallery_labels)
+    curves = {name: np.zeros(max_rank) for name in conventions}
+    average_precision = np.full(len(query_labels), np.nan)
+    first_rank = np.zeros(len(query_labels), np.int64)
+    inverse_penalty = 0.0
+    rng = np.random.default_rng(seed)
+    for index, row in enumerate(source.rows(memory_bytes)):
+        person, camera = int(query_labels.person[index]), int(query_labels.camera[index])
+        matches, removed = candidates.of(person, camera)
+        if not len(matches):
+            continue
+        if "cuhk03" in curves:
+            others = gallery_labels.camera != camera
+            curves["cuhk03"] += _single_shot(
+                row[others], gallery_labels.person[others], person, rng, max_rank
+            )
+        hits, within = _counts(row, matches, removed)
+        wrong = within - hits
+        average_precision[index] = np.mean(hits / within)
+        first_rank[index] = wrong[0] + 1
+        inverse_penalty += len(matches) / within[-1]
+        if "allshots" in curves:
+            seen = wrong[wrong < max_rank]
+            curves["allshots"] += np.bincount(seen, minlength=max_rank) / len(matches)
+    counted = int(np.count_nonzero(first_rank))
+    if not counted:
+        raise InputError(_no_match(query_labels, gallery_labels))
+    if "market1501" in curves:
+        seen = first_rank[(first_rank > 0) & (first_rank <= max_rank)] - 1
+        curves["market1501"] += np.bincount(seen, minlength=max_rank)
+    return RetrievalResult(
+        mAP=float(np.nanmean(average_precision)),
+        mINP=inverse_penalty / counted,
+        cmc={name: np.cumsum(curve) / counted for name, curve in curves.items()},
+        average_precision=average_precision,
+        first_rank=first_rank,
+        queries_counted=counted,
+        queries_skipped=len(query_labels) - counted,
+        gallery_images=len(gallery_labels),
+    )
+
+
+class _Candidates:
+    """Looks up a person's gallery images without comparing every query to every image."""
+
+    def __init__(self, gallery: Labels) -> None:
+        self._camera = gallery.camera
+        self._order = np.argsort(gallery.person, kind="stable")
+        self._person = gallery.person[self._order]
+
+    def of(self, person: int, camera: int) -> tuple[Ints, Ints]:
+        """The person's images under other cameras (the matches), and under this one (removed)."""
+        first, last = np.searchsorted(self._person, [person, person + 1])
+        images = self._order[first:last]
+        same = self._camera[images] == camera
+        return images[~same], images[same]
+
+
+def _counts(row: Floats, matches: Ints, removed: Ints) -> tuple[Ints, Ints]:
+    """For each match, nearest first: matches, and all images, no further away than it.
+
+    Overwrites ``row``: with the removed images at infinity and the rest sorted in place, a binary
+    search counts what lies within a distance, which is much cheaper than sorting indices.
+    """
+    mine = np.sort(row[matches])
+    row[removed] = np.inf
+    row.sort()
+    return np.searchsorted(mine, mine, side="right"), np.searchsorted(row, mine, side="right")
+
+
+def _single_shot(
+    distance: Floats, person: Ints, wanted: int, rng: np.random.Generator, max_rank: int
+) -> NDArray[np.float64]:
+    """Where the wanted person lands in draws of one image for each person: (R,) summing to 1."""
+    # One 64-bit key sorts by person, then distance: the bits of floats that are not negative
+    # order as the floats do (adding 0 makes -0 a 0). Drawing from sorted images makes the draw
+    # independent of the gallery's order.
+    bits = np.ascontiguousarray(distance + np.float32(0)).view(np.uint32)
+    key = np.sort((person.astype(np.uint64) << np.uint64(32)) | bits)
+    person_sorted = key >> np.uint64(32)
+    starts = np.flatnonzero(np.diff(person_sorted, prepend=person_sorted[0] + np.uint64(1)))
+    counts = np.diff(starts, append=len(key))
+    mine = int(np.searchsorted(person_sorted[starts], np.uint64(wanted)))
+    drawn = starts + (rng.random((SINGLE_SHOT_DRAWS, len(starts))) * counts).astype(np.int64)
+    value = (key & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32)[drawn]
+    position = (value <= value[:, mine : mine + 1]).sum(axis=1) - 1
+    seen = position[position < max_rank]
+    return np.bincount(seen, minlength=max_rank) / SINGLE_SHOT_DRAWS
+
+
+def _check(
+    source: Distances,
+    query: Labels,
+    gallery: Labels,
+    conventions: Sequence[Convention],
+    max_rank: int,
+) -> None:
+    if source.shape != (len(query), len(gallery)):
+        raise InputError(
+            f"distances of shape {source.shape} but labels of {len(query)} queries and "
+            f"{len(gallery)} gallery images: expected one for each"
+        )
+    if max_rank < 1:
+        raise InputError(f"max_rank={max_rank}: expected at least 1")
+    if unknown := [name for name in conventions if name not in CONVENTIONS]:
+        raise InputError(
+            f"CMC convention {unknown[0]!r}: unknown; choose from {', '.join(CONVENTIONS)}"
+        )
+    if not conventions:
+        raise InputError(f"no CMC convention given: choose from {', '.join(CONVENTIONS)}")
+    for name, labels in (("query", query), ("gallery", gallery)):
+        if np.any(labels.person == JUNK):
+            raise InputError(
+                f"{name} labels hold junk (person {JUNK}): leave its rows out of the distances, "
+                "as evaluate() does"
+            )
+
+
+def _no_match(query: Labels, gallery: Labels) -> str:
+    shared = len(np.intersect1d(query.person, gallery.person))
+    return (
+        f"no query has a match: {len(query)} queries, {len(gallery)} gallery images, {shared} "
+        "persons in both, none of them under another camera than the query's. Expected gallery "
+        "images of the query's person from another camera; check persons and cameras with "
+        "`sa-deploy data check`"
+    )
