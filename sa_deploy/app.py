@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Annotated
 
 import typer
-from sa_runtime.errors import SaDeployError
 
 import sa_deploy
-from sa_deploy.commands import data as data_commands
-from sa_deploy.commands import demo as demo_command
-from sa_deploy.commands import embed, evaluate, export, train
 from sa_deploy.output import print_error
+from sa_runtime.errors import SaDeployError
+
+COMMANDS: tuple[str, ...] = (
+    "demo",
+    "train",
+    "ablate",
+    "cam",
+    "export",
+    "inspect",
+    "adopt",
+    "bundle",
+    "build",
+    "embed",
+    "evaluate",
+    "bench",
+    "doctor",
+)
+"""Commands in the order of the help; ``sa_deploy/commands/NAME.py`` holds the function NAME."""
+GROUPS: tuple[str, ...] = ("data",)
+"""Groups of commands; ``sa_deploy/commands/NAME.py`` holds their ``app``."""
 
 app = typer.Typer(
     name="sa-deploy",
-    help="Person re-identification from weights to production embeddings.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo_command.demo)
-app.command("train")(train.train)
-app.command("export")(export.export)
-app.command("embed")(embed.embed)
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(data_commands.app, name="data")
+
+
+def _register() -> None:
+    for name in COMMANDS:
+        try:
+            module = importlib.import_module(f"sa_deploy.commands.{name}")
+        except ModuleNotFoundError:
+            continue
+        app.command(name)(getattr(module, name))
+    for name in GROUPS:
+        try:
+            module = importlib.import_module(f"sa_deploy.commands.{name}")
+        except ModuleNotFoundError:
+            continue
+        app.add_typer(module.app, name=name)
 
 
 def _version(wanted: bool) -> None:
@@ -44,8 +69,11 @@ def _root(
     """Person re-identification from weights to production embeddings."""
 
 
+_register()
+
+
 def main() -> None:
-    """Run the command line: known errors end as one line on stderr and exit code 2 (3: parity)."""
+    """Run the command line: known errors end as one line on stderr and their exit code."""
     try:
         app()
     except SaDeployError as error:

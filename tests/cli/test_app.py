@@ -1,0 +1,90 @@
+"""The command line as a whole: start-up, help, and how errors leave it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "cv2",
+    "pyarrow",
+    "ray",
+    "matplotlib",
+    "scipy",
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sa_deploy", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_loads_no_heavy_package() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['sa-deploy', '--help']\n"
+        "from sa_deploy.app import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "LOADED []" in result.stdout
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    run("--help")
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        assert run("--help").returncode == 0
+        best = min(best, time.perf_counter() - began)
+    assert best < 0.5
+
+
+def test_every_command_has_help_and_a_docs_page() -> None:
+    from sa_deploy.app import app
+
+    docs = "\n".join(page.read_text() for page in Path(__file__).parents[2].glob("docs/*.md"))
+    names = [command.name for command in app.registered_commands]
+    assert {"demo", "train", "export", "embed", "evaluate"} <= set(names)
+    for name in names:
+        assert f"sa-deploy {name}" in docs, f"no docs page runs `sa-deploy {name}`"
+
+
+def test_a_known_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = run("evaluate", str(tmp_path / "none.onnx"), "--data-dir", str(tmp_path))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert "none.onnx" in lines[0] or str(tmp_path) in lines[0]
+
+
+def test_an_unknown_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sa_deploy import app as module
+
+    def broken() -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(module, "app", broken)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        module.main()
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("sa-deploy 0.")

@@ -1,0 +1,82 @@
+"""The wheel as users get it: four packages, and embedding without torch in a fresh environment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+EMBED = """
+import sys
+from pathlib import Path
+from sa_deploy import Embedder
+import cv2, json
+with Embedder(sys.argv[1]) as embedder:
+    vectors = embedder.embed([cv2.imread(str(p)) for p in sorted(Path(sys.argv[2]).glob("*.png"))])
+try:
+    import torch
+    found = True
+except ModuleNotFoundError:
+    found = False
+lengths = (vectors ** 2).sum(1).tolist()
+print(json.dumps({"shape": vectors.shape, "lengths": lengths, "torch": found}))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(out), str(ROOT)],
+        check=True,
+    )
+    (path,) = out.glob("sa_deploy-*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"sa_deploy", "sa_export", "sa_training", "sa_runtime"}
+    for package in tops:
+        assert f"{package}/py.typed" in names
+
+
+@pytest.mark.slow
+def test_cpu_extra_embeds_images_without_torch(
+    wheel: Path, tiny_onnx_model: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[cpu]"], check=True)
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        picture = rng.integers(0, 256, (90 + index, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(images / f"{index}.png"), picture)
+    result = subprocess.run(
+        [python, "-c", EMBED, str(tiny_onnx_model), str(images)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["torch"] is False
+    assert report["shape"][0] == 3
+    assert report["lengths"] == pytest.approx([1, 1, 1], abs=1e-5)
+    out = tmp_path / "crops.parquet"
+    command = [environment / "bin" / "sa-deploy", "embed", tiny_onnx_model, images, "--out", out]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    assert out.is_file()
