@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,17 +16,22 @@ from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.runners.table import open_runner
 
+if TYPE_CHECKING:
+    from tests.tiny_onnx import TinyModel
+
+pytest_plugins = ("tests.tiny_onnx",)
+
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def embedder(tiny_model: Any) -> Embedder:
+def embedder(tiny_model: TinyModel) -> Embedder:
     return Embedder(tiny_model.path, "onnxruntime", batch_size=4)
 
 
-def by_hand(tiny_model: Any, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def by_hand(tiny_model: TinyModel, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     vectors: NDArray[np.float32] = tiny_model.embed(
         np.stack([crops.resize(image, 32, 16) for image in images])
     )
@@ -35,7 +40,7 @@ def by_hand(tiny_model: Any, images: list[NDArray[np.uint8]]) -> NDArray[np.floa
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
 def test_crops_of_any_size_become_their_vectors(
-    embedder: Embedder, tiny_model: Any, count: int
+    embedder: Embedder, tiny_model: TinyModel, count: int
 ) -> None:
     images = [noise(20 + 7 * i, 10 + 5 * i, i) for i in range(count)]
     vectors = embedder.embed(images)
@@ -55,12 +60,12 @@ def test_nothing_gives_no_rows(embedder: Embedder) -> None:
     assert embedder.embed_paths([]).shape == (0, 12)
 
 
-def test_the_contract_is_at_hand(embedder: Embedder, tiny_model: Any) -> None:
+def test_the_contract_is_at_hand(embedder: Embedder, tiny_model: TinyModel) -> None:
     assert embedder.contract == tiny_model.contract
     assert (embedder.dim, embedder.space) == (12, "tiny-0")
 
 
-def test_batches_stay_within_the_model(make_tiny_model: Callable[..., Any]) -> None:
+def test_batches_stay_within_the_model(make_tiny_model: Callable[..., TinyModel]) -> None:
     model = make_tiny_model(max_batch=3)
     embedder = Embedder(model.path, batch_size=8)
     assert embedder.batch_size == 3
@@ -70,7 +75,9 @@ def test_batches_stay_within_the_model(make_tiny_model: Callable[..., Any]) -> N
 
 @settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(6)))
-def test_a_vector_does_not_depend_on_its_batch_mates(order: list[int], tiny_model: Any) -> None:
+def test_a_vector_does_not_depend_on_its_batch_mates(
+    order: list[int], tiny_model: TinyModel
+) -> None:
     images = [noise(25, 15, i) for i in range(6)]
     embedder = Embedder(tiny_model.path, batch_size=4)
     straight = embedder.embed(images)
@@ -78,7 +85,7 @@ def test_a_vector_does_not_depend_on_its_batch_mates(order: list[int], tiny_mode
     np.testing.assert_allclose(shuffled, straight[order], atol=1e-6)
 
 
-def test_boxes_are_their_crops_row_by_row(embedder: Embedder, tiny_model: Any) -> None:
+def test_boxes_are_their_crops_row_by_row(embedder: Embedder, tiny_model: TinyModel) -> None:
     frame = noise(100, 120)
     boxes = np.array([[5, 5, 45, 90], [-10, -10, 30, 60], [80, 20, 400, 300], [0, 0, 120, 100]])
     expected = [frame[5:90, 5:45], frame[:60, :30], frame[20:, 80:], frame]
@@ -86,7 +93,7 @@ def test_boxes_are_their_crops_row_by_row(embedder: Embedder, tiny_model: Any) -
     np.testing.assert_allclose(vectors, by_hand(tiny_model, expected), atol=1e-5)
 
 
-def test_boxes_outside_the_frame(embedder: Embedder, tiny_model: Any) -> None:
+def test_boxes_outside_the_frame(embedder: Embedder, tiny_model: TinyModel) -> None:
     frame = noise(100, 120)
     boxes = [[5, 5, 45, 90], [130, 20, 160, 60], [10, -50, 30, -5], [0, 0, 60, 50]]
     with pytest.raises(InputError, match=r"box 1 of 4 \(130, 20, 160, 60\) holds no pixel.*nan"):
@@ -138,7 +145,7 @@ def test_other_inputs_are_refused_with_the_fix(embedder: Embedder) -> None:
         Embedder("absent.onnx", batch_size=0)
 
 
-def test_the_runner_is_closed_at_the_end(tiny_model: Any) -> None:
+def test_the_runner_is_closed_at_the_end(tiny_model: TinyModel) -> None:
     runner = open_runner(tiny_model.path)
     with Embedder.from_runner(runner, batch_size=2) as embedder:
         assert embedder.embed([noise(9, 9)]).shape == (1, 12)
