@@ -102,7 +102,7 @@ class VectorRows:
 
     def _squared_lengths(self, name: str) -> Floats:
         norms = np.empty(len(self), np.float32)
-        step = max(1, 2**22 // max(1, self.shape[1]))
+        step = max(1, 2**18 // max(1, self.shape[1]))
         for start in range(0, len(self), step):
             rows = self.read(start, min(start + step, len(self)))
             np.einsum("nd,nd->n", rows, rows, out=norms[start : start + step])
@@ -322,4 +322,5 @@ def ragged(starts: Ints, counts: Ints) -> Ints:
     """
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    positions: Ints = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    return positions

@@ -1,0 +1,168 @@
+"""A model's retrieval figures on a data set, whatever embeds its images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
+from sa_runtime.errors import InputError
+from sa_runtime.retrieval.distance import Vectors
+from sa_runtime.retrieval.metrics import Convention, Labels, RetrievalResult, evaluate
+from sa_runtime.retrieval.rerank import Reranking
+
+RANKS = (1, 5, 10)
+"""Ranks that are reported."""
+_CHUNK = 512
+
+
+class Embed(Protocol):
+    """Image files to vectors: :meth:`sa_runtime.embedder.Embedder.embed_paths`, or a network."""
+
+    def __call__(self, paths: Sequence[Path]) -> Vectors:
+        """(N, D) floats; row i is file i."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RetrievalReport:
+    """What one evaluation gave.
+
+    Attributes:
+        dataset: its name.
+        result: the figures, as fractions.
+        reranked: the re-ranking they hold for, if any.
+        query: (Q, D) vectors of ``dataset.query``.
+        gallery: (G, D) vectors of ``dataset.gallery``.
+        embed_seconds: reading, cropping and embedding all of them.
+        evaluate_seconds: from vectors to figures.
+    """
+
+    dataset: str
+    result: RetrievalResult
+    reranked: Reranking | None
+    query: Vectors
+    gallery: Vectors
+    embed_seconds: float
+    evaluate_seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Images embedded per second, with reading and cropping."""
+        return (len(self.query) + len(self.gallery)) / self.embed_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures for JSON: fractions from 0 to 1, times in seconds."""
+        result = self.result
+        return {
+            "dataset": self.dataset,
+            "dim": int(self.query.shape[1]),
+            "reranked": self.reranked is not None,
+            "mAP": result.mAP,
+            "mINP": result.mINP,
+            "cmc": {name: {f"rank{k}": result.rank(k, name) for k in RANKS} for name in result.cmc},
+            "queries": len(self.query),
+            "queries_counted": result.queries_counted,
+            "queries_skipped": result.queries_skipped,
+            "gallery": len(self.gallery),
+            "junk": result.junk,
+            "embed_seconds": self.embed_seconds,
+            "images_per_second": self.images_per_second,
+            "evaluate_seconds": self.evaluate_seconds,
+        }
+
+
+def labels_of(samples: Sequence[Sample]) -> Labels:
+    """Persons and cameras of some samples."""
+    return Labels(person=persons_of(samples), camera=cameras_of(samples))
+
+
+def embed_samples(
+    embed: Embed, samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
+) -> Vectors:
+    """Embed the images of some samples.
+
+    Args:
+        embed: image files to vectors.
+        samples: N of them, at least one.
+        on_progress: called with the number of images just embedded.
+
+    Returns:
+        (N, D) of the type that ``embed`` gives.
+
+    Raises:
+        InputError: no samples, or an image that cannot be read.
+    """
+    if not samples:
+        raise InputError("no images to embed: expected at least one sample")
+    vectors: Vectors
+    for start in range(0, len(samples), _CHUNK):
+        paths = [sample.path for sample in samples[start : start + _CHUNK]]
+        part = embed(paths)
+        if part.ndim != 2 or len(part) != len(paths):
+            raise InputError(
+                f"{len(paths)} images were embedded as {part.shape}: expected one row for each"
+            )
+        if start == 0:
+            vectors = np.empty((len(samples), part.shape[1]), part.dtype)
+        vectors[start : start + len(part)] = part
+        if on_progress is not None:
+            on_progress(len(part))
+    return vectors
+
+
+def evaluate_embedder(
+    embed: Embed,
+    dataset: ReidDataset,
+    *,
+    rerank: Reranking | None = None,
+    conventions: Sequence[Convention] = ("market1501",),
+    seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+) -> RetrievalReport:
+    """Embed a data set's queries and gallery and rank one by the other.
+
+    Args:
+        embed: image files to vectors: ``embedder.embed_paths``, or any callable of its form.
+        dataset: with queries and gallery.
+        rerank: re-rank first.
+        conventions: CMC curves wanted.
+        seed: of the draws of ``cuhk03``.
+        on_progress: called with the number of images just embedded.
+
+    Raises:
+        InputError: a data set without queries or gallery, an image that cannot be read, or no
+            query with a match.
+    """
+    for name, samples in (("query", dataset.query), ("gallery", dataset.gallery)):
+        if not samples:
+            raise InputError(
+                f"data set {dataset.name} in {dataset.root} has no {name} images to evaluate on; "
+                "check it with `sa-deploy data check`"
+            )
+    started = time.perf_counter()
+    query = embed_samples(embed, dataset.query, on_progress)
+    gallery = embed_samples(embed, dataset.gallery, on_progress)
+    embedded = time.perf_counter()
+    result = evaluate(
+        query,
+        labels_of(dataset.query),
+        gallery,
+        labels_of(dataset.gallery),
+        rerank=rerank,
+        conventions=conventions,
+        seed=seed,
+    )
+    return RetrievalReport(
+        dataset=dataset.name,
+        result=result,
+        reranked=rerank,
+        query=query,
+        gallery=gallery,
+        embed_seconds=embedded - started,
+        evaluate_seconds=time.perf_counter() - embedded,
+    )
