@@ -23,6 +23,15 @@ from sa_runtime.datasets.base import (
 from sa_runtime.datasets.layout import Layout, no_images, require_layout, spelt
 from sa_runtime.errors import DatasetError
 
+_FOREIGN = (
+    "bounding_box_train",
+    "bounding_box_test",
+    "mask_train_v2",
+    "mask_test_v2",
+    "images_labeled",
+    "images_detected",
+)
+"""Folders of other data sets, which are not persons."""
 _CAMERA = re.compile(r"_c(\d+)")
 
 
@@ -40,9 +49,10 @@ class FolderLayout(Layout):
         if splits := _splits(root):
             paired = ("query" in splits) == ("gallery" in splits)
             return paired and all(_has_persons(root / split) for split in splits)
-        if root.name in SPLITS and {"query", "gallery"} <= set(_splits(root.parent)):
+        if root.name in SPLITS and len(_splits(root.parent)) > 1:
             return False
-        return _has_persons(root, at_least=2)
+        foreign = any((root / name).is_dir() for name in _FOREIGN)
+        return not foreign and _has_persons(root, at_least=2)
 
     def above(self, root: Path) -> Path | None:
         """The root, where the folder given is a split or a person."""
@@ -56,8 +66,8 @@ class FolderLayout(Layout):
         return spelt(root, 0) if self.fits(parents[0]) else None
 
     def share(self, root: Path) -> float:
-        """Nearly all where a split has persons' folders."""
-        return 0.9 if any(_has_persons(root / split) for split in _splits(root)) else 0.1
+        """All but a split where one has persons' folders."""
+        return 0.5 if any(_has_persons(root / split) for split in _splits(root)) else 0.0
 
     def incomplete(self, root: Path) -> str | None:
         """Half of a test, or images that are not sorted into persons' folders."""

@@ -63,28 +63,24 @@ class Layout:
 
     def share(self, root: Path) -> float:
         """How much of the nearest form is there, 0 to 1."""
-        return max(sum((root / e).exists() for e in form) / len(form) for form in self.forms)
+        return max(_share(root, form) for form in self.forms)
 
     def incomplete(self, root: Path) -> str | None:
         """What is missing, where a part of the data set is there."""
 
-        def present(form: tuple[str, ...]) -> int:
-            return sum((root / entry).exists() for entry in form)
-
-        form = max(self.forms, key=present)
-        missing = [entry for entry in form if not (root / entry).exists()]
-        for entry in missing:
+        forms = sorted(self.forms, key=lambda form: -_share(root, form))
+        for entry in (entry for form in forms for entry in form if not (root / entry).exists()):
             other = self._misnamed(root, entry)
             if other is None:
                 continue
             if other.is_file() and other.name.lower().endswith(ARCHIVES):
                 return f"{root}: no {entry}, but its archive {other.name}; unpack it there"
             return f"{root}: no {entry}, but {other.name!r}; rename it to {entry}"
-        if not present(form):
+        if not self.share(root):
             return None
-        return (
-            f"{root}: no {' and no '.join(missing)}; {self.title} has {listed(form)}. {self.mend}"
-        )
+        missing = [entry for entry in forms[0] if not (root / entry).exists()]
+        needed = f"{self.title} has {listed(forms[0])}"
+        return f"{root}: no {' and no '.join(missing)}; {needed}. {self.mend}"
 
     def _misnamed(self, root: Path, entry: str) -> Path | None:
         """A neighbour that is the entry but for case, a copy's number, an archive's suffix."""
@@ -185,6 +181,10 @@ def spelt(root: Path, depth: int) -> Path:
     if len(root.parts) > depth and ".." not in root.parts:
         return root.parents[depth]
     return root.resolve().parents[depth]
+
+
+def _share(root: Path, form: tuple[str, ...]) -> float:
+    return sum((root / entry).exists() for entry in form) / len(form)
 
 
 def _plain(name: str) -> str:

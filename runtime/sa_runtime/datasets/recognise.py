@@ -12,6 +12,8 @@ from sa_runtime.datasets.table import TELLING, fitting, layout_of
 from sa_runtime.errors import DatasetError
 
 _MARKET = "Market-1501 with bounding_box_train, query and bounding_box_test"
+_HALF = 0.5
+"""With this much of another data set a folder is that one, damaged, and not ``folder``."""
 _DUKE_NAME = re.compile(r"_c\d+_f\d+")
 
 
@@ -24,8 +26,10 @@ def recognise(root: Path) -> str:
     Raises:
         DatasetError: none does; the message names the path to pass, or what is missing.
     """
-    found = fitting(root) or ("folder" if layout_of("folder").fits(root) else None)
+    found = fitting(root)
     if found is None:
+        if not _is_part(root) and layout_of("folder").fits(root):
+            return "folder"
         raise DatasetError(_unrecognised(root))
     if found != "market":
         return found
@@ -35,11 +39,17 @@ def recognise(root: Path) -> str:
     return "duke" if images and _DUKE_NAME.search(images[0].name) else "market"
 
 
+def _is_part(root: Path) -> bool:
+    """Whether a folder is inside of, or a damaged, data set that is told by its layout."""
+    layouts = [layout_of(name) for name in TELLING]
+    return any(layout.above(root) or layout.share(root) >= _HALF for layout in layouts)
+
+
 def _unrecognised(root: Path) -> str:
     """The message of the data set that the folder comes nearest to."""
     if (unusable := unusable_folder(root, f"a data set, for example {_MARKET}")) is not None:
         return unusable
-    names = (*TELLING, "folder")
+    names = TELLING if _is_part(root) else (*TELLING, "folder")
     found = {name: diagnose(root, layout_of(name)) for name in names}
     nearest = min(names, key=lambda name: (found[name][0], -layout_of(name).share(root)))
     fault, message = found[nearest]

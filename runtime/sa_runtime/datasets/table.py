@@ -88,11 +88,12 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
     try:
         return loader(Path(root), **options)
     except DatasetError as exc:
-        if layout_of(name).fits(Path(root)) or (other := fitting(Path(root))) is None:
+        layout, folder = layout_of(name), Path(root)
+        other = None if layout.fits(folder) else fitting(folder)
+        if other is None or layout.above(folder) or layout.share(folder) >= 0.5:
             raise
-        raise DatasetError(
-            f"{exc}. It is laid out as {layout_of(other).title}; pass --dataset {other}"
-        ) from exc
+        title = layout_of(other).title
+        raise DatasetError(f"{exc}. It is laid out as {title}; pass --dataset {other}") from exc
 
 
 def layout_of(name: str) -> Layout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from sa_runtime.datasets import synthetic
 from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.datasets.market import SYNTHETIC_RECORD
 from sa_runtime.datasets.table import ALIASES, DATASETS, LAYOUTS, join, load_dataset, load_datasets
-from sa_runtime.errors import DatasetError, InputError
+from sa_runtime.errors import DatasetError, InputError, MissingPackageError
 
 if TYPE_CHECKING:
     from tests.runtime.datasets.conftest import Miniatures
@@ -394,3 +395,22 @@ def test_cuhk03_images_that_are_missing(miniatures: Miniatures, tmp_path: Path) 
 def test_cuhk03_options(tmp_path: Path, option: str, value: object, message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         load_dataset("cuhk03", tmp_path, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("package", "file"),
+    [("h5py", "cuhk-03.mat"), ("scipy.io", "cuhk03_new_protocol_config_labeled.mat")],
+)
+def test_cuhk03_without_its_packages(
+    miniatures: Miniatures,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    file: str,
+) -> None:
+    root = miniatures.cuhk03(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    text = f"reading {file} needs the package '{package}', which is not installed"
+    with pytest.raises(MissingPackageError, match=f"^{re.escape(text)}.*sa-deploy\\[train\\]"):
+        load_dataset("cuhk03-labelled", root)
+    assert not (root / "images_labeled").exists()
