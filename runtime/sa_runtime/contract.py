@@ -16,18 +16,23 @@ from sa_runtime.errors import ContractError
 METADATA_KEY = "sa_deploy.contract"
 SCHEMA_VERSION = 1
 RESIZE_FILTER = "bilinear-antialias"
-"""Bilinear when enlarging, triangle filter over the source pixels when shrinking (PIL's BILINEAR)."""
+"""Bilinear when enlarging, a triangle over the source pixels when shrinking (PIL's BILINEAR)."""
+
+_CHECKSUM = "checksum"
 
 Layout = Literal["nhwc", "nchw"]
 DType = Literal["uint8", "float32"]
 Colour = Literal["bgr", "rgb"]
 Embedding = Literal["parts", "global", "reduced"]
+OutputKind = Literal["embedding", "attention"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 def _choice(owner: str, field: str, value: object, kind: object) -> None:
     if value not in get_args(kind):
-        raise ContractError(f"{owner}.{field}={value!r}: expected one of {', '.join(get_args(kind))}")
+        raise ContractError(
+            f"{owner}.{field}={value!r}: expected one of {', '.join(get_args(kind))}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,13 +60,19 @@ class InputSpec:
         _choice("input", "colour", self.colour, Colour)
         for field in ("height", "width"):
             if not (isinstance(getattr(self, field), int) and getattr(self, field) > 0):
-                raise ContractError(f"input.{field}={getattr(self, field)!r}: expected a positive integer")
+                raise ContractError(
+                    f"input.{field}={getattr(self, field)!r}: expected a positive integer"
+                )
         if self.resize != RESIZE_FILTER:
-            raise ContractError(f"input.resize={self.resize!r}: this version resizes by {RESIZE_FILTER!r} only")
+            raise ContractError(
+                f"input.resize={self.resize!r}: this version resizes by {RESIZE_FILTER!r} only"
+            )
         if (self.mean is None) != (self.std is None):
             raise ContractError("input.mean and input.std: expected both or neither")
         if self.dtype == "uint8" and self.mean is not None:
-            raise ContractError("input.mean: a uint8 input is normalised inside the graph, expected none")
+            raise ContractError(
+                "input.mean: a uint8 input is normalised inside the graph, expected none"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,30 +90,75 @@ class OutputSpec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtraOutput:
+    """A further output of the same artefact.
+
+    Attributes:
+        name: of the tensor.
+        kind: ``embedding`` (rows of unit length, float32 (N, D)) or ``attention`` (what the last
+            map was weighted with, float32 (N, H', W') of mean 1).
+        shape: without the batch: (D,) or (H', W').
+        embedding: which one, empty for an attention map.
+        space: id of its feature space, empty for an attention map.
+    """
+
+    name: str
+    kind: OutputKind
+    shape: tuple[int, ...]
+    embedding: str = ""
+    space: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every field; raises ContractError."""
+        _choice(f"extra output {self.name!r}", "kind", self.kind, OutputKind)
+        rank = {"embedding": 1, "attention": 2}[self.kind]
+        if len(self.shape) != rank or not all(isinstance(n, int) and n > 0 for n in self.shape):
+            raise ContractError(
+                f"extra output {self.name!r}: shape={self.shape!r}: "
+                f"expected {rank} positive integers"
+            )
+        if (self.kind == "embedding") != bool(self.space and self.embedding):
+            raise ContractError(
+                f"extra output {self.name!r}: expected an embedding and a space exactly where its "
+                "kind is 'embedding'"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Contract:
     """What an artefact expects and what its vectors mean.
 
     Attributes:
         input: the image input.
-        output: the embedding output.
+        output: the embedding output that runners return.
+        extra_outputs: further ones; :meth:`select` makes one of them the embedding output.
         network: the architecture, as the training floor describes it.
         recipe: name of the recipe that trained the weights.
         weights_sha256: hash of the weights the artefact was made from.
         space: id of the feature space; vectors of two artefacts compare only where it is equal.
         precision: of the graph.
         max_batch: largest batch the artefact takes, ``None`` for any.
+        fixed_batch: it takes batches of exactly ``max_batch``; runners fill up smaller ones.
+        flops: floating point operations an image (a multiply and an add are two), 0 if not known.
+        quantization: how an int8 artefact was quantised and which layers were not; else empty.
+        parity: what was measured against the FP32 network; empty where nothing was.
         producer: name and version of what wrote the artefact.
         schema: version of this schema.
     """
 
     input: InputSpec
     output: OutputSpec
+    extra_outputs: tuple[ExtraOutput, ...] = ()
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
     recipe: str = ""
     weights_sha256: str
     space: str
     precision: Precision = "fp32"
     max_batch: int | None = None
+    fixed_batch: bool = False
+    flops: int = 0
+    quantization: dict[str, Any] = dataclasses.field(default_factory=dict)
+    parity: dict[str, Any] = dataclasses.field(default_factory=dict)
     producer: str = ""
     schema: int = SCHEMA_VERSION
 
@@ -115,13 +171,51 @@ class Contract:
             )
         _choice("contract", "precision", self.precision, Precision)
         if self.max_batch is not None and self.max_batch < 1:
-            raise ContractError(f"contract.max_batch={self.max_batch!r}: expected at least 1, or none")
+            raise ContractError(
+                f"contract.max_batch={self.max_batch!r}: expected at least 1, or none"
+            )
+        if self.fixed_batch and self.max_batch is None:
+            raise ContractError("contract.fixed_batch: expected max_batch, the size of the batch")
         if not self.space:
             raise ContractError("contract.space is empty: expected the id of the feature space")
+        names = [self.output.name, *(extra.name for extra in self.extra_outputs)]
+        if len(set(names)) != len(names):
+            raise ContractError(f"contract outputs {', '.join(names)}: expected different names")
+
+    def select(self, embedding: str) -> Contract:
+        """The contract of the same artefact with another of its embeddings as the one returned.
+
+        Raises:
+            ContractError: the artefact holds no such embedding; the message lists those it holds.
+        """
+        if embedding == self.output.embedding:
+            return self
+        held = [extra for extra in self.extra_outputs if extra.kind == "embedding"]
+        for extra in held:
+            if extra.embedding == embedding:
+                mine = ExtraOutput(
+                    name=self.output.name,
+                    kind="embedding",
+                    shape=(self.output.dim,),
+                    embedding=self.output.embedding,
+                    space=self.space,
+                )
+                return dataclasses.replace(
+                    self,
+                    output=OutputSpec(name=extra.name, embedding=embedding, dim=extra.shape[0]),
+                    space=extra.space,
+                    extra_outputs=tuple(mine if e is extra else e for e in self.extra_outputs),
+                )
+        names = ", ".join([self.output.embedding, *(extra.embedding for extra in held)])
+        raise ContractError(
+            f"embedding {embedding!r}: the artefact holds {names}; export the weights again with "
+            f"--embedding {embedding}"
+        )
 
     def to_json(self) -> str:
-        """The contract as one JSON object with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """The contract as one JSON object with sorted keys and a checksum of the others."""
+        fields = dataclasses.asdict(self)
+        return json.dumps({**fields, _CHECKSUM: _checksum(fields)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Contract:
@@ -132,7 +226,8 @@ class Contract:
             source: file it came from, for messages.
 
         Raises:
-            ContractError: not JSON, a missing or unknown field, or a field with a wrong value.
+            ContractError: not JSON, a missing or unknown field, a field with a wrong value, or a
+                checksum that says that a field was changed.
 
         >>> c = Contract(input=InputSpec(height=4, width=2), output=OutputSpec(dim=8),
         ...              weights_sha256="0", space="s")
@@ -141,10 +236,21 @@ class Contract:
         """
         try:
             fields = json.loads(text)
+            stated = fields.pop(_CHECKSUM, None)
+            found = _checksum(fields)
             fields["input"] = _build(InputSpec, fields["input"])
             fields["output"] = _build(OutputSpec, fields["output"])
-            return _build(cls, fields)
-        except (ValueError, TypeError, KeyError) as exc:
+            fields["extra_outputs"] = [
+                _build(ExtraOutput, extra) for extra in fields.get("extra_outputs", ())
+            ]
+            contract: Contract = _build(cls, fields)
+            if stated != found:
+                raise ContractError(
+                    f"its contract was changed after it was written (it says checksum {stated}, "
+                    f"its fields have {found}); export the model again"
+                )
+            return contract
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise ContractError(
                 f"{source}: its contract cannot be read ({exc}); export the model again"
             ) from exc
@@ -152,11 +258,20 @@ class Contract:
             raise ContractError(f"{source}: {exc}") from exc
 
 
+def _checksum(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
 def _build(kind: Any, fields: dict[str, Any]) -> Any:
     known = {field.name for field in dataclasses.fields(kind)}
     if unknown := sorted(set(fields) - known):
-        raise ContractError(f"unknown contract fields {', '.join(unknown)}; expected {', '.join(sorted(known))}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        raise ContractError(
+            f"unknown contract fields {', '.join(unknown)}; expected {', '.join(sorted(known))}"
+        )
+    return kind(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    )
 
 
 def space_id(weights_sha256: str, embedding: str) -> str:

@@ -77,9 +77,17 @@ class BaseRunner(ABC):
         if count == 0:
             return np.zeros((0, self.contract.output.dim), np.float32)
         step = self.max_batch or count
-        parts = [self._infer(self._encode(images[i : i + step])) for i in range(0, count, step)]
+        parts = [self._infer_batch(images[i : i + step]) for i in range(0, count, step)]
         output = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self._checked(output, count)
+
+    def _infer_batch(self, images: Images) -> NDArray[np.generic]:
+        """One batch within ``max_batch``; an artefact of a fixed batch gets it filled up."""
+        count = len(images)
+        if self.contract.fixed_batch and self.max_batch is not None and count < self.max_batch:
+            filler = np.repeat(images[-1:], self.max_batch - count, axis=0)
+            images = np.concatenate([images, filler])
+        return self._infer(self._encode(images))[:count]
 
     def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
         """Embed batch after batch; runtimes that can overlap them replace this."""
