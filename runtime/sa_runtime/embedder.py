@@ -49,20 +49,20 @@ class Embedder:
         batch_size: int = 32,
         **options: Any,
     ) -> None:
-        _check_batch_size(batch_size)
+        if batch_size < 1:  # before a model is opened for nothing
+            raise InputError(f"batch_size={batch_size}: expected at least 1")
         self._set_up(open_runner(model, runtime, **options), batch_size)
 
     @classmethod
     def from_runner(cls, runner: Runner, *, batch_size: int = 32) -> Self:
         """An embedder on an open runner, which it closes in :meth:`close`."""
-        _check_batch_size(batch_size)
         embedder = cls.__new__(cls)
         embedder._set_up(runner, batch_size)
         return embedder
 
     def _set_up(self, runner: Runner, batch_size: int) -> None:
         self.runner = runner
-        self.batch_size = min(batch_size, runner.max_batch or batch_size)
+        self.batch_size = fitting_batch_size(runner, batch_size)
 
     @property
     def contract(self) -> Contract:
@@ -197,9 +197,17 @@ class Embedder:
             yield batch
 
 
-def _check_batch_size(batch_size: int) -> None:
+def fitting_batch_size(runner: Runner, batch_size: int) -> int:
+    """The batch size to form for a runner: at most what it takes, all of it if that is fixed.
+
+    Raises:
+        InputError: a batch size below 1.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected at least 1")
+    if runner.contract.fixed_batch and runner.max_batch is not None:
+        return runner.max_batch
+    return min(batch_size, runner.max_batch or batch_size)
 
 
 def _check_finite(boxes_xyxy: ArrayLike) -> None:

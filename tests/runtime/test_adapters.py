@@ -78,7 +78,7 @@ def test_every_box_format_gives_the_same_vectors(
 def test_no_boxes_give_nothing(name: str, embedder: Embedder) -> None:
     found = call(name, adapter(name, embedder), np.zeros((0, 4)))
     assert len(found) == 0
-    assert (found == []) == (name in ("bot-sort", "ultralytics"))
+    assert isinstance(found, list) == (name in ("bot-sort", "ultralytics"))
 
 
 @pytest.mark.parametrize("name", BOXED)

@@ -1,0 +1,1 @@
+"""Videos: detection files, decoding, and the pipeline from frames to vectors."""

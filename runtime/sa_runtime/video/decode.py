@@ -1,0 +1,121 @@
+"""Decoding: the frames one asks for, with their numbers and times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import cv2
+import numpy as np
+
+from sa_runtime.crops import Image
+from sa_runtime.errors import VideoError
+
+
+class Frame(NamedTuple):
+    """One decoded frame: number from 1, seconds since the start, (H, W, 3) uint8 BGR."""
+
+    number: int
+    timestamp_s: float
+    image: Image
+
+
+class VideoReader:
+    """A video file, read once from its start.
+
+    Args:
+        path: anything OpenCV opens.
+
+    Attributes:
+        announced: frames its container announces, 0 where it does not say.
+        fps: frames a second, 0 where it does not say.
+        decoded: frames passed so far.
+        ended: whether the end of what can be decoded was reached.
+
+    Raises:
+        VideoError: no such file, or one that OpenCV cannot open.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise VideoError(f"{path}: no such file; expected a video")
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise VideoError(
+                f"{path}: cannot be opened as a video (damaged, or of a codec unknown here); "
+                "check it with `ffprobe`, or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+            )
+        self.announced = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self.fps = max(float(self._capture.get(cv2.CAP_PROP_FPS)), 0.0)
+        self.decoded = 0
+        self.ended = False
+
+    @property
+    def truncated(self) -> bool:
+        """Whether decoding ended before the frame count that the container announces."""
+        return self.ended and self.decoded < self.announced
+
+    def frames(self, numbers: Iterable[int]) -> Iterator[Frame]:
+        """The frames of these numbers; the others are passed over without being converted.
+
+        Stops at the last number asked for, or where nothing more can be decoded; :attr:`ended`
+        tells which.
+
+        Args:
+            numbers: ascending, from 1, after those already read.
+
+        Raises:
+            VideoError: a frame that was found but cannot be converted.
+        """
+        for number in numbers:
+            while self.decoded < number:
+                if not self._capture.grab():
+                    self.ended = True
+                    return
+                self.decoded += 1
+            found, image = self._capture.retrieve()
+            if not found:
+                raise VideoError(f"{self.path}: frame {number} cannot be converted to an image")
+            yield Frame(number, self._timestamp_s(), np.asarray(image, np.uint8))
+
+    def close(self) -> None:
+        """Free the decoder; closing twice is allowed."""
+        self._capture.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _timestamp_s(self) -> float:
+        """The container's time of the frame, or its number over the frame rate."""
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if seconds <= 0 and self.fps > 0:
+            seconds = (self.decoded - 1) / self.fps
+        return float(seconds)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV and its FFmpeg from printing; what went wrong is in the errors raised.
+
+    FFmpeg's level is read when the process opens its first video, and stays.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)

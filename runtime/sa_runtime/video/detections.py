@@ -1,0 +1,114 @@
+"""Detection files in MOTChallenge's text format.
+
+One box a line, ``frame,id,left,top,width,height[,conf[,...]]``, separated by commas or blanks;
+frames count from 1 and lines may come in any order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime.errors import DetectionError
+
+FORMAT = "frame,id,left,top,width,height[,conf,...]"
+_LARGEST = 2**53
+"""Integers up to here survive being written as floats, as some detectors do."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Detections:
+    """The usable boxes of a file, ordered by frame; boxes of one frame stand as in the file.
+
+    Attributes:
+        frames: (N,) int64, ascending, from 1.
+        track_ids: (N,) int64; -1 where the file gives none.
+        ltwh: (N, 4) float64 left, top, width, height in pixels, finite, of positive size.
+        confidences: (N,) float64; 1 where the file gives none.
+        skipped: boxes that were left out because they are not finite or have no size.
+    """
+
+    frames: NDArray[np.int64]
+    track_ids: NDArray[np.int64]
+    ltwh: NDArray[np.float64]
+    confidences: NDArray[np.float64]
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def xyxy(self) -> NDArray[np.float64]:
+        """(N, 4) ``x0, y0, x1, y1``."""
+        return np.concatenate([self.ltwh[:, :2], self.ltwh[:, :2] + self.ltwh[:, 2:]], axis=1)
+
+    def groups(self) -> list[tuple[int, slice]]:
+        """Every frame with boxes and where its boxes stand, in order of frame."""
+        frames, starts = np.unique(self.frames, return_index=True)
+        borders = [*starts.tolist(), len(self)]
+        return [
+            (frame, slice(start, end))
+            for frame, (start, end) in zip(frames.tolist(), pairwise(borders), strict=True)
+        ]
+
+
+def read_detections(path: Path | str) -> Detections:
+    """Read a detection file.
+
+    Args:
+        path: the text file; an empty one holds no boxes.
+
+    Raises:
+        DetectionError: a file that cannot be read, or a line that is not a detection, named.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
+        raise DetectionError(
+            f"{path}: cannot be read ({reason}); expected a text file of lines {FORMAT}"
+        ) from exc
+    parsed = [
+        _parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    table = np.array(parsed, np.float64).reshape(-1, 7)
+    usable = np.asarray(np.isfinite(table[:, 2:6]).all(axis=1), np.bool_)
+    usable &= (table[:, 4] > 0) & (table[:, 5] > 0)
+    table = table[usable]
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    return Detections(
+        frames=table[:, 0].astype(np.int64),
+        track_ids=table[:, 1].astype(np.int64),
+        ltwh=table[:, 2:6],
+        confidences=table[:, 6],
+        skipped=int((~usable).sum()),
+    )
+
+
+def _parse(line: str, where: str) -> list[float]:
+    """frame, id, left, top, width, height, confidence of one line."""
+    fields = line.replace(",", " ").split()
+    if len(fields) < 6:
+        raise DetectionError(f"{where}: {len(fields)} fields in {line!r}, expected {FORMAT}")
+    try:
+        values = [float(field) for field in fields[:7]]
+    except ValueError as exc:
+        raise DetectionError(f"{where}: {exc} in {line!r}, expected numbers as {FORMAT}") from exc
+    frame, track_id = values[:2]
+    if not (1 <= frame < _LARGEST and frame.is_integer()):
+        raise DetectionError(
+            f"{where}: frame {fields[0]}, expected a whole number; frames count from 1"
+        )
+    if not (abs(track_id) < _LARGEST and track_id.is_integer()):
+        raise DetectionError(f"{where}: id {fields[1]}, expected a whole number, -1 for none")
+    if len(values) < 7:
+        values.append(1.0)
+    if not math.isfinite(values[6]):
+        raise DetectionError(f"{where}: confidence {fields[6]}, expected a finite number")
+    return values
