@@ -15,6 +15,8 @@ import numpy as np
 from sa_runtime.crops import Image
 from sa_runtime.errors import VideoError
 
+_FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
+
 
 class Frame(NamedTuple):
     """One decoded frame: number from 1, seconds since the start, (H, W, 3) uint8 BGR."""
@@ -112,10 +114,13 @@ def quiet_opencv() -> Iterator[None]:
 
     FFmpeg's level is read when the process opens its first video, and stays.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    before = os.environ.get(_FFMPEG_LEVEL)
+    os.environ.setdefault(_FFMPEG_LEVEL, "-8")
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
         cv2.utils.logging.setLogLevel(level)
+        if before is None:
+            del os.environ[_FFMPEG_LEVEL]
