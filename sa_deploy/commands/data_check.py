@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,18 +32,20 @@ def check(
 ) -> None:
     """Count a data set's images, ids and cameras against the published figures and find faults.
 
-    Ends with exit code 2 where the folder is not laid out as a data set (and names the path to
-    pass instead), or where images cannot be read.
+    Ends with exit code 2 where the folder is not laid out as a data set, and names the path to
+    pass instead, or where images cannot be read.
     """
     from sa_runtime.datasets.check import check_dataset
 
-    with progress("reading images", None) as advance:
-        report = check_dataset(
-            root,
-            dataset,
-            decode=decode,
-            advance=lambda done, total: advance(completed=done, total=total),
-        )
+    with ExitStack() as stack:
+        bars: list[Callable[..., None]] = []
+
+        def advance(done: int, total: int) -> None:
+            if not bars:  # only now is it known that there is a data set
+                bars.append(stack.enter_context(progress("reading images", total)))
+            bars[0](completed=done)
+
+        report = check_dataset(root, dataset, decode=decode, advance=advance)
     if as_json:
         print_json(_as_dict(report))
     else:
@@ -74,7 +78,7 @@ def _print(report: DatasetReport) -> None:
         )
     print_table(
         f"{report.title} ({report.dataset}) in {report.root}",
-        ("split", "images", "published", "ids", "published", "cameras", "junk", "distractors"),
+        ("split", "images", "paper", "ids", "paper", "cameras", "junk", "distractors"),
         rows,
     )
     for path, fault in report.unreadable[:_NAMED]:

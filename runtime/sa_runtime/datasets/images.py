@@ -16,7 +16,7 @@ def image_fault(path: Path, *, decode: bool = False) -> str | None:
 
     Args:
         path: the file.
-        decode: decode it too, which takes some hundred times longer.
+        decode: decode it too.
     """
     try:
         with path.open("rb") as file:
