@@ -12,7 +12,7 @@ from sa_runtime import crops
 from sa_runtime.errors import InputError
 from sa_runtime.store import Row
 from sa_runtime.video.decode import VideoReader
-from sa_runtime.video.detections import Detections
+from sa_runtime.video.detections import Detections, read_detections
 from sa_runtime.video.pipeline import Item
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -42,6 +42,101 @@ class SourceCounts:
     invalid_boxes: int = 0
     beyond_end: int = 0
     truncated_videos: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+    """Image files; ``strict`` makes one that cannot be decoded an error, else it is left out."""
+
+    paths: tuple[Path, ...]
+    strict: bool
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Video:
+    """A video and its boxes."""
+
+    path: Path
+    detections: Detections
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+
+Source = Images | Video
+"""What its length counts: the rows it can give at most."""
+
+
+def find_sources(
+    paths: Sequence[Path], detections: Sequence[Path] = (), *, strict: bool = False
+) -> list[Source]:
+    """What paths stand for: folders and image files, by suffix; everything else is a video.
+
+    Every folder is searched, every detection file read and every video opened, so that what cannot
+    work fails before a model runs.
+
+    Args:
+        paths: files and folders, in the order in which they are to be embedded.
+        detections: one file for each video, in the same order.
+        strict: make an image of a folder that cannot be decoded an error; one that is given by
+            name always is.
+
+    Raises:
+        InputError: a missing path, a folder without images, or videos and detection files that do
+            not pair up.
+        DetectionError: a detection file that cannot be read.
+        VideoError: a video that cannot be opened.
+    """
+    for path in paths:
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file or folder; expected images, a folder or a video"
+            )
+    videos = [path for path in paths if _is_video(path)]
+    if len(detections) < len(videos):
+        raise InputError(
+            f"{videos[len(detections)]}: a video without boxes; pass --detections FILE for it, "
+            "lines of frame,id,left,top,width,height from a detector or tracker"
+        )
+    if len(detections) > len(videos):
+        raise InputError(
+            f"{len(videos)} videos and {len(detections)} --detections: "
+            "expected one for each video, in the same order"
+        )
+    boxes = iter(detections)
+    return [
+        _video(path, next(boxes)) if _is_video(path) else _images(path, strict) for path in paths
+    ]
+
+
+def _is_video(path: Path) -> bool:
+    return not path.is_dir() and not is_image(path)
+
+
+def _video(path: Path, detections: Path) -> Video:
+    VideoReader(path).close()
+    return Video(path=path, detections=read_detections(detections))
+
+
+def _images(path: Path, strict: bool) -> Images:
+    if path.is_dir():
+        return Images(paths=tuple(find_images(path)), strict=strict)
+    return Images(paths=(path,), strict=True)
+
+
+def source_items(
+    sources: Sequence[Source], counts: SourceCounts, *, camera: str | None, skip: Skip
+) -> Iterator[Item]:
+    """The items of every source, in order; see :func:`image_items` and :func:`video_items`."""
+    for source in sources:
+        if isinstance(source, Video):
+            yield from video_items(source.path, source.detections, counts, camera=camera)
+        else:
+            told = None if source.strict else skip
+            yield from image_items(source.paths, counts, camera=camera, skip=told)
 
 
 def is_image(path: Path) -> bool:
