@@ -53,15 +53,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_onnx_model(tiny_checkpoint: Path) -> Path:
     """``model.onnx`` of :func:`tiny_checkpoint`: FP32, uint8 NHWC in, dynamic batch."""
-    from sa_export.artefacts import export_onnx
+    from sa_export.artefacts import Exporter, ExportOptions
     from sa_export.crops import validation_crops
     from sa_training.checkpoints import load_checkpoint
 
-    checkpoint = load_checkpoint(tiny_checkpoint)
-    images = validation_crops(None, height=128, width=64).images[::8]
-    path = tiny_checkpoint.with_name("model.onnx")
-    export_onnx(checkpoint, path, images)
-    return path
+    crops = validation_crops(None, height=128, width=64)
+    exporter = Exporter(load_checkpoint(tiny_checkpoint), ExportOptions(), crops)
+    return exporter.write("onnx", tiny_checkpoint.parent).path
 
 
 @pytest.fixture(scope="session")

@@ -1,66 +1,377 @@
-"""From a checkpoint to artefacts on disk, each checked before it gets its name."""
+"""From a checkpoint to artefacts on disk, each proven before it gets its name."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sa_export.deploy import DeployNetwork
-from sa_export.onnx_file import DEFAULT_OPSET, onnx_from_network
-from sa_export.parity import Parity, measure_parity, network_embed, require_parity
-from sa_runtime.contract import Contract, InputSpec, OutputSpec, space_id
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sa_export.crops import CropSet
+from sa_export.deploy import Border, DeployNetwork, InputKind
+from sa_export.lowering import plain_pool
+from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network, write_contract
+from sa_export.parity import DEFAULT_GATES, Gates, Parity, measure_parity, require_parity
+from sa_export.parity import network_embed as embed_by_network
+from sa_runtime.contract import (
+    Contract,
+    ExtraOutput,
+    InputSpec,
+    OutputSpec,
+    Precision,
+    space_id,
+)
+from sa_runtime.errors import InputError
 from sa_runtime.files import atomic_path
-from sa_runtime.runners.base import Images
+from sa_runtime.runners.base import Embeddings
 from sa_runtime.runners.table import open_runner
+from sa_training.attention_pool import lowered_to
 from sa_training.checkpoints import Checkpoint, weights_sha256
+from sa_training.network import SANetwork
 
-MIN_COSINE_FP32 = 0.99999
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Format = Literal["onnx", "torchscript", "torch-export", "openvino"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+SUFFIXES: dict[Format, str] = {
+    "onnx": ".onnx",
+    "torchscript": ".torchscript",
+    "torch-export": ".pt2",
+    "openvino": ".xml",
+}
+RUNTIMES: dict[Format, str] = {
+    "onnx": "onnxruntime",
+    "torchscript": "torchscript",
+    "torch-export": "torch-export",
+    "openvino": "openvino",
+}
+Writer = Callable[[Contract, Path], None]
 
 
-def contract_of(checkpoint: Checkpoint, embedding: str) -> Contract:
-    """The contract of a checkpoint's FP32 artefacts."""
-    config = checkpoint.network.config
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to write.
+
+    Attributes:
+        embeddings, input, attention_map: see :class:`sa_export.deploy.Border`.
+        precision: of the artefacts.
+        height, width: of the input, the network's own where ``None``.
+        opset: of ONNX's standard operators, ``None`` for the default.
+        batch: a fixed batch size, ``None`` for any.
+        plugin: whether attention pooling is one node in ONNX.
+        gates: what the artefact must keep, ``None`` for the defaults of the precision.
+    """
+
+    embeddings: tuple[str, ...] = ("parts",)
+    input: InputKind = "uint8-nhwc"
+    attention_map: bool = False
+    precision: Precision = "fp32"
+    height: int | None = None
+    width: int | None = None
+    opset: int | None = None
+    batch: int | None = None
+    plugin: bool = True
+    gates: Gates | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; raises InputError."""
+        if self.precision not in get_args(Precision):
+            choices = ", ".join(get_args(Precision))
+            raise InputError(f"--precision {self.precision}: unknown; choose from {choices}")
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"--batch {self.batch}: expected at least 1")
+
+    def file_name(self, kind: Format) -> str:
+        """``model.onnx``; ``model.fp16.onnx`` where the precision is not FP32."""
+        middle = "" if self.precision == "fp32" else f".{self.precision}"
+        return f"model{middle}{SUFFIXES[kind]}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        format: its kind.
+        contract: as it stands inside.
+        parity: by embedding.
+        size_bytes: of the file, and of the weights beside it.
+    """
+
+    path: Path
+    format: Format
+    contract: Contract
+    parity: dict[str, Parity]
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "file": str(self.path),
+            "format": self.format,
+            "size_bytes": self.size_bytes,
+            "contract": dataclasses.asdict(self.contract),
+            "parity": {name: report.to_dict() for name, report in self.parity.items()},
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The artefact and its parity as rows for people."""
+        rows = [
+            ("size", f"{self.size_bytes / 1e6:.1f} MB"),
+            ("precision", self.contract.precision),
+            ("space", self.contract.space),
+        ]
+        for name, report in self.parity.items():
+            prefix = "" if len(self.parity) == 1 else f"{name}: "
+            rows += [(prefix + what, value) for what, value in report.rows()]
+        return rows
+
+
+class Exporter:
+    """Writes artefacts of one checkpoint; what they share is made once.
+
+    Args:
+        checkpoint: the weights.
+        options: what to write.
+        crops: to compare artefacts and network on, at the size of the input.
+
+    Raises:
+        InputError: options that do not fit the network.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, options: ExportOptions, crops: CropSet) -> None:
+        self.options = options
+        self.crops = crops
+        self.network = resized(checkpoint.network, options.height, options.width)
+        border = Border(
+            embeddings=options.embeddings,
+            input=options.input,
+            compute="fp32" if options.precision == "int8" else options.precision,
+            attention_map=options.attention_map,
+        )
+        self.deployed = DeployNetwork(self.network, border)
+        self.contract = contract_of(checkpoint, self.deployed, options)
+        self._references: dict[str, Embeddings] = {}
+        self._plain: ModelProto | None = None
+
+    def write(self, kind: Format, folder: Path) -> Artefact:
+        """Write one artefact, compare it with the network, and give it its name.
+
+        Raises:
+            ParityError: it disagrees; nothing of it is left.
+            InputError: the format does not go with the precision.
+            MissingPackageError: a package that writes or runs it is not installed.
+        """
+        write = self._writer(kind)
+        target = folder / self.options.file_name(kind)
+        gates = self.options.gates or DEFAULT_GATES[self.options.precision]
+        with atomic_artefact(target) as temporary:
+            write(self.contract, temporary)
+            parity = self._proven(kind, temporary, gates, target)
+            summary = {name: report.summary() for name, report in parity.items()}
+            contract = dataclasses.replace(self.contract, parity=summary)
+            write(contract, temporary)
+        artefact = Artefact(
+            path=target,
+            format=kind,
+            contract=contract,
+            parity=parity,
+            size_bytes=sum(path.stat().st_size for path in files_of(target)),
+        )
+        write_report(artefact, gates)
+        return artefact
+
+    def reference(self, embedding: str) -> Embeddings:
+        """The FP32 network's vectors of the crops."""
+        if embedding not in self._references:
+            embed = embed_by_network(self.network, embedding)
+            self._references[embedding] = embed(self.crops.images)
+        return self._references[embedding]
+
+    def onnx_model(self, *, plugin: bool) -> ModelProto:
+        """The ONNX model in the options' precision."""
+        default = BF16_OPSET if self.options.precision == "bf16" else DEFAULT_OPSET
+        return onnx_from_network(
+            self.deployed, self.contract, opset=self.options.opset or default, plugin=plugin
+        )
+
+    def _writer(self, kind: Format) -> Writer:
+        if kind == "onnx":
+            return OnnxWriter(self.onnx_model(plugin=self.options.plugin))
+        if kind == "openvino":
+            from sa_export.openvino_file import OpenVinoWriter
+
+            return OpenVinoWriter(self.onnx_model(plugin=False))
+        from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
+
+        writer = TorchScriptWriter if kind == "torchscript" else TorchExportWriter
+        return writer(self.deployed, self.contract)
+
+    def _proven(self, kind: Format, path: Path, gates: Gates, target: Path) -> dict[str, Parity]:
+        runtime = RUNTIMES[kind]
+        if kind == "onnx" and self.options.precision == "bf16":
+            runtime = "openvino"  # ONNX Runtime has no bf16 convolution on the CPU
+        reports = {}
+        for embedding in self.options.embeddings:
+            with open_runner(path, runtime, embedding=embedding) as runner:
+                report = measure_parity(
+                    runner.run,
+                    self.reference(embedding),
+                    self.crops,
+                    runtime=runtime,
+                    largest=self.options.batch or 16,
+                )
+            require_parity(report, gates, name=f"{target} ({embedding})")
+            reports[embedding] = report
+        return reports
+
+
+class OnnxWriter:
+    """Writes an ONNX model with a contract.
+
+    Args:
+        model: it is changed.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self._model = model
+
+    def __call__(self, contract: Contract, path: Path) -> None:
+        """Write the file."""
+        write_contract(self._model, contract)
+        path.write_bytes(self._model.SerializeToString())
+
+
+def resized(network: SANetwork, height: int | None, width: int | None) -> SANetwork:
+    """The same weights at another input size.
+
+    Raises:
+        InputError: a size that the network cannot take.
+    """
+    config = network.config
+    height, width = height or config.height, width or config.width
+    if (height, width) == (config.height, config.width):
+        return network
+    try:
+        config = dataclasses.replace(config, height=height, width=width)
+    except ValueError as exc:
+        raise InputError(f"--height {height} --width {width}: {exc}") from exc
+    other = SANetwork(config)
+    other.load_state_dict(network.state_dict())
+    return other.eval()
+
+
+def contract_of(
+    checkpoint: Checkpoint, deployed: DeployNetwork, options: ExportOptions
+) -> Contract:
+    """The contract of a checkpoint's artefacts, without parity."""
+    config, border = deployed.config, deployed.border
     weights = weights_sha256(checkpoint.network)
+    trained = checkpoint.network.config
+    same_size = (config.height, config.width) == (trained.height, trained.width)
+    seen = weights if same_size else f"{weights}@{config.height}x{config.width}"
+    channels_last = border.input == "uint8-nhwc"
+    main, *others = border.embeddings
+    dims = {name: checkpoint.network.embedding_dim(name) for name in border.embeddings}
+    extra = [
+        ExtraOutput(
+            name=border.output_names[index],
+            kind="embedding",
+            shape=(dims[name],),
+            embedding=name,
+            space=space_id(seen, name),
+            index=index,
+        )
+        for index, name in enumerate(others, start=1)
+    ]
+    if border.attention_map:
+        rows, columns = map_size(deployed)
+        extra.append(
+            ExtraOutput(
+                name="attention", kind="attention", shape=(rows, columns), index=len(extra) + 1
+            )
+        )
     return Contract(
-        input=InputSpec(height=config.height, width=config.width),
-        output=OutputSpec(embedding=embedding, dim=checkpoint.network.embedding_dim(embedding)),
+        input=InputSpec(
+            layout="nhwc" if channels_last else "nchw",
+            dtype="uint8" if channels_last else "float32",
+            colour="bgr" if channels_last else "rgb",
+            height=config.height,
+            width=config.width,
+        ),
+        output=OutputSpec(embedding=main, dim=dims[main]),
+        extra_outputs=tuple(extra),
         network=dataclasses.asdict(config),
         recipe=checkpoint.recipe.name,
         weights_sha256=weights,
-        space=space_id(weights, embedding),
+        space=space_id(seen, main),
+        precision=options.precision,
+        max_batch=options.batch,
+        fixed_batch=options.batch is not None,
+        flops=flops_per_image(deployed),
         producer=f"sa-deploy {version('sa-deploy')}",
     )
 
 
-def export_onnx(
-    checkpoint: Checkpoint,
-    out: Path,
-    images: Images,
-    *,
-    embedding: str = "parts",
-    opset: int = DEFAULT_OPSET,
-    min_cosine: float = MIN_COSINE_FP32,
-) -> Parity:
-    """Write an ONNX artefact that has been run against its network.
+def map_size(deployed: DeployNetwork) -> tuple[int, int]:
+    """Rows and columns of the last feature map."""
+    base = copy.deepcopy(deployed.base).to("meta")
+    size = (1, 3, deployed.config.height, deployed.config.width)
+    last: torch.Tensor = base(torch.empty(size, dtype=deployed.dtype, device="meta"))[-1]
+    return last.shape[2], last.shape[3]
 
-    Args:
-        checkpoint: the weights.
-        out: the file to write.
-        images: (N, H, W, 3) uint8 BGR crops at the network's size to compare on.
-        embedding: ``parts``, ``global`` or ``reduced``.
-        opset: of the standard operators.
-        min_cosine: of the worst crop.
 
-    Raises:
-        ParityError: the file disagrees with the network; nothing is left under ``out``.
-    """
-    contract = contract_of(checkpoint, embedding)
-    model = onnx_from_network(DeployNetwork(checkpoint.network, embedding), contract, opset=opset)
-    reference = network_embed(checkpoint.network, embedding)(images)
-    with atomic_path(out) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-        with open_runner(temporary, "onnxruntime") as runner:
-            parity = measure_parity(runner.run, reference, images)
-        require_parity(parity, min_cosine=min_cosine, name=str(out))
-    return parity
+def flops_per_image(deployed: DeployNetwork) -> int:
+    """Floating point operations of one image, a multiply and an add counted as two."""
+    model = copy.deepcopy(deployed).to("meta")
+    height, width = deployed.config.height, deployed.config.width
+    if deployed.border.input == "uint8-nhwc":
+        image = torch.empty((1, height, width, 3), dtype=torch.uint8, device="meta")
+    else:
+        image = torch.empty((1, 3, height, width), device="meta")
+    with lowered_to(plain_pool), FlopCounterMode(display=False) as counter:
+        model(image)
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def atomic_artefact(target: Path) -> Iterator[Path]:
+    """:func:`sa_runtime.files.atomic_path` for an artefact, which may be two files (IR)."""
+    with atomic_path(target) as temporary:
+        if target.suffix != ".xml":
+            yield temporary
+            return
+        # OpenVINO writes the weights under the name that this temporary name has, too.
+        with atomic_path(target.with_suffix(".bin")):
+            yield temporary
+
+
+def files_of(artefact: Path) -> list[Path]:
+    """The artefact's file, and the weights beside it where there are such."""
+    return [artefact, artefact.with_suffix(".bin")] if artefact.suffix == ".xml" else [artefact]
+
+
+def write_report(artefact: Artefact, gates: Gates) -> Path:
+    """Write what was measured beside the artefact, as ``FILE.parity.json``."""
+    report: dict[str, Any] = {
+        "artefact": artefact.path.name,
+        "size_bytes": artefact.size_bytes,
+        "precision": artefact.contract.precision,
+        "weights_sha256": artefact.contract.weights_sha256,
+        "gates": dataclasses.asdict(gates),
+        "quantization": artefact.contract.quantization,
+        "embeddings": {name: parity.to_dict() for name, parity in artefact.parity.items()},
+    }
+    path = artefact.path.with_name(f"{artefact.path.name}.parity.json")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    return path

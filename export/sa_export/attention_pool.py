@@ -2,7 +2,7 @@
 
 Where the TensorRT plugin is registered the node is taken whole; everywhere else the
 body runs. The body is independent of the map's size, because TensorRT's parser keeps
-one body for every node of that name: window sizes come from the node's attributes.
+one body for every node of that name: windows follow from the map's height and ``parts``.
 """
 
 from __future__ import annotations

@@ -110,14 +110,14 @@ def calibration_crops(folder: Path | None, *, height: int, width: int, limit: in
         with tempfile.TemporaryDirectory() as temporary:
             root = Path(temporary) / "calibration"
             write_synthetic(root, GENERATED_CALIBRATION, workers=1)
-            return _cut(_spread(_images_in(root / FOLDERS["train"]), limit), height, width)
+            return _cut(spread(_images_in(root / FOLDERS["train"]), limit), height, width)
     train = folder / FOLDERS["train"]
     paths = _images_in(train if train.is_dir() else folder)
     if not paths:
         raise InputError(
             f"{folder}: no images; expected crops of people ({', '.join(IMAGE_SUFFIXES)})"
         )
-    return _cut(_spread(paths, limit), height, width)
+    return _cut(spread(paths, limit), height, width)
 
 
 def _labelled(root: Path, height: int, width: int, limit: int | None, *, source: str) -> CropSet:
@@ -146,20 +146,20 @@ def _some_people(
     samples = [sample for sample in (*query, *gallery) if sample.person > 0]
     persons = sorted({sample.person for sample in samples})
     wanted = max(2, limit * len(persons) // (len(query) + len(gallery)))
-    kept = set(_spread(persons, wanted))
+    kept = set(spread(persons, wanted))
     strangers = [sample for sample in gallery if sample.person not in persons]
     room = max(0, limit - sum(sample.person in kept for sample in samples))
-    few = set(_spread(strangers, room)) if room else set()
+    few = set(spread(strangers, room)) if room else set()
     return (
         tuple(sample for sample in query if sample.person in kept),
         tuple(s for s in gallery if s.person in kept or s in few),
     )
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
+def spread(items: Sequence[T], count: int) -> list[T]:
     """At most ``count`` items, evenly spread.
 
-    >>> _spread(range(10), 4)
+    >>> spread(range(10), 4)
     [0, 2, 5, 7]
     """
     if len(items) <= count:

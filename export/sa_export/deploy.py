@@ -1,21 +1,78 @@
-"""The network as it is deployed: from uint8 crops to unit vectors, with everything constant folded in.
+"""The network as it is deployed: crops to unit vectors, with everything constant folded in.
 
-Folded: batch norms into their convolutions; colour order and the division by 255 * std into the
-first convolution. The mean stays a subtraction, because the convolution pads with zeros after it.
+Folded: batch norms into their convolutions; colour order and the division by the standard deviation
+into the first convolution. The mean stays a subtraction, because the convolution pads with zeros
+after it.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sa_export.lowering import plain_attention
+from sa_runtime.errors import InputError
 from sa_training.attention_pool import attention_pool
-from sa_training.network import SANetwork
+from sa_training.network import EMBEDDINGS, SANetwork
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
+
+InputKind = Literal["uint8-nhwc", "nchw-float"]
+FloatType = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[FloatType, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Border:
+    """What goes in and out of a deployed network, and what it computes with in between.
+
+    Attributes:
+        embeddings: ``parts``, ``global`` or ``reduced``; the first one is the main output.
+        input: ``uint8-nhwc``: (N, H, W, 3) uint8 BGR as OpenCV gives it; ``nchw-float``:
+            (N, 3, H, W) float32 RGB scaled to 0..1. Normalisation is inside the graph for both.
+        compute: type of the convolutions. Attention sums and the scaling to unit length are done in
+            float32 whatever it is.
+        attention_map: also return what the last map is weighted with, (N, H', W').
+    """
+
+    embeddings: tuple[str, ...] = ("parts",)
+    input: InputKind = "uint8-nhwc"
+    compute: FloatType = "fp32"
+    attention_map: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field; raises InputError."""
+        if self.input not in get_args(InputKind):
+            raise InputError(
+                f"--input {self.input}: unknown; choose from {', '.join(get_args(InputKind))}"
+            )
+        if self.compute not in DTYPES:
+            raise InputError(f"compute={self.compute!r}: unknown; choose from {', '.join(DTYPES)}")
+        unknown = [name for name in self.embeddings if name not in EMBEDDINGS]
+        if unknown or not self.embeddings or len(set(self.embeddings)) != len(self.embeddings):
+            raise InputError(
+                f"--embedding {','.join(self.embeddings)}: expected each at most once of "
+                f"{', '.join(EMBEDDINGS)}, separated by commas"
+            )
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs: ``embeddings`` first, ``embeddings_KIND`` for further ones.
+
+        >>> Border(embeddings=("parts", "global"), attention_map=True).output_names
+        ('embeddings', 'embeddings_global', 'attention')
+        """
+        extra = tuple(f"embeddings_{name}" for name in self.embeddings[1:])
+        return ("embeddings", *extra, *(("attention",) if self.attention_map else ()))
 
 
 class DeployNetwork(nn.Module):
@@ -23,43 +80,82 @@ class DeployNetwork(nn.Module):
 
     Args:
         network: trained; it is copied, not changed.
-        embedding: ``parts``, ``global`` or ``reduced`` of :meth:`SANetwork.embed`.
+        border: what goes in and out.
+
+    Raises:
+        InputError: an attention map of a network that pools its last map without attention.
     """
 
     mean_131: Tensor
 
-    def __init__(self, network: SANetwork, embedding: str = "parts") -> None:
+    def __init__(self, network: SANetwork, border: Border) -> None:
         super().__init__()
         network = copy.deepcopy(network).cpu().float().eval()
-        self.embedding = embedding
-        self.parts = 1 if embedding == "global" else network.config.parts
+        self.border = border
+        self.config = network.config
         self.normalize = network.config.part_normalize
+        if border.attention_map and self.normalize == "none":
+            raise InputError(
+                f"--attention-map: this network has attention at {network.config.attention!r}, so "
+                "that its last map is pooled evenly; expected one trained with attention "
+                "'backbone' or 'both'"
+            )
+        dtype = DTYPES[border.compute]
+        self.dtype = dtype
         self.base = fold_batch_norms(network.base)
         conv1 = self.base.get_submodule("conv1")
         assert isinstance(conv1, nn.Conv2d)
-        std_3 = 255 * torch.tensor(IMAGENET_STD)
+        raw = border.input == "uint8-nhwc"
+        scale = 255.0 if raw else 1.0
+        std_3 = scale * torch.tensor(IMAGENET_STD)
+        mean_3 = scale * torch.tensor(IMAGENET_MEAN)
         with torch.no_grad():
-            conv1.weight.copy_((conv1.weight / std_3[:, None, None]).flip(1))
-        mean_3 = 255 * torch.tensor(IMAGENET_MEAN[::-1])
+            conv1.weight.copy_(conv1.weight / std_3[:, None, None])
+            if raw:
+                conv1.weight.copy_(conv1.weight.flip(1))
+                mean_3 = mean_3.flip(0)
+        self.base.to(dtype)
         self.register_buffer("mean_131", mean_3[:, None, None])
-        if embedding == "reduced":
-            self.reduce = fuse_conv_bn_eval(network.local_conv, network.feat_bn2d)
+        if "reduced" in border.embeddings:
+            self.reduce = fuse_conv_bn_eval(network.local_conv, network.feat_bn2d).to(dtype)
 
-    def forward(self, images_NHW3: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 BGR -> (N, D) float32, rows of unit length."""
-        pixels_N3HW = images_NHW3.permute(0, 3, 1, 2).float() - self.mean_131
-        last_NCHW = self.base(pixels_N3HW)[-1]
-        columns_NCP = attention_pool(last_NCHW, self.parts, self.normalize)
-        if self.embedding == "reduced":
-            reduced_NFP = F.relu(self.reduce(columns_NCP.unsqueeze(3))).squeeze(3)
-            columns_NCP = torch.cat([reduced_NFP, reduced_NFP.mean(dim=2, keepdim=True)], dim=2)
-        unit_ND = _unit(columns_NCP).flatten(1)
-        return _unit(unit_ND)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Images as the border says -> one tensor for each of its output names.
+
+        Embeddings are (N, D) float32 with rows of unit length.
+        """
+        if self.border.input == "uint8-nhwc":
+            # Cast first: it is the one operation that TensorRT does on uint8.
+            images = images.float().permute(0, 3, 1, 2)
+        last_NCHW = self.base((images - self.mean_131).to(self.dtype))[-1]
+        outputs = self._embeddings(last_NCHW)
+        if self.border.attention_map:
+            outputs.append(plain_attention(last_NCHW, self.normalize).squeeze(1))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _embeddings(self, last_NCHW: Tensor) -> list[Tensor]:
+        pooled: dict[int, Tensor] = {}
+
+        def columns(parts: int) -> Tensor:
+            if parts not in pooled:
+                pooled[parts] = attention_pool(last_NCHW, parts, self.normalize)
+            return pooled[parts]
+
+        outputs = []
+        for embedding in self.border.embeddings:
+            x = columns(1 if embedding == "global" else self.config.parts)
+            if embedding == "reduced":
+                # Four dimensions throughout: OpenVINO fuses reductions over three wrongly.
+                x = F.relu(self.reduce(x.unsqueeze(3).to(self.dtype))).float()
+                x = torch.cat([x, x.mean(dim=(2, 3), keepdim=True)], dim=2)
+            unit = _unit(x.float()).flatten(1)
+            outputs.append(unit if embedding == "global" else _unit(unit))
+        return outputs
 
 
 def _unit(x: Tensor) -> Tensor:
     """To unit length along axis 1; zeros stay zeros."""
-    length = x.square().sum(dim=1, keepdim=True).sqrt()
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / length.clamp_min(1e-12)
 
 

@@ -1,4 +1,4 @@
-"""The network as one ONNX file with the AttentionPool operator and the contract inside."""
+"""The network as one ONNX model with the AttentionPool operator and the contract inside."""
 
 from __future__ import annotations
 
@@ -8,91 +8,104 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sa_export.attention_pool import (
-    DOMAIN,
-    OP_TYPE,
-    OPSET,
-    attention_pool_function,
-    attention_pool_node_attributes,
-)
+from sa_export.attention_pool import OP_TYPE, attention_pool_function
 from sa_export.deploy import DeployNetwork
+from sa_export.lowering import plain_pool, symbolic_pool
 from sa_runtime.contract import METADATA_KEY, Contract
+from sa_runtime.errors import InputError
 from sa_runtime.extras import require
-from sa_training.attention_pool import attention_pool_reference, lowered_to
+from sa_training.attention_pool import lowered_to
 
 if TYPE_CHECKING:
-    import onnx
+    from onnx import ModelProto
 
 DEFAULT_OPSET = 18
+BF16_OPSET = 22
+"""The first whose convolution takes bfloat16."""
 
 
 def onnx_from_network(
-    network: DeployNetwork, contract: Contract, *, opset: int = DEFAULT_OPSET
-) -> onnx.ModelProto:
+    network: DeployNetwork, contract: Contract, *, opset: int = DEFAULT_OPSET, plugin: bool = True
+) -> ModelProto:
     """Trace the deployed network into ONNX.
 
     Args:
         network: from crops to unit vectors.
-        contract: written into the file's ``metadata_props``.
+        contract: written into the file's ``metadata_props``; says whether the batch is fixed.
         opset: of the standard operators, at least 18.
+        plugin: pool with attention by one ``AttentionPool`` node of domain ``sa_deploy`` with a
+            function body. Otherwise, and where there is no attention, by standard operators.
 
     Returns:
-        A checked model with a dynamic batch. Pooling with attention is one ``AttentionPool`` node
-        of domain ``sa_deploy`` with a function body; plain pooling is ``AveragePool``.
+        A checked model.
 
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
+        InputError: an opset without what the graph needs.
     """
+    least = BF16_OPSET if network.border.compute == "bf16" else DEFAULT_OPSET
+    if opset < least:
+        raise InputError(
+            f"--opset {opset}: expected at least {least} at precision {network.border.compute}"
+        )
     require("onnxscript", extra="export", purpose="export to ONNX")
     onnx = require("onnx", extra="export", purpose="export to ONNX")
-    spec = contract.input
-    example = torch.zeros((2, spec.height, spec.width, 3), dtype=torch.uint8)
-    with lowered_to(_symbolic_node), warnings.catch_warnings(), torch.no_grad():
+    with (
+        lowered_to(symbolic_pool if plugin else plain_pool),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
         # The exporter's own libraries warn of their own deprecations.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network.eval(),
-            (example,),
+            (example_input(contract),),
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            input_names=[spec.name],
-            output_names=[contract.output.name],
+            dynamic_shapes=dynamic_shapes(contract),
+            input_names=[contract.input.name],
+            output_names=list(network.border.output_names),
             opset_version=opset,
             verbose=False,
         )
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    _name_batch(model)
+    model: ModelProto = program.model_proto
+    _clean(model, dynamic=not contract.fixed_batch)
     if any(node.op_type == OP_TYPE for node in model.graph.node):
         model.functions.append(attention_pool_function(network.normalize, opset))
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    model.producer_name = "sa-deploy"
-    model.producer_version = contract.producer
+    write_contract(model, contract)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _symbolic_node(x_NCHW: Tensor, parts: int, normalize: str) -> Tensor:
-    n, c, h, w = x_NCHW.shape
-    if normalize == "none":
-        return attention_pool_reference(x_NCHW, parts, normalize)
-    attributes = attention_pool_node_attributes(parts, normalize, h, w)  # type: ignore[arg-type]
-    node: Tensor = torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{OP_TYPE}",
-        (x_NCHW,),
-        attributes,
-        dtype=x_NCHW.dtype,
-        shape=(n, c, parts),
-        version=OPSET,
-    )
-    return node
+def write_contract(model: ModelProto, contract: Contract) -> None:
+    """Make ``contract`` the one entry of a model's ``metadata_props``, and its producer."""
+    from onnx import helper
+
+    del model.metadata_props[:]
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    model.producer_name = "sa-deploy"
+    model.producer_version = contract.producer
 
 
-def _name_batch(model: onnx.ModelProto) -> None:
+def example_input(contract: Contract) -> Tensor:
+    """A black batch as the contract describes it, to trace with."""
+    spec = contract.input
+    batch = contract.max_batch if contract.fixed_batch and contract.max_batch else 2
+    if spec.layout == "nhwc":
+        return torch.zeros((batch, spec.height, spec.width, 3), dtype=torch.uint8)
+    return torch.zeros((batch, 3, spec.height, spec.width))
+
+
+def dynamic_shapes(contract: Contract) -> tuple[dict[int, object]] | None:
+    """What :mod:`torch.export` is told of the batch axis."""
+    return None if contract.fixed_batch else ({0: torch.export.Dim.DYNAMIC},)
+
+
+def _clean(model: ModelProto, *, dynamic: bool) -> None:
     """Call the batch axis ``N`` at the model's border and drop the tracer's notes."""
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    if dynamic:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "N"
     del model.graph.value_info[:]
     for node in model.graph.node:
         del node.metadata_props[:]

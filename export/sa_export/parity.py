@@ -1,38 +1,150 @@
-"""Proof that an artefact gives the network's embeddings."""
+"""Proof that an artefact still finds the same people as its FP32 network."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sa_export.crops import CropSet, spread
+from sa_runtime.contract import Precision
 from sa_runtime.errors import ParityError
+from sa_runtime.retrieval.metrics import evaluate
 from sa_runtime.runners.base import Embeddings, Images
 from sa_training.network import SANetwork
 from sa_training.pixels import network_input
 
 Embed = Callable[[Images], Embeddings]
-PARITY_BATCHES = (1, 3, 16)
+SMALL_BATCHES = (1, 3)
+_SMALL_CROPS = 32
+_WORST = 5
+_TOP = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gates:
+    """What an artefact must keep to be left under its name.
+
+    Attributes:
+        max_map_drop: points of mAP it may lose on labelled crops.
+        min_cosine: of the worst crop at any batch size to the FP32 network.
+        min_independence: cosine of a crop's vector alone to the same among others.
+    """
+
+    max_map_drop: float = 0.5
+    min_cosine: float
+    min_independence: float
+
+
+DEFAULT_GATES: dict[Precision, Gates] = {
+    "fp32": Gates(min_cosine=0.99999, min_independence=0.99999),
+    "fp16": Gates(min_cosine=0.999, min_independence=0.9999),
+    "bf16": Gates(min_cosine=0.99, min_independence=0.999),
+    "int8": Gates(min_cosine=0.8, min_independence=0.999),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """Retrieval figures as fractions."""
+
+    mAP: float
+    rank1: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Agreement of an artefact with its network.
+    """Agreement of an artefact with its FP32 network.
 
     Attributes:
-        crops: how many were compared, at each of ``batches``.
-        batches: batch sizes.
-        min_cosine: of the worst crop at the worst batch size.
-        max_difference: largest absolute difference of any coordinate.
+        validation: where the crops came from.
+        crops, queries: how many; the queries are sought in the other crops.
+        runtime: what ran the artefact.
+        network, artefact: retrieval figures; ``None`` where the crops have no labels.
+        rank1_agreement: fraction of queries whose first match is the same crop.
+        top10_overlap: mean fraction of their first ten that are the same.
+        min_cosine, p1_cosine, mean_cosine: between the two vectors of a crop: the smallest (over
+            all batch sizes), the 1st percentile, the mean.
+        batches: batch size -> smallest cosine; small batches see an even choice of the crops.
+        independence: smallest cosine of a crop's vector alone to the same among others.
+        worst: names and cosines of the crops that changed most.
     """
 
+    validation: str
     crops: int
-    batches: tuple[int, ...]
+    queries: int
+    runtime: str
+    network: Score | None
+    artefact: Score | None
+    rank1_agreement: float
+    top10_overlap: float
     min_cosine: float
-    max_difference: float
+    p1_cosine: float
+    mean_cosine: float
+    batches: dict[int, float]
+    independence: float
+    worst: dict[str, float]
+
+    @property
+    def map_drop(self) -> float | None:
+        """Points of mAP that the artefact lost, negative where it gained."""
+        if self.network is None or self.artefact is None:
+            return None
+        return 100 * (self.network.mAP - self.artefact.mAP)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**dataclasses.asdict(self), "map_drop": self.map_drop}
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that travel in the contract."""
+        scores = {}
+        if self.network is not None and self.artefact is not None:
+            scores = {
+                "mAP_network": round(self.network.mAP, 6),
+                "mAP": round(self.artefact.mAP, 6),
+                "rank1_network": round(self.network.rank1, 6),
+                "rank1": round(self.artefact.rank1, 6),
+            }
+        return {
+            "validation": self.validation,
+            "crops": self.crops,
+            "runtime": self.runtime,
+            **scores,
+            "rank1_agreement": round(self.rank1_agreement, 6),
+            "top10_overlap": round(self.top10_overlap, 6),
+            "min_cosine": round(self.min_cosine, 7),
+            "mean_cosine": round(self.mean_cosine, 7),
+            "independence": round(self.independence, 7),
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as rows for people."""
+        rows = []
+        if self.network is not None and self.artefact is not None:
+            for what, ours, theirs in (
+                ("mAP", self.artefact.mAP, self.network.mAP),
+                ("rank-1", self.artefact.rank1, self.network.rank1),
+            ):
+                rows.append((what, f"{100 * ours:.2f} (network {100 * theirs:.2f})"))
+        worst, cosine = next(iter(self.worst.items()))
+        rows += [
+            ("same first match", f"{100 * self.rank1_agreement:.1f} %"),
+            ("same top ten", f"{100 * self.top10_overlap:.1f} %"),
+            (
+                "cosine min / 1 % / mean",
+                f"{self.min_cosine:.6f} / {self.p1_cosine:.6f} / {self.mean_cosine:.6f}",
+            ),
+            ("worst at batch", ", ".join(f"{n}: {c:.6f}" for n, c in self.batches.items())),
+            ("alone and among others", f"{self.independence:.6f}"),
+            ("worst crop", f"{worst} {cosine:.6f}"),
+            ("compared on", f"{self.crops} crops, {self.validation}, {self.runtime}"),
+        ]
+        return rows
 
 
 def network_embed(network: SANetwork, embedding: str) -> Embed:
@@ -58,43 +170,118 @@ def network_embed(network: SANetwork, embedding: str) -> Embed:
 
 def measure_parity(
     artefact: Embed,
-    reference: NDArray[np.float32],
-    images: Images,
-    batches: Sequence[int] = PARITY_BATCHES,
+    reference: Embeddings,
+    crops: CropSet,
+    *,
+    runtime: str,
+    largest: int = 16,
 ) -> Parity:
-    """Embed the crops in batches of every size and compare with the reference.
+    """Embed the crops at several batch sizes and compare vectors and retrieval.
 
     Args:
-        artefact: crops (N, H, W, 3) uint8 BGR -> (N, D).
-        reference: (N, D) float32, unit rows.
-        images: the crops.
-        batches: batch sizes.
+        artefact: crops (N, H, W, 3) uint8 BGR -> (N, D), rows of unit length.
+        reference: (N, D) float32 of the FP32 network, rows of unit length.
+        crops: the crops; retrieval figures need their labels.
+        runtime: what runs the artefact, for the report.
+        largest: batch size at which all crops are embedded; 1 and 3 see some of them.
     """
-    min_cosine, max_difference = 1.0, 0.0
-    for size in batches:
-        vectors = np.concatenate(
-            [artefact(images[i : i + size]) for i in range(0, len(images), size)]
-        )
-        cosine = np.einsum("nd,nd->n", vectors.astype(np.float64), reference.astype(np.float64))
-        min_cosine = min(min_cosine, float(cosine.min()))
-        max_difference = max(max_difference, float(np.abs(vectors - reference).max()))
+    images = crops.images
+    vectors = _in_batches(artefact, images, largest)
+    cosine = _cosine(vectors, reference)
+    batches = {largest: float(cosine.min())}
+    some = np.array(spread(range(len(images)), _SMALL_CROPS))
+    independence = 1.0
+    for size in SMALL_BATCHES:
+        small = _in_batches(artefact, images[some], size)
+        batches[size] = float(_cosine(small, reference[some]).min())
+        independence = min(independence, float(_cosine(small, vectors[some]).min()))
+    order = np.argsort(cosine)[:_WORST]
+    ours, theirs = _top(vectors, crops), _top(reference, crops)
+    overlap = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(ours, theirs, strict=True)]
     return Parity(
-        crops=len(images),
-        batches=tuple(batches),
-        min_cosine=min_cosine,
-        max_difference=max_difference,
+        validation=crops.source,
+        crops=len(crops),
+        queries=crops.queries,
+        runtime=runtime,
+        network=score(reference, crops),
+        artefact=score(vectors, crops),
+        rank1_agreement=float(np.mean([a[0] == b[0] for a, b in zip(ours, theirs, strict=True)])),
+        top10_overlap=float(np.mean(overlap)),
+        min_cosine=min(batches.values()),
+        p1_cosine=float(np.percentile(cosine, 1)),
+        mean_cosine=float(cosine.mean()),
+        batches=dict(sorted(batches.items())),
+        independence=independence,
+        worst={crops.names[i]: float(cosine[i]) for i in order.tolist()},
     )
 
 
-def require_parity(parity: Parity, *, min_cosine: float, name: str) -> None:
+def require_parity(parity: Parity, gates: Gates, *, name: str) -> None:
     """Refuse an artefact that disagrees with its network.
 
     Raises:
-        ParityError: the worst cosine is below ``min_cosine``.
+        ParityError: a gate is not kept; the message names every one, and the worst crop.
     """
-    if not parity.min_cosine >= min_cosine:
-        raise ParityError(
-            f"{name}: cosine to the FP32 network is {parity.min_cosine:.6f} on the worst of "
-            f"{parity.crops} crops, expected at least {min_cosine}; no file was left. "
-            "Try another --opset or a newer onnxruntime"
+    broken = []
+    drop = parity.map_drop
+    if drop is not None and not drop <= gates.max_map_drop:
+        assert parity.network is not None
+        assert parity.artefact is not None
+        broken.append(
+            f"mAP fell from {100 * parity.network.mAP:.2f} to {100 * parity.artefact.mAP:.2f}, "
+            f"by more than the {gates.max_map_drop:g} points of --max-map-drop"
         )
+    if not parity.min_cosine >= gates.min_cosine:
+        size = min(parity.batches, key=lambda size: parity.batches[size])
+        broken.append(
+            f"the cosine to the FP32 network is {parity.min_cosine:.6f} on the worst crop (batch "
+            f"{size}; over all {next(iter(parity.worst))}), expected at least {gates.min_cosine:g} "
+            "(--min-cosine)"
+        )
+    if not parity.independence >= gates.min_independence:
+        broken.append(
+            f"a crop's vector depends on its batch: cosine {parity.independence:.6f} alone and "
+            f"among others, expected at least {gates.min_independence:g}"
+        )
+    if broken:
+        raise ParityError(
+            f"{name}: {'; '.join(broken)}. Measured on {parity.crops} crops ({parity.validation}) "
+            f"with {parity.runtime}; no file was left"
+        )
+
+
+def score(vectors: Embeddings, crops: CropSet) -> Score | None:
+    """mAP and rank-1 of some vectors, ``None`` where the crops have no labels."""
+    if crops.labels is None:
+        return None
+    rows = np.arange(len(crops))
+    query, gallery = rows[: crops.queries], rows[crops.queries :]
+    result = evaluate(
+        vectors[query], crops.labels.select(query), vectors[gallery], crops.labels.select(gallery)
+    )
+    return Score(mAP=result.mAP, rank1=result.rank(1))
+
+
+def _in_batches(embed: Embed, images: Images, size: int) -> Embeddings:
+    return np.concatenate([embed(images[i : i + size]) for i in range(0, len(images), size)])
+
+
+def _cosine(ours: Embeddings, theirs: Embeddings) -> NDArray[np.float64]:
+    cosine: NDArray[np.float64] = np.einsum(
+        "nd,nd->n", ours.astype(np.float64), theirs.astype(np.float64)
+    )
+    return cosine
+
+
+def _top(vectors: Embeddings, crops: CropSet) -> list[NDArray[np.int64]]:
+    """The nearest gallery rows of every query, without its own person under its own camera."""
+    gallery = vectors[crops.queries :]
+    found = []
+    for i in range(crops.queries):
+        similarity = gallery @ vectors[i]
+        if crops.labels is not None:
+            person, camera = crops.labels.person, crops.labels.camera
+            same = (person[crops.queries :] == person[i]) & (camera[crops.queries :] == camera[i])
+            similarity = np.where(same, -np.inf, similarity)
+        found.append(np.argsort(-similarity, kind="stable")[:_TOP])
+    return found

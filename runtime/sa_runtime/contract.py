@@ -77,11 +77,15 @@ class InputSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """What the artefact's vectors are: rows of unit length, float32 (N, dim)."""
+    """What the artefact's vectors are: rows of unit length, float32 (N, dim).
+
+    ``index`` is the position among its outputs, for formats whose outputs have no names.
+    """
 
     name: str = "embeddings"
     embedding: str = "parts"
     dim: int
+    index: int = 0
 
     def __post_init__(self) -> None:
         """Check every field; raises ContractError."""
@@ -100,11 +104,13 @@ class ExtraOutput:
         shape: without the batch: (D,) or (H', W').
         embedding: which one, empty for an attention map.
         space: id of its feature space, empty for an attention map.
+        index: position among the outputs.
     """
 
     name: str
     kind: OutputKind
     shape: tuple[int, ...]
+    index: int
     embedding: str = ""
     space: str = ""
 
@@ -199,10 +205,14 @@ class Contract:
                     shape=(self.output.dim,),
                     embedding=self.output.embedding,
                     space=self.space,
+                    index=self.output.index,
+                )
+                chosen = OutputSpec(
+                    name=extra.name, embedding=embedding, dim=extra.shape[0], index=extra.index
                 )
                 return dataclasses.replace(
                     self,
-                    output=OutputSpec(name=extra.name, embedding=embedding, dim=extra.shape[0]),
+                    output=chosen,
                     space=extra.space,
                     extra_outputs=tuple(mine if e is extra else e for e in self.extra_outputs),
                 )

@@ -1,4 +1,4 @@
-"""``sa-deploy export``: artefacts from weights."""
+"""``sa-deploy export``: artefacts from weights, each proven on crops of people."""
 
 from __future__ import annotations
 
@@ -16,43 +16,119 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the artefacts.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx.")] = False,
+    torchscript: Annotated[
+        bool, typer.Option("--torchscript", help="Write model.torchscript for libtorch.")
+    ] = False,
+    torch_export: Annotated[
+        bool, typer.Option("--torch-export", help="Write model.pt2 of torch.export.")
+    ] = False,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Write model.xml and model.bin (OpenVINO IR).")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
     embedding: Annotated[
-        str, typer.Option(help="parts (the authors' test feature), global or reduced.")
+        str,
+        typer.Option(
+            help="parts (the authors' test feature), global or reduced; several with commas."
+        ),
     ] = "parts",
-    opset: Annotated[int, typer.Option(min=18, help="Of the standard ONNX operators.")] = 18,
-    crops: Annotated[
+    input_kind: Annotated[
+        str,
+        typer.Option(
+            "--input", help="uint8-nhwc (BGR as OpenCV gives it) or nchw-float (RGB, 0 to 1)."
+        ),
+    ] = "uint8-nhwc",
+    height: Annotated[
+        int | None, typer.Option(min=16, help="Of the input, instead of the network's.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=16, help="Of the input, instead of the network's.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="A fixed batch size; any size by default.")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(min=18, help="Of the standard ONNX operators (18; bf16: 22).")
+    ] = None,
+    attention_map: Annotated[
+        bool, typer.Option("--attention-map", help="Add the attention map as an output.")
+    ] = False,
+    plugin: Annotated[
+        bool,
+        typer.Option(
+            help="AttentionPool as one node that TensorRT can fuse, or as standard operators."
+        ),
+    ] = True,
+    validation: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of crops to compare file and network on; generated ones by default."
+            help="Crops to compare artefact and network on: a folder in Market-1501 layout, or "
+            "any folder of crops. A small generated set by default."
         ),
+    ] = None,
+    validation_crops: Annotated[
+        int, typer.Option(min=4, help="Use about so many of them, whole people.")
+    ] = 2000,
+    max_map_drop: Annotated[
+        float, typer.Option(min=0, help="Points of mAP the artefact may lose.")
+    ] = 0.5,
+    min_cosine: Annotated[
+        float | None, typer.Option(help="Least cosine to the network on the worst crop.")
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Write artefacts that have been run against the network on crops of people."""
+    """Write artefacts that have been compared with their network on crops of people."""
     from sa_runtime.errors import InputError
 
-    if not onnx:
-        raise InputError("no format chosen; expected --onnx")
-    from sa_export.artefacts import export_onnx
-    from sa_export.crops import validation_crops
+    wanted = {
+        "onnx": onnx,
+        "torchscript": torchscript,
+        "torch-export": torch_export,
+        "openvino": openvino,
+    }
+    if not any(wanted.values()):
+        raise InputError(
+            "no format chosen; expected one or more of --onnx, --openvino, --torchscript, "
+            "--torch-export"
+        )
+    import dataclasses
+
+    from sa_export import crops as export_crops
+    from sa_export.artefacts import FORMATS, Artefact, Exporter, ExportOptions
+    from sa_export.parity import DEFAULT_GATES
     from sa_training.checkpoints import load_checkpoint
 
+    options = ExportOptions(
+        embeddings=tuple(name.strip() for name in embedding.split(",")),
+        input=input_kind,  # type: ignore[arg-type]
+        attention_map=attention_map,
+        precision=precision,  # type: ignore[arg-type]
+        height=height,
+        width=width,
+        opset=opset,
+        batch=batch,
+        plugin=plugin,
+    )
+    gates = dataclasses.replace(DEFAULT_GATES[options.precision], max_map_drop=max_map_drop)
+    if min_cosine is not None:
+        gates = dataclasses.replace(gates, min_cosine=min_cosine)
     checkpoint = load_checkpoint(weights)
     config = checkpoint.network.config
-    images = validation_crops(crops, height=config.height, width=config.width).images
-    target = out / "model.onnx"
-    parity = export_onnx(checkpoint, target, images, embedding=embedding, opset=opset)
-    result = {
-        "file": str(target),
-        "size_bytes": target.stat().st_size,
-        "embedding": embedding,
-        "crops": parity.crops,
-        "batches": list(parity.batches),
-        "min_cosine": parity.min_cosine,
-        "max_difference": parity.max_difference,
-    }
+    crops = export_crops.validation_crops(
+        validation,
+        height=height or config.height,
+        width=width or config.width,
+        limit=validation_crops,
+    )
+    exporter = Exporter(checkpoint, dataclasses.replace(options, gates=gates), crops)
+    artefacts: list[Artefact] = []
+    for kind in FORMATS:
+        if wanted[kind]:
+            note(f"writing {out / options.file_name(kind)}")
+            artefacts.append(exporter.write(kind, out))
     if json_output:
-        print_json(result)
-    else:
-        print_table("Export", ("what", "value"), [(k, v) for k, v in result.items()])
-        note(f"next: sa-deploy embed {target} IMAGES --out embeddings.parquet")
+        print_json({"artefacts": [artefact.to_dict() for artefact in artefacts]})
+        return
+    for artefact in artefacts:
+        print_table(str(artefact.path), ("what", "value"), artefact.rows())
+    note(f"next: sa-deploy embed {artefacts[0].path} IMAGES --out embeddings.parquet")
