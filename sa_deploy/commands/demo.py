@@ -28,7 +28,7 @@ def demo(
 
     import numpy as np
 
-    from sa_export.artefacts import export_onnx
+    from sa_export.artefacts import Exporter, ExportOptions
     from sa_export.crops import validation_crops
     from sa_export.parity import network_embed
     from sa_runtime.crops import read_image, resize
@@ -66,9 +66,8 @@ def demo(
 
     step(f"sa-deploy export {checkpoint.path} --onnx --out {run}")
     size = (network.config.height, network.config.width)
-    parity = export_onnx(
-        checkpoint, model, validation_crops(None, height=size[0], width=size[1]).images
-    )
+    crops = validation_crops(None, height=size[0], width=size[1])
+    parity = Exporter(checkpoint, ExportOptions(), crops).write("onnx", run).parity["parts"]
     note(f"cosine to the network on the worst of {parity.crops} crops: {parity.min_cosine:.7f}")
 
     with Embedder(model) as embedder:
