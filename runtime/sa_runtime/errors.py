@@ -9,6 +9,7 @@
     │   └── VideoError            a video that cannot be opened or decoded
     ├── ContractError             an artefact without a contract, with a changed one, or of another feature space
     ├── CheckpointError           weights that cannot be loaded
+    ├── BuildError                an engine that could not be built
     ├── RunnerError               a runtime that failed while opening or running a model
     ├── MissingPackageError       an optional package that is not installed
     └── ParityError               an artefact whose embeddings disagree with its network; exit code 3
@@ -48,6 +49,10 @@ class ContractError(SaDeployError):
 
 class CheckpointError(SaDeployError):
     """Weights that cannot be loaded."""
+
+
+class BuildError(SaDeployError):
+    """An engine that could not be built."""
 
 
 class RunnerError(SaDeployError):

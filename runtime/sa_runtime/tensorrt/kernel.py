@@ -33,7 +33,7 @@ def _load(
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ):
-    """Channels [tile * TILE_C, +TILE_C) of the image as (TILE_C, TILE_H, TILE_W) FP32, 0 outside."""
+    """Channels from tile * TILE_C of the image as (TILE_C, TILE_H, TILE_W) FP32, 0 outside."""
     channel = (tile * TILE_C + tl.arange(0, TILE_C))[:, None, None]
     row = tl.arange(0, TILE_H)[None, :, None]
     column = tl.arange(0, TILE_W)[None, None, :]
@@ -130,9 +130,7 @@ def attention_pool_kernel(
             for i in range(tiles):
                 tile = ((split + 1) * share + i) % tiles
                 partial += _load(x_ptr, tile, C, H, W, TILE_C, TILE_H, TILE_W)
-            attention = _attention(
-                tl.sum(partial, axis=0), H, W, NORMALIZE, TILE_H, TILE_W
-            )
+            attention = _attention(tl.sum(partial, axis=0), H, W, NORMALIZE, TILE_H, TILE_W)
         for j in range(share):
             # Backwards: what pass 1 read last is the likeliest still to be in L1.
             tile = (split + 1) * share - 1 - j

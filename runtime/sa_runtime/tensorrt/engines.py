@@ -1,0 +1,197 @@
+"""From an ONNX file to an engine on disk, built once and again only when something changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sa_runtime.contract import Precision
+from sa_runtime.errors import ContractError
+from sa_runtime.tensorrt.build import engine_from_onnx
+from sa_runtime.tensorrt.flavour import Flavour, Report
+from sa_runtime.tensorrt.graph import Graph, check_precision
+from sa_runtime.tensorrt.locking import locked
+from sa_runtime.tensorrt.options import BuildOptions
+from sa_runtime.tensorrt.plugin import plugin_sha256
+from sa_runtime.tensorrt.probe import Gpu, Machine
+from sa_runtime.tensorrt.sidecar import (
+    EngineInfo,
+    engine_sha256,
+    gpu_obstacle,
+    read_sidecar,
+    version_obstacle,
+    write_engine,
+)
+from sa_runtime.tensorrt.timing import TimingCache
+
+Note = Callable[[str], None]
+Log = Callable[[str, str], None]
+
+
+def _no_report(phase: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def _no_log(severity: str, message: str) -> None:
+    """Nobody listens."""
+
+
+def _no_note(text: str) -> None:
+    """Nobody reads."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Where engines are built and who is told.
+
+    Attributes:
+        flavour: which TensorRT.
+        machine: as :func:`sa_runtime.tensorrt.probe.probe` sees it.
+        timing_cache: file of measurements shared by builds, ``None`` for none.
+        report: called with phase, steps done and steps in all.
+        log: called with severity and message of TensorRT's log.
+        note: called with a sentence for people.
+    """
+
+    flavour: Flavour
+    machine: Machine
+    timing_cache: Path | None = None
+    report: Report = _no_report
+    log: Log = _no_log
+    note: Note = _no_note
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPU that builds, CUDA's first."""
+        return self.machine.gpus[0] if self.machine.gpus else None
+
+
+def build_engine(
+    graph: Graph,
+    out: Path,
+    options: BuildOptions,
+    workshop: Workshop,
+    *,
+    precision: Precision | None = None,
+) -> EngineInfo:
+    """Build an engine and write it with its sidecar.
+
+    Args:
+        graph: the ONNX file.
+        out: the ``.engine`` file.
+        options: what was asked.
+        workshop: where it is built.
+        precision: refused unless the graph is in it; ``None`` takes the graph's.
+
+    Raises:
+        InputError: a precision or an option that cannot be had.
+        BuildError: TensorRT cannot parse or build it.
+    """
+    check_precision(graph, precision)
+    flavour, gpu = workshop.flavour, workshop.gpu
+    timed = workshop.timing_cache is not None and not flavour.rtx
+    built = engine_from_onnx(
+        graph,
+        flavour,
+        options,
+        gpu=gpu,
+        timing_cache=TimingCache(workshop.timing_cache)
+        if timed and workshop.timing_cache
+        else None,
+        report=workshop.report,
+        log=workshop.log,
+    )
+    contract = dataclasses.replace(
+        graph.contract, max_batch=options.profile.max, fixed_batch=options.profile.fixed
+    )
+    info = EngineInfo(
+        contract=contract,
+        flavour=flavour.name,
+        tensorrt_version=flavour.version,
+        gpu=gpu.name if gpu else "",
+        compute_capability=gpu.compute_capability if gpu else None,
+        cuda_version=workshop.machine.cuda_version,
+        options=options,
+        precision=graph.precision,
+        plugin_nodes=built.plugin_nodes,
+        plugin_sha256=built.plugin_sha256,
+        onnx_sha256=graph.sha256,
+        engine_sha256=engine_sha256(built.engine),
+        layers=built.layers,
+        compute_types=built.compute_types,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        build_seconds=round(built.seconds, 3),
+    )
+    write_engine(out, built.engine, info)
+    return info
+
+
+def cached_engine(
+    graph: Graph, folder: Path, options: BuildOptions, workshop: Workshop
+) -> tuple[Path, EngineInfo]:
+    """The engine of an ONNX file in ``folder``, built only where there is none that fits.
+
+    However many processes ask at once, one builds and the others wait for it.
+
+    Args:
+        graph: the ONNX file.
+        folder: of the cache; engines of other GPUs and options live beside each other in it.
+        options: what was asked.
+        workshop: where it is built.
+
+    Returns:
+        The engine's path and its sidecar.
+    """
+    engine = folder / cache_name(graph, options, workshop)
+    waited = f"{engine}: another process is building it, waiting"
+    with locked(engine, on_wait=lambda: workshop.note(waited)):
+        reason = stale(engine, graph, options, workshop)
+        if not reason:
+            return engine, read_sidecar(engine)
+        workshop.note(f"{engine}: {reason}; building it")
+        return engine, build_engine(graph, engine, options, workshop)
+
+
+def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
+    """File name of a model's engine: one per model name, flavour, GPU and options.
+
+    What else matters (the model's content, versions, the kernel) makes the engine stale instead, so
+    that an update rebuilds in place and leaves no old engines behind.
+    """
+    asked = json.dumps(options.to_json(), sort_keys=True)
+    gpu = (
+        re.sub(r"[^a-z0-9]+", "-", workshop.gpu.name.lower()).strip("-") if workshop.gpu else "any"
+    )
+    key = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    return f"{graph.path.stem}.{workshop.flavour.name}.{gpu}.{key}.engine"
+
+
+def stale(engine: Path, graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
+    """Why a cached engine does not serve, empty where it does."""
+    if not engine.is_file():
+        return "there is no engine yet"
+    try:
+        info = read_sidecar(engine)
+    except ContractError as exc:
+        return str(exc)
+    if engine_sha256(engine.read_bytes()) != info.engine_sha256:
+        return "the engine is not the one its sidecar describes"
+    if info.onnx_sha256 != graph.sha256:
+        return f"{graph.path.name} has changed since the engine was built"
+    if info.options != options:
+        return "other options were asked for"
+    if info.plugin_nodes and info.plugin_sha256 != _plugin_now():
+        return "the fused kernel has changed since the engine was built"
+    if reason := version_obstacle(info, workshop.flavour.version):
+        return reason
+    return gpu_obstacle(info, workshop.gpu) if workshop.gpu else ""
+
+
+def _plugin_now() -> str:
+    return plugin_sha256() if importlib.util.find_spec("triton") else ""

@@ -1,0 +1,33 @@
+"""One process at a time, also across processes that die."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(target: Path, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of ``target``, a hidden file beside it; the system frees it if we die.
+
+    Args:
+        target: what is guarded; it need not exist.
+        on_wait: called once where another process holds the lock.
+
+    >>> import tempfile
+    >>> with locked(Path(tempfile.mkdtemp()) / "a.engine"):
+    ...     pass
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
