@@ -43,11 +43,18 @@ def print_json(result: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(result, indent=2, sort_keys=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; the first column is text, the others are figures."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    figures: bool = True,
+) -> None:
+    """A table on stdout; the first column is text, the others figures, or text as well."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        right = figures and index > 0
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console(highlight=False).print(table)

@@ -115,6 +115,7 @@ def demo(
             ("queries and their matches", picture),
             ("the data set and its videos", world),
         ],
+        figures=False,
     )
 
 

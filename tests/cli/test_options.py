@@ -1,0 +1,44 @@
+"""The command line's commands and options, frozen: a change here is a change for every user.
+
+Regenerate with ``python tests/cli/test_options.py`` and read the difference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+FROZEN = Path(__file__).with_name("options.txt")
+
+
+def listing() -> str:
+    """One line a command: its name, arguments and options."""
+    import typer.main
+
+    from sa_deploy.app import app
+
+    lines: list[str] = []
+
+    def walk(command: Any, name: str) -> None:
+        if hasattr(command, "commands"):
+            for child in sorted(command.commands):
+                walk(command.commands[child], f"{name} {child}".strip())
+            return
+        words = [
+            "/".join((*item.opts, *item.secondary_opts))
+            if item.param_type_name == "option"
+            else item.name.upper()
+            for item in command.params
+        ]
+        lines.append(f"{name}: {' '.join(words)}")
+
+    walk(typer.main.get_command(app), "")
+    return "\n".join(lines) + "\n"
+
+
+def test_no_command_or_option_changed_by_accident() -> None:
+    assert listing() == FROZEN.read_text()
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(listing())
