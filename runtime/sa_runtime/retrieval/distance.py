@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -75,12 +76,16 @@ class VectorRows:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    def spans(self, width: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of all rows in order, at most ``width`` each and never of two arrays."""
+        for begin, end in pairwise(self._starts):
+            for start in range(begin, end, width):
+                yield start, min(start + width, end)
+
     def read(self, start: int, stop: int) -> Floats:
         """(stop - start, D) float32; a view where the source is float32 already."""
         pieces = []
-        for (array, keep), begin, end in zip(
-            self._parts, self._starts, self._starts[1:], strict=False
-        ):
+        for (array, keep), (begin, end) in zip(self._parts, pairwise(self._starts), strict=True):
             rows = slice(max(start, begin) - begin, min(stop, end) - begin)
             if rows.start < rows.stop:
                 piece = array[rows] if keep is None else array[keep[rows]]
@@ -92,9 +97,7 @@ class VectorRows:
     def take(self, index: NDArray[np.integer[Any]]) -> Floats:
         """(M, D) float32 copies of some rows."""
         taken = np.empty((len(index), self.shape[1]), np.float32)
-        for (array, keep), begin, end in zip(
-            self._parts, self._starts, self._starts[1:], strict=False
-        ):
+        for (array, keep), (begin, end) in zip(self._parts, pairwise(self._starts), strict=True):
             here = (index >= begin) & (index < end)
             local = index[here] - begin
             taken[here] = array[local if keep is None else keep[local]]
@@ -102,10 +105,9 @@ class VectorRows:
 
     def _squared_lengths(self, name: str) -> Floats:
         norms = np.empty(len(self), np.float32)
-        step = max(1, 2**18 // max(1, self.shape[1]))
-        for start in range(0, len(self), step):
-            rows = self.read(start, min(start + step, len(self)))
-            np.einsum("nd,nd->n", rows, rows, out=norms[start : start + step])
+        for start, stop in self.spans(max(1, 2**18 // max(1, self.shape[1]))):
+            rows = self.read(start, stop)
+            np.einsum("nd,nd->n", rows, rows, out=norms[start:stop])
         if not np.isfinite(norms).all():
             row = int(np.flatnonzero(~np.isfinite(norms))[0])
             raise InputError(
@@ -192,10 +194,8 @@ class VectorDistances:
 
     def _fill(self, out: Floats, start: int, tile_bytes: int) -> None:
         """Write the distances of the queries from ``start`` on to ``out``, (B, G) float32."""
-        size, dim = self._gallery.shape
-        width = max(1, tile_bytes // (4 * max(1, dim)))
-        for first in range(0, size, width):
-            last = min(first + width, size)
+        width = max(1, tile_bytes // (4 * max(1, self._gallery.shape[1])))
+        for first, last in self._gallery.spans(width):
             self.fill_tile(out[:, first:last], start, first)
 
     def fill_tile(self, out: Floats, start: int, first: int) -> None:
@@ -278,8 +278,8 @@ def top_k(
     for start in range(0, total, step):
         stop = min(start + step, total)
         best = (np.empty((stop - start, 0), np.int64), np.empty((stop - start, 0), np.float32))
-        for first in range(0, size, width):
-            tile = np.empty((stop - start, min(width, size - first)), np.float32)
+        for first, last in gallery.spans(width):
+            tile = np.empty((stop - start, last - first), np.float32)
             source.fill_tile(tile, start, first)
             np.maximum(found.furthest[start:stop], tile.max(axis=1), out=found.furthest[start:stop])
             column = _smallest(tile, k)

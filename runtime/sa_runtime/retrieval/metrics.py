@@ -247,7 +247,7 @@ def evaluate_distances(
         curves["market1501"] += np.bincount(seen, minlength=max_rank)
     return RetrievalResult(
         mAP=float(np.nanmean(average_precision)),
-        mINP=inverse_penalty / counted,
+        mINP=float(inverse_penalty / counted),
         cmc={name: np.cumsum(curve) / counted for name, curve in curves.items()},
         average_precision=average_precision,
         first_rank=first_rank,
@@ -305,6 +305,24 @@ def _single_shot(
     return np.bincount(seen, minlength=max_rank) / SINGLE_SHOT_DRAWS
 
 
+def check_conventions(names: Sequence[str]) -> tuple[Convention, ...]:
+    """The CMC conventions of these names.
+
+    Raises:
+        InputError: an unknown name, or none.
+
+    >>> check_conventions(["allshots"])
+    ('allshots',)
+    """
+    if unknown := [name for name in names if name not in CONVENTIONS]:
+        raise InputError(
+            f"CMC convention {unknown[0]!r}: unknown; choose from {', '.join(CONVENTIONS)}"
+        )
+    if not names:
+        raise InputError(f"no CMC convention given: choose from {', '.join(CONVENTIONS)}")
+    return tuple(name for name in CONVENTIONS if name in names)
+
+
 def _check(
     source: Distances,
     query: Labels,
@@ -319,12 +337,7 @@ def _check(
         )
     if max_rank < 1:
         raise InputError(f"max_rank={max_rank}: expected at least 1")
-    if unknown := [name for name in conventions if name not in CONVENTIONS]:
-        raise InputError(
-            f"CMC convention {unknown[0]!r}: unknown; choose from {', '.join(CONVENTIONS)}"
-        )
-    if not conventions:
-        raise InputError(f"no CMC convention given: choose from {', '.join(CONVENTIONS)}")
+    check_conventions(conventions)
     for name, labels in (("query", query), ("gallery", gallery)):
         if np.any(labels.person == JUNK):
             raise InputError(

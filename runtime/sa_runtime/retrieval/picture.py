@@ -1,0 +1,272 @@
+"""A picture of rankings: some queries, each with its nearest gallery images, right or wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime import crops
+from sa_runtime.crops import Image
+from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, cameras_of, persons_of
+from sa_runtime.errors import InputError
+from sa_runtime.files import atomic_path
+from sa_runtime.retrieval.distance import Distances, Ints, VectorDistances, VectorRows, Vectors
+from sa_runtime.retrieval.metrics import Labels, RetrievalResult, evaluate_distances
+from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+
+Colour = tuple[int, int, int]
+"""BGR."""
+Verdict = Literal["query", "right", "wrong"]
+
+# Green and vermilion that colour-blind people tell apart (Okabe and Ito); the marks say it again.
+_COLOURS: dict[Verdict, Colour] = {
+    "query": (120, 108, 96),
+    "right": (115, 158, 0),
+    "wrong": (0, 84, 213),
+}
+_STROKES: dict[Verdict, list[list[tuple[float, float]]]] = {
+    "right": [[(-0.48, 0.02), (-0.12, 0.38), (0.5, -0.34)]],
+    "wrong": [[(-0.36, -0.36), (0.36, 0.36)], [(-0.36, 0.36), (0.36, -0.36)]],
+}
+_PAPER: Colour = (255, 255, 255)
+_INK: Colour = (52, 44, 38)
+_GREY: Colour = (138, 128, 120)
+_RULE: Colour = (232, 228, 224)
+
+_CROP = (176, 88)
+_FRAME = 4
+_GAP = 14
+_QUERY_GAP = 34
+_MARGIN = 28
+_HEAD = 124
+_CAPTION = 44
+_BADGE = 11
+_SUPERSAMPLE = 3
+_CAPITAL = 21
+"""Height of a capital at font scale 1 (OpenCV 4; the outline font of OpenCV 5 comes close)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One query and what was found, nearest first."""
+
+    query: Sample
+    found: tuple[Sample, ...]
+    distance: tuple[float, ...]
+    average_precision: float
+
+
+def ranking_picture(
+    dataset: ReidDataset,
+    query: Vectors,
+    gallery: Vectors,
+    out: Path,
+    *,
+    queries: int = 6,
+    top: int = 8,
+    rerank: Reranking | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw queries with their nearest gallery images, as the protocol ranks them.
+
+    The queries are a spread from the best to the worst average precision, with at least one whose
+    first image is wrong if there is one. Images of the query's person under its own camera, and
+    junk, are left out as they are in the figures.
+
+    Args:
+        dataset: with queries and gallery.
+        query: (Q, D) vectors of ``dataset.query``.
+        gallery: (G, D) vectors of ``dataset.gallery``.
+        out: PNG file to write.
+        queries: rows of the picture.
+        top: gallery images in a row.
+        rerank: rank by re-ranked distances.
+        seed: of the choice of queries.
+
+    Raises:
+        InputError: another suffix than ``.png``, vectors that do not fit the data set, an image
+            that cannot be read, or no query with a match.
+    """
+    require_png(out)
+    if queries < 1 or top < 1:
+        raise InputError(f"queries={queries}, top={top}: expected at least 1 of each")
+    query_rows, query_samples = _without_junk(query, dataset.query, "query")
+    gallery_rows, gallery_samples = _without_junk(gallery, dataset.gallery, "gallery")
+    source: Distances
+    if rerank is None:
+        source = VectorDistances(query_rows, gallery_rows)
+    else:
+        source = RerankedDistances(query_rows, gallery_rows, rerank)
+    query_labels, gallery_labels = (
+        Labels(person=persons_of(samples), camera=cameras_of(samples))
+        for samples in (query_samples, gallery_samples)
+    )
+    result = evaluate_distances(source, query_labels, gallery_labels)
+    rows = []
+    for index in choose_queries(result, query_labels.person, queries, seed):
+        sample = query_samples[index]
+        distance = source.row(index)
+        kept = np.flatnonzero(
+            (gallery_labels.person != sample.person) | (gallery_labels.camera != sample.camera)
+        )
+        nearest = kept[np.argsort(distance[kept], kind="stable")[:top]]
+        rows.append(
+            _Row(
+                query=sample,
+                found=tuple(gallery_samples[i] for i in nearest),
+                distance=tuple(distance[nearest].tolist()),
+                average_precision=float(result.average_precision[index]),
+            )
+        )
+    picture = _draw(rows, top, _headline(dataset, result, rerank))
+    with atomic_path(out) as temporary:
+        if not cv2.imwrite(str(temporary), picture):
+            raise InputError(
+                f"{out}: OpenCV cannot write it; expected a folder that can be written"
+            )
+
+
+def require_png(out: Path) -> None:
+    """Raise InputError unless the name ends in ``.png``."""
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: a picture is written as PNG; expected a name that ends in .png")
+
+
+def choose_queries(result: RetrievalResult, person: Ints, count: int, seed: int) -> list[int]:
+    """Queries spread evenly from the best to the worst, preferably of different people.
+
+    Args:
+        result: of their evaluation.
+        person: (Q,) persons of the queries.
+        count: how many; all that count where there are fewer.
+        seed: of the choice within each stretch of alike queries.
+
+    Returns:
+        Indices, best average precision first. Where any query's first image is wrong, so is that
+        of at least one of these.
+    """
+    counted = np.flatnonzero(result.first_rank)
+    order = counted[np.argsort(-result.average_precision[counted], kind="stable")]
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for stretch in np.array_split(order, min(count, len(order))):
+        candidates = rng.permutation(stretch)
+        new = candidates[~np.isin(person[candidates], person[chosen])]
+        chosen.append(int(new[0] if len(new) else candidates[0]))
+    failures = counted[result.first_rank[counted] > 1]
+    if len(failures) and not np.isin(chosen, failures).any():
+        chosen[-1] = int(rng.choice(failures))
+    return sorted(chosen, key=lambda index: -result.average_precision[index])
+
+
+def _without_junk(
+    vectors: Vectors, samples: tuple[Sample, ...], name: str
+) -> tuple[VectorRows, list[Sample]]:
+    if len(vectors) != len(samples):
+        raise InputError(
+            f"{len(vectors)} {name} vectors but {len(samples)} {name} images: expected one for each"
+        )
+    kept = [index for index, sample in enumerate(samples) if sample.person != JUNK]
+    rows = VectorRows(vectors, name=name, keep=np.array(kept, np.int64))
+    return rows, [samples[index] for index in kept]
+
+
+def _headline(
+    dataset: ReidDataset, result: RetrievalResult, rerank: Reranking | None
+) -> tuple[str, str]:
+    ranked = "" if rerank is None else ", re-ranked"
+    figures = f"mAP {100 * result.mAP:.1f} %, rank-1 {100 * result.rank(1):.1f} %{ranked}"
+    return dataset.name, (
+        f"{figures}; {result.queries_counted:,} queries in {result.gallery_images:,} images"
+    )
+
+
+class _Sheet:
+    """Lines, text and marks, drawn large and shrunk once; the crops are pasted afterwards."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._size = (height, width)
+        scaled = (height * _SUPERSAMPLE, width * _SUPERSAMPLE, 3)
+        self._large: NDArray[np.uint8] = np.full(scaled, _PAPER, np.uint8)
+        self._crops: list[tuple[int, int, Image]] = []
+
+    def text(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        *,
+        height: float,
+        colour: Colour = _GREY,
+        centred: bool = False,
+        limit: float = np.inf,
+    ) -> None:
+        """Text on the baseline ``y``, capitals of about ``height``, at most ``limit`` wide."""
+        font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height * _SUPERSAMPLE / 12))
+        scale = height * _SUPERSAMPLE / _CAPITAL
+        (width, _), _ = cv2.getTextSize(text, font, scale, weight)
+        if width > limit * _SUPERSAMPLE:
+            scale, width = scale * limit * _SUPERSAMPLE / width, round(limit * _SUPERSAMPLE)
+        origin = (round(x * _SUPERSAMPLE - width / 2 * centred), round(y * _SUPERSAMPLE))
+        cv2.putText(self._large, text, origin, font, scale, colour, weight, cv2.LINE_AA)
+
+    def rule(self, y: int, x0: int, x1: int) -> None:
+        """A hairline."""
+        box = np.array([x0, y, x1, y + 1]) * _SUPERSAMPLE
+        self._large[box[1] : box[3], box[0] : box[2]] = _RULE
+
+    def crop(self, image: Image, x: int, y: int, verdict: Verdict) -> None:
+        """A crop in its frame, whose outer corner is at (x, y)."""
+        height, width = _CROP[0] + 2 * _FRAME, _CROP[1] + 2 * _FRAME
+        box = np.array([x, y, x + width, y + height]) * _SUPERSAMPLE
+        self._large[box[1] : box[3], box[0] : box[2]] = _COLOURS[verdict]
+        self._crops.append((x + _FRAME, y + _FRAME, crops.resize(image, *_CROP)))
+
+    def mark(self, x: float, y: float, verdict: Verdict) -> None:
+        """A white tick or cross on a disc around (x, y)."""
+        centre, unit = np.array([x, y]) * _SUPERSAMPLE, _BADGE * _SUPERSAMPLE
+        middle = (round(centre[0]), round(centre[1]))
+        cv2.circle(self._large, middle, unit, _COLOURS[verdict], cv2.FILLED, cv2.LINE_AA)
+        for stroke in _STROKES[verdict]:
+            points = np.round(centre + np.array(stroke) * unit).astype(np.int32)
+            width = round(0.26 * unit)
+            cv2.polylines(self._large, [points], False, _PAPER, width, cv2.LINE_AA)
+
+    def finish(self) -> Image:
+        """(H, W, 3) uint8 BGR."""
+        sheet = crops.resize(self._large, *self._size)
+        for x, y, image in self._crops:
+            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+        return sheet
+
+
+def _draw(rows: list[_Row], top: int, headline: tuple[str, str]) -> Image:
+    cell_height, cell_width = _CROP[0] + 2 * _FRAME, _CROP[1] + 2 * _FRAME
+    first = _MARGIN + cell_width + _QUERY_GAP
+    width = first + top * (cell_width + _GAP) - _GAP + _MARGIN
+    pitch = cell_height + _CAPTION
+    sheet = _Sheet(_HEAD + len(rows) * pitch + _MARGIN // 2, width)
+    inner = width - 2 * _MARGIN
+    sheet.text(headline[0], _MARGIN, 42, height=15, colour=_INK, limit=inner)
+    sheet.text(headline[1], _MARGIN, 64, height=9, limit=inner)
+    sheet.rule(80, _MARGIN, width - _MARGIN)
+    columns = [first + i * (cell_width + _GAP) for i in range(top)]
+    for x, title in zip([_MARGIN, *columns], ["query", *map(str, range(1, top + 1))], strict=True):
+        sheet.text(title, x + cell_width / 2, _HEAD - 16, height=9, centred=True)
+    for index, row in enumerate(rows):
+        y = _HEAD + index * pitch
+        below = y + cell_height + 21
+        sheet.crop(crops.read_image(row.query.path), _MARGIN, y, "query")
+        score = f"AP {100 * row.average_precision:.0f} %"
+        sheet.text(score, _MARGIN + cell_width / 2, below, height=9, colour=_INK, centred=True)
+        for x, sample, distance in zip(columns, row.found, row.distance, strict=False):
+            verdict: Verdict = "right" if sample.person == row.query.person else "wrong"
+            sheet.crop(crops.read_image(sample.path), x, y, verdict)
+            sheet.mark(x + 21, below - 4.5, verdict)
+            sheet.text(f"{distance:.3f}", x + 40, below, height=9)
+    return sheet.finish()
