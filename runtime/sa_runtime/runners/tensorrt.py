@@ -1,0 +1,225 @@
+"""TensorRT and TensorRT-RTX engines.
+
+Every batch goes through a lane: page-locked memory, device memory, an execution context
+and a stream of its own. With two lanes one batch is copied while the other is computed.
+Copies and computing of one batch size are recorded once as a CUDA graph and replayed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime.errors import ContractError, InputError, RunnerError
+from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.tensorrt.device import CudaError, Device, open_device
+from sa_runtime.tensorrt.engines import Workshop, cached_engine
+from sa_runtime.tensorrt.flavour import FlavourName, choose_flavour, load_flavour
+from sa_runtime.tensorrt.graph import read_graph
+from sa_runtime.tensorrt.lanes import Engine, Lane, load_engine
+from sa_runtime.tensorrt.options import BuildOptions, profile_for
+from sa_runtime.tensorrt.probe import Gpu, probe
+from sa_runtime.tensorrt.sidecar import (
+    EngineInfo,
+    engine_sha256,
+    gpu_obstacle,
+    read_sidecar,
+    version_obstacle,
+)
+
+
+class TensorRTRunner(BaseRunner):
+    """An engine, or an ONNX file whose engine is kept in a cache.
+
+    Args:
+        path: an ``.engine`` with its sidecar, or an ``.onnx`` file together with ``cache``.
+        embedding: which of the artefact's embeddings; its first by default.
+        cache: folder that keeps the engines of ONNX files, built where missing or stale.
+        flavour: which TensorRT builds for the cache; what the machine has by default.
+        streams: lanes, 1 or 2.
+        graphs: replay CUDA graphs; off, every batch is enqueued layer by layer.
+        gpu: CUDA's index.
+        binding: ``pycuda`` or ``cuda-bindings``; the first that is installed by default.
+
+    Raises:
+        InputError: an option out of its range, or an ONNX file without ``cache``.
+        ContractError: no readable sidecar, or an engine that is not the one it describes.
+        MissingPackageError: the TensorRT that built the engine, or a CUDA binding, is missing.
+        RunnerError: this machine cannot run the engine; the message says why.
+    """
+
+    name: ClassVar[str] = "tensorrt"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        embedding: str | None = None,
+        cache: Path | str | None = None,
+        flavour: FlavourName | None = None,
+        streams: int = 2,
+        graphs: bool = True,
+        gpu: int = 0,
+        binding: str | None = None,
+    ) -> None:
+        if streams not in (1, 2):
+            raise InputError(f"streams={streams}: expected 1 or 2")
+        machine = probe()
+        if path.suffix == ".onnx":
+            path = _from_cache(path, cache, flavour)
+        info = read_sidecar(path)
+        if not 0 <= gpu < len(machine.gpus):
+            raise RunnerError(
+                f"{path}: GPU {gpu} is not there ({machine.problem or len(machine.gpus)}); "
+                "look at `sa-deploy doctor`"
+            )
+        installed = load_flavour(info.flavour)
+        _require_runnable(path, info, installed.version, machine.gpus[gpu])
+        content = path.read_bytes()
+        if engine_sha256(content) != info.engine_sha256:
+            raise ContractError(
+                f"{path}: not the engine that {path.name}.json describes; copy both files again, "
+                "or build it again: sa-deploy build MODEL.onnx"
+            )
+        contract = info.contract if embedding is None else info.contract.select(embedding)
+        super().__init__(path, contract, precision=info.precision)
+        self.info = info
+        self._lanes: list[Lane] = []
+        self._engine: Engine | None = None
+        self._device: Device = open_device(gpu, binding)
+        self._broken = ""
+        try:
+            with self._device.active():
+                self._engine = load_engine(path, content, info, installed)
+                self._check_graph(self._engine.border())
+                for _ in range(streams):
+                    lane = Lane(self._device, self._engine, contract, info, graphs=graphs)
+                    self._lanes.append(lane)
+        except BaseException:
+            self.close()
+            raise
+        self.device = f"cuda:{gpu}"
+        self.details = {
+            "version": f"{info.flavour} {installed.version}",
+            "gpu": machine.gpus[gpu].name,
+            "binding": self._device.binding,
+            "streams": str(streams),
+            "graphs": "yes" if graphs else "no",
+            "plugin": f"{info.plugin_nodes} nodes" if info.plugin_nodes else "no",
+        }
+
+    def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
+        """Embed batch after batch: while one is computed the next is copied.
+
+        Raises:
+            InputError: a batch of another shape or type.
+            RunnerError: the GPU failed, or gave vectors that are not finite.
+        """
+        waiting: deque[tuple[Lane, int, bool]] = deque()
+        parts: list[NDArray[np.generic]] = []
+        free = deque(self._lanes)
+        for images in batches:
+            self.check(images)
+            count = len(images)
+            if count == 0:
+                yield from self._drain(waiting, free, parts)
+                yield np.zeros((0, self.contract.output.dim), np.float32)
+                continue
+            step = self.max_batch or count
+            for start in range(0, count, step):
+                if not free:
+                    yield from self._collect(waiting, free, parts)
+                lane = free.popleft()
+                chunk = images[start : start + step]
+                self._submit(lane, self._encode(chunk))
+                waiting.append((lane, len(chunk), start + step >= count))
+        yield from self._drain(waiting, free, parts)
+
+    def _drain(
+        self,
+        waiting: deque[tuple[Lane, int, bool]],
+        free: deque[Lane],
+        parts: list[NDArray[np.generic]],
+    ) -> Iterator[Embeddings]:
+        while waiting:
+            yield from self._collect(waiting, free, parts)
+
+    def _collect(
+        self,
+        waiting: deque[tuple[Lane, int, bool]],
+        free: deque[Lane],
+        parts: list[NDArray[np.generic]],
+    ) -> Iterator[Embeddings]:
+        """Wait for the oldest chunk; yields where it ends a batch."""
+        lane, count, last = waiting.popleft()
+        parts.append(self._result(lane, count))
+        free.append(lane)
+        if last:
+            output = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            parts.clear()
+            yield self._checked(output, len(output))
+
+    def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        lane = self._lanes[0]
+        self._submit(lane, inputs)
+        return self._result(lane, len(inputs))
+
+    def _submit(self, lane: Lane, inputs: NDArray[np.generic]) -> None:
+        self._guarded(lambda: lane.submit(inputs))
+
+    def _result(self, lane: Lane, count: int) -> NDArray[np.generic]:
+        output: NDArray[np.generic] = self._guarded(lambda: lane.result(count))
+        return output
+
+    def _guarded(self, work: Any) -> Any:
+        """Do something with the context current; after a sticky error, nothing any more."""
+        if self._broken:
+            raise RunnerError(f"{self.path}: the GPU's context was lost earlier: {self._broken}")
+        try:
+            with self._device.active():
+                return work()
+        except CudaError as exc:
+            if exc.sticky:
+                self._broken = str(exc)
+            raise
+
+    def _release(self) -> None:
+        with self._device.active():
+            for lane in self._lanes:
+                lane.close()
+            if self._engine is not None:
+                self._engine.close()
+        self._lanes.clear()
+        self._engine = None
+        self._device.close()
+
+
+def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | None) -> Path:
+    if cache is None:
+        raise InputError(
+            f"{path}: TensorRT runs engines; build one with `sa-deploy build {path}`, or name a "
+            "folder that keeps engines: --cache DIR"
+        )
+    machine = probe()
+    graph = read_graph(path)
+    chosen = load_flavour(flavour or choose_flavour(has_gpu=bool(machine.gpus)))
+    options = BuildOptions(profile=profile_for(graph.contract))
+    folder = Path(cache)
+    workshop = Workshop(
+        flavour=chosen, machine=machine, timing_cache=folder / f"timing.{chosen.version}.cache"
+    )
+    engine, _ = cached_engine(graph, folder, options, workshop)
+    return engine
+
+
+def _require_runnable(path: Path, info: EngineInfo, version: str, gpu: Gpu) -> None:
+    for reason in (version_obstacle(info, version), gpu_obstacle(info, gpu)):
+        if reason:
+            raise RunnerError(
+                f"{path}: {reason}; build it again on this machine: sa-deploy build MODEL.onnx"
+            )
