@@ -31,6 +31,9 @@ def embed(
     ] = None,
     camera: Annotated[str | None, typer.Option(help="Name of the camera, for every row.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, or the name of a runtime.")] = "auto",
+    embedding: Annotated[
+        str | None, typer.Option(help="Which of the artefact's embeddings; its first by default.")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Largest batch given to the runtime.")
     ] = 32,
@@ -56,10 +59,11 @@ def embed(
     from sa_runtime.video.decode import quiet_opencv
 
     counts = SourceCounts()
+    options = {} if embedding is None else {"embedding": embedding}
     with quiet_opencv():
         found = find_sources(sources, detections or [], strict=strict)
         with (
-            open_runner(model, runtime) as runner,
+            open_runner(model, runtime, **options) as runner,
             EmbeddingWriter(out, runner.contract, dtype) as writer,
         ):
             result = _run(found, counts, runner, writer, camera, batch_size, max_delay_ms)
@@ -71,6 +75,7 @@ def embed(
     summary: dict[str, Any] = {
         "model": str(model),
         "runtime": name,
+        "embedding": contract.output.embedding,
         "space": contract.space,
         "dim": contract.output.dim,
         "dtype": dtype,
@@ -140,7 +145,7 @@ def _print(summary: dict[str, Any]) -> None:
         ("rows/s", summary["rows_per_s"]),
         *((f"busy seconds: {stage}", seconds) for stage, seconds in summary["busy_s"].items()),
         *((f"skipped: {what.replace('_', ' ')}", n) for what, n in summary["skipped"].items()),
-        ("vectors", f"{summary['dim']} x {summary['dtype']}"),
+        ("embedding", f"{summary['embedding']}, {summary['dim']} x {summary['dtype']}"),
         ("feature space", summary["space"]),
         ("file", f"{summary['out']} ({summary['size_bytes'] / 2**20:.1f} MiB)"),
     ]

@@ -26,7 +26,7 @@ CXCYWH = np.array([[25.0, 50, 30, 60], [80, 50, 60, 100], [15, 15, 30, 30]])
 
 @pytest.fixture(scope="module")
 def embedder(tiny_model: TinyModel) -> Embedder:
-    return Embedder(tiny_model.path, batch_size=2)
+    return Embedder(tiny_model.path, "onnxruntime", batch_size=2)
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_the_contract_is_at_hand(embedder: Embedder, tiny_model: TinyModel) -> N
 
 def test_batches_stay_within_the_model(make_tiny_model: Callable[..., TinyModel]) -> None:
     model = make_tiny_model(max_batch=3)
-    embedder = Embedder(model.path, batch_size=8)
+    embedder = Embedder(model.path, "onnxruntime", batch_size=8)
     assert embedder.batch_size == 3
     images = [noise(30, 20, i) for i in range(7)]
     np.testing.assert_allclose(embedder.embed(images), by_hand(model, images), atol=1e-5)
@@ -79,7 +79,7 @@ def test_a_vector_does_not_depend_on_its_batch_mates(
     order: list[int], tiny_model: TinyModel
 ) -> None:
     images = [noise(25, 15, i) for i in range(6)]
-    embedder = Embedder(tiny_model.path, batch_size=4)
+    embedder = Embedder(tiny_model.path, "onnxruntime", batch_size=4)
     straight = embedder.embed(images)
     shuffled = embedder.embed([images[i] for i in order])
     np.testing.assert_allclose(shuffled, straight[order], atol=1e-6)
@@ -146,7 +146,7 @@ def test_other_inputs_are_refused_with_the_fix(embedder: Embedder) -> None:
 
 
 def test_the_runner_is_closed_at_the_end(tiny_model: TinyModel) -> None:
-    runner = open_runner(tiny_model.path)
+    runner = open_runner(tiny_model.path, "onnxruntime")
     with Embedder.from_runner(runner, batch_size=2) as embedder:
         assert embedder.embed([noise(9, 9)]).shape == (1, 12)
     with pytest.raises(RunnerError, match="the runner is closed"):

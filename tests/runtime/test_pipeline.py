@@ -118,7 +118,7 @@ def expected_vectors(tiny_model: TinyModel, made: Sequence[Item]) -> Embeddings:
 
 @pytest.fixture
 def runner(tiny_model: TinyModel) -> Iterator[BaseRunner]:
-    with open_runner(tiny_model.path) as opened:
+    with open_runner(tiny_model.path, "onnxruntime") as opened:
         yield opened
 
 
@@ -204,7 +204,7 @@ def test_the_batch_size_does_not_matter(
 ) -> None:
     made = items(counts)
     sink = Collected()
-    with open_runner(tiny_model.path) as opened:
+    with open_runner(tiny_model.path, "onnxruntime") as opened:
         run_pipeline(made, Overlapping(opened, depth), sink, batch_size=batch_size)
         whole = opened.run(
             np.concatenate(
@@ -312,7 +312,7 @@ def test_a_model_with_a_small_batch_is_not_given_more(
     make_tiny_model: Callable[..., TinyModel],
 ) -> None:
     sink = Collected()
-    with open_runner(make_tiny_model(max_batch=3).path) as small:
+    with open_runner(make_tiny_model(max_batch=3).path, "onnxruntime") as small:
         run_pipeline(items([8]), small, sink, batch_size=32)
     assert sink.batches == [3, 3, 2]
 
