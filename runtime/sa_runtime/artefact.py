@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from sa_runtime.contract import METADATA_KEY, Contract
 from sa_runtime.errors import ContractError, InputError
 
-RT_INFO_PATH = ("sa_deploy", "contract")
+RT_INFO_PATH = tuple(METADATA_KEY.split("."))
 """Where OpenVINO's ``rt_info`` holds the contract."""
 _METADATA_PROPS = 14
 """Field of ONNX's ModelProto; its entries hold a key in field 1 and a value in field 2."""
@@ -20,8 +20,19 @@ _METADATA_PROPS = 14
 def contract_text(path: Path) -> str | None:
     """The JSON of an artefact's contract, ``None`` where it carries none.
 
+    Raises:
+        InputError: as :func:`metadata_text`.
+    """
+    return metadata_text(path, METADATA_KEY)
+
+
+def metadata_text(path: Path, key: str) -> str | None:
+    """What an artefact carries under a key, ``None`` where that is nothing.
+
     Args:
         path: an ``.onnx``, ``.torchscript``, ``.pt2`` or ``.xml`` (OpenVINO) file.
+        key: such as :data:`sa_runtime.contract.METADATA_KEY`; in OpenVINO's ``rt_info`` its words
+            between the dots are the path.
 
     Raises:
         InputError: no such file, another suffix, or a file that is broken.
@@ -34,7 +45,7 @@ def contract_text(path: Path) -> str | None:
             f"expected {', '.join(_READERS)}"
         )
     try:
-        return _READERS[path.suffix](path)
+        return _READERS[path.suffix](path, key)
     except (EOFError, UnicodeDecodeError, zipfile.BadZipFile, ElementTree.ParseError) as exc:
         raise InputError(
             f"{path}: not a whole {path.suffix} file ({exc or type(exc).__name__}); "
@@ -59,10 +70,10 @@ def read_contract(path: Path) -> Contract:
     return Contract.from_json(text, source=str(path))
 
 
-def _onnx_text(path: Path) -> str | None:
+def _onnx_text(path: Path, key: str) -> str | None:
     with path.open("rb") as file:
-        for key, value in _onnx_metadata(file, path.stat().st_size):
-            if key == METADATA_KEY:
+        for name, value in _onnx_metadata(file, path.stat().st_size):
+            if name == key:
                 return value
     return None
 
@@ -113,21 +124,21 @@ def _varint(file: BinaryIO) -> int:
         shift += 7
 
 
-def _zip_text(path: Path) -> str | None:
+def _zip_text(path: Path, key: str) -> str | None:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
-            if name.endswith(f"/extra/{METADATA_KEY}"):
+            if name.endswith(f"/extra/{key}"):
                 return archive.read(name).decode()
     return None
 
 
-def _openvino_text(path: Path) -> str | None:
+def _openvino_text(path: Path, key: str) -> str | None:
     root = ElementTree.parse(path).getroot()
-    found = root.find("/".join(("rt_info", *RT_INFO_PATH)))
+    found = root.find("/".join(("rt_info", *key.split("."))))
     return None if found is None else found.get("value")
 
 
-_READERS: dict[str, Callable[[Path], str | None]] = {
+_READERS: dict[str, Callable[[Path, str], str | None]] = {
     ".onnx": _onnx_text,
     ".torchscript": _zip_text,
     ".pt2": _zip_text,

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.artefact import read_contract
 from sa_runtime.contract import Contract
-from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.errors import ContractError, InputError, RunnerError
 
 Images = NDArray[np.uint8]
 """(N, H, W, 3) uint8 BGR, H x W of the contract, as :mod:`sa_runtime.crops` makes them."""
 Embeddings = NDArray[np.float32]
 """(N, D) float32, rows of unit length."""
+Options = dict[str, str | int | float | bool | None]
+"""Keyword arguments of a runner."""
 
 
 @runtime_checkable
@@ -32,7 +35,10 @@ class Runner(Protocol):
         """(N, H, W, 3) uint8 BGR -> (N, D) float32; N may be 0 or larger than ``max_batch``."""
 
     def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
-        """Results of the batches in order; a runner may overlap them."""
+        """Results of the batches in order; a runner may overlap them.
+
+        A batch's array may be overwritten when its result has been yielded, not before.
+        """
 
     def close(self) -> None:
         """Free the model and its device memory; closing twice is allowed."""
@@ -44,15 +50,39 @@ class BaseRunner(ABC):
     Args:
         path: the artefact.
         contract: read from it.
+        precision: that the runtime computes in; the artefact's own by default.
+
+    Attributes:
+        device: what it runs on.
+        details: further settings that explain a measurement, for people and for logs.
+        reason: why this runtime was taken, where ``auto`` chose it.
     """
 
-    name = "base"
+    name: ClassVar[str] = "base"
 
-    def __init__(self, path: Path, contract: Contract) -> None:
+    def __init__(self, path: Path, contract: Contract, *, precision: str | None = None) -> None:
         self.path = path
         self.contract = contract
         self.max_batch = contract.max_batch
+        self.precision: str = precision or contract.precision
+        self.device = "cpu"
+        self.details: dict[str, str] = {}
+        self.reason = ""
         self._closed = False
+
+    @classmethod
+    def variants(cls, path: Path) -> tuple[Options, ...]:
+        """Option sets worth measuring on this machine, the artefact's own precision first.
+
+        Raises:
+            MissingPackageError: the runtime is not installed.
+        """
+        return ({},)
+
+    @property
+    def label(self) -> str:
+        """Runtime and precision, as tables and plots call it."""
+        return f"{self.name} {self.precision}"
 
     @abstractmethod
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -82,12 +112,15 @@ class BaseRunner(ABC):
         return self._checked(output, count)
 
     def _infer_batch(self, images: Images) -> NDArray[np.generic]:
-        """One batch within ``max_batch``; an artefact of a fixed batch gets it filled up."""
-        count = len(images)
-        if self.contract.fixed_batch and self.max_batch is not None and count < self.max_batch:
-            filler = np.repeat(images[-1:], self.max_batch - count, axis=0)
-            images = np.concatenate([images, filler])
-        return self._infer(self._encode(images))[:count]
+        """One batch within ``max_batch``."""
+        return self._infer(self._encode(self._filled(images)))[: len(images)]
+
+    def _filled(self, images: Images) -> Images:
+        """The batch, repeated to the full size where the artefact takes no other."""
+        missing = (self.max_batch or 0) - len(images)
+        if self.contract.fixed_batch and missing > 0:
+            return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        return images
 
     def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
         """Embed batch after batch; runtimes that can overlap them replace this."""
@@ -104,7 +137,10 @@ class BaseRunner(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -120,6 +156,29 @@ class BaseRunner(ABC):
                 f"(N, {spec.height}, {spec.width}, 3) uint8 BGR; cut crops with sa_runtime.crops"
             )
 
+    def _check_graph(self, found: Mapping[str, tuple[str, Sequence[object]]]) -> None:
+        """Raise ContractError where the graph's tensors are not those of the contract.
+
+        Args:
+            found: type and shape, without the batch, of the graph's inputs and outputs; a size
+                that is no integer is dynamic and fits any.
+        """
+        spec = self.contract.input
+        size = (spec.height, spec.width)
+        expected: dict[str, tuple[str, Sequence[object]]] = {
+            spec.name: (spec.dtype, (*size, 3) if spec.layout == "nhwc" else (3, *size)),
+            self.contract.output.name: ("float32", (self.contract.output.dim,)),
+        }
+        for name, (dtype, tail) in expected.items():
+            came = found.get(name)
+            if came is not None and came[0] == dtype and _fits(came[1], tail):
+                continue
+            raise ContractError(
+                f"{self.path}: its contract says {name} is {_described(dtype, tail)}, "
+                f"the graph says {'absent' if came is None else _described(*came)}; "
+                "the file was changed after export, export it again"
+            )
+
     def _encode(self, images: Images) -> NDArray[np.generic]:
         """Images -> the input the contract describes."""
         spec = self.contract.input
@@ -129,7 +188,7 @@ class BaseRunner(ABC):
         if spec.dtype == "float32":
             values = images.astype(np.float32) / np.float32(255)
             if spec.mean is not None and spec.std is not None:
-                values = (values - np.float32(spec.mean)) / np.float32(spec.std)
+                values = (values - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
             encoded = values
         if spec.layout == "nchw":
             encoded = encoded.transpose(0, 3, 1, 2)
@@ -138,7 +197,9 @@ class BaseRunner(ABC):
     def _checked(self, output: NDArray[np.generic], count: int) -> Embeddings:
         expected = (count, self.contract.output.dim)
         if output.shape != expected:
-            raise RunnerError(f"{self.path.name}: {self.name} gave {output.shape}, expected {expected}")
+            raise RunnerError(
+                f"{self.path.name}: {self.name} gave {output.shape}, expected {expected}"
+            )
         vectors = output.astype(np.float32, copy=False)
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
@@ -147,3 +208,30 @@ class BaseRunner(ABC):
                 "export the model again at a higher precision"
             )
         return vectors
+
+
+def contract_for(path: Path, embedding: str | None) -> Contract:
+    """The contract of an artefact, with one of its embeddings selected where it holds several.
+
+    Raises:
+        InputError: not an artefact.
+        ContractError: no readable contract, or no such embedding.
+    """
+    contract = read_contract(path)
+    if embedding is None:
+        return contract
+    try:
+        return contract.select(embedding)
+    except ContractError as exc:
+        raise ContractError(f"{path}: {exc}") from exc
+
+
+def _fits(came: Sequence[object], expected: Sequence[object]) -> bool:
+    return len(came) == len(expected) and all(
+        not isinstance(size, int) or size == wanted
+        for size, wanted in zip(came, expected, strict=True)
+    )
+
+
+def _described(dtype: str, tail: Sequence[object]) -> str:
+    return f"{dtype} ({', '.join(map(str, ('N', *tail)))})"

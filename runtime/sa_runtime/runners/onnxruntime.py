@@ -2,52 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.contract import METADATA_KEY, Contract
-from sa_runtime.errors import ContractError, RunnerError
+from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.extras import require
-from sa_runtime.runners.base import BaseRunner
+from sa_runtime.runners.base import BaseRunner, Options, contract_for
+
+Graph = Literal["none", "basic", "extended", "all"]
+_LEVELS: dict[str, str] = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""Devices by name; a name that is none of these is taken as ONNX Runtime's own."""
+_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRuntimeRunner(BaseRunner):
     """An ONNX artefact on ONNX Runtime.
 
+    Input arrays are read where they lie; binding outputs as well was measured and gains nothing
+    on a processor (docs/performance.md), so that plain ``run`` it is.
+
     Args:
         path: the ``.onnx`` file.
-        threads: intra-op threads, 0 for the runtime's choice.
-        providers: execution providers in order of preference.
+        embedding: which of the artefact's embeddings; its first by default.
+        threads: that compute one operator, 0 for one per core.
+        graph: how far the graph is optimised while loading.
+        arena: keep freed memory for the next batch; off, memory follows the batch size.
+        spin: let idle threads wait in a loop: faster, but a core stays busy between batches.
+        device: ``cpu``, ``cuda``, ``tensorrt``, or a provider by ONNX Runtime's name; an index
+            follows a colon (``cuda:1``).
+        provider_options: of that provider, by ONNX Runtime's names.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
+        InputError: a file that is no ONNX model, or a device this build does not offer.
         RunnerError: the file cannot be loaded.
         ContractError: it carries no contract, or its graph disagrees with it.
     """
 
-    name = "onnxruntime"
+    name: ClassVar[str] = "onnxruntime"
 
     def __init__(
         self,
         path: Path,
         *,
+        embedding: str | None = None,
         threads: int = 0,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        graph: Graph = "all",
+        arena: bool = True,
+        spin: bool = True,
+        device: str = "cpu",
+        provider_options: Mapping[str, str] | None = None,
     ) -> None:
-        ort = require("onnxruntime", extra="cpu", purpose="--runtime onnxruntime")
+        ort = _package()
+        super().__init__(path, contract_for(path, embedding))
+        if graph not in get_args(Graph):
+            raise InputError(f"graph={graph!r}: expected one of {', '.join(get_args(Graph))}")
+        provider, given = _provider(ort, device, provider_options or {})
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[graph])
+        options.enable_cpu_mem_arena = arena
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(str(path), options, providers=list(providers))
+            session = ort.InferenceSession(str(path), options, providers=[(provider, given)])
         except Exception as exc:  # ORT raises a family of C++ mapped types without a common base
             raise RunnerError(f"{path}: ONNX Runtime cannot load it: {exc}") from exc
-        super().__init__(path, self._contract_of(session, path))
+        self.device = device
+        self.details = {
+            "version": ort.__version__,
+            "providers": ", ".join(session.get_providers()),
+            "threads": str(threads or "all cores"),
+            "graph": graph,
+        }
+        if session.get_providers()[0] != provider:
+            raise RunnerError(
+                f"{path}: {provider} could not start and ONNX Runtime fell back to "
+                f"{session.get_providers()[0]}; look at `sa-deploy doctor`"
+            )
+        border = (*session.get_inputs(), *session.get_outputs())
+        self._check_graph(
+            {item.name: (_TYPES.get(item.type, item.type), item.shape[1:]) for item in border}
+        )
         self._session = session
+
+    @classmethod
+    def variants(cls, path: Path) -> tuple[Options, ...]:
+        """A GPU where this build has one, and the processor."""
+        offered = _package().get_available_providers()
+        return tuple({"device": d} for d in ("cuda", "cpu") if _PROVIDERS[d] in offered)
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
         spec = self.contract
@@ -62,29 +120,21 @@ class OnnxRuntimeRunner(BaseRunner):
     def _release(self) -> None:
         del self._session
 
-    @staticmethod
-    def _contract_of(session: Any, path: Path) -> Contract:
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is None:
-            raise ContractError(
-                f"{path}: no contract in its metadata (key {METADATA_KEY}); "
-                "expected a file written by `sa-deploy export --onnx`"
-            )
-        contract = Contract.from_json(text, source=str(path))
-        found = {item.name: item for item in (*session.get_inputs(), *session.get_outputs())}
-        spec = contract.input
-        hwc = (spec.height, spec.width, 3)
-        sizes = hwc if spec.layout == "nhwc" else (3, spec.height, spec.width)
-        kind = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}[spec.dtype]
-        for name, tail, dtype in (
-            (spec.name, list(sizes), kind),
-            (contract.output.name, [contract.output.dim], "tensor(float)"),
-        ):
-            item = found.get(name)
-            if item is None or item.shape[1:] != tail or item.type != dtype:
-                came = "absent" if item is None else f"{item.type} {item.shape}"
-                raise ContractError(
-                    f"{path}: its contract says {name} is {dtype} (N, {', '.join(map(str, tail))}), "
-                    f"the graph says {came}; the file was changed after export, export it again"
-                )
-        return contract
+
+def _package() -> ModuleType:
+    return require("onnxruntime", extra="cpu", purpose="--runtime onnxruntime")
+
+
+def _provider(
+    ort: ModuleType, device: str, options: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Provider and its options of a device such as ``cuda:1``."""
+    kind, _, index = device.partition(":")
+    provider = _PROVIDERS.get(kind, kind)
+    offered = ort.get_available_providers()
+    if provider not in offered:
+        raise InputError(
+            f"device {device!r}: this ONNX Runtime offers {', '.join(offered)}; for an NVIDIA GPU "
+            "install: pip install 'sa-deploy[gpu]'"
+        )
+    return provider, {**({"device_id": index} if index else {}), **options}

@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
 from sa_runtime.errors import InputError
+from sa_runtime.extras import require
 from sa_runtime.runners.base import BaseRunner
 
 RUNNERS: dict[str, str] = {
+    "openvino": "sa_runtime.runners.openvino:OpenVinoRunner",
     "onnxruntime": "sa_runtime.runners.onnxruntime:OnnxRuntimeRunner",
+    "tensorrt": "sa_runtime.runners.tensorrt:TensorRTRunner",
+    "torchscript": "sa_export.runners.torchscript:TorchScriptRunner",
+    "torch-export": "sa_export.runners.torch_export:TorchExportRunner",
+    "torch": "sa_export.runners.checkpoint:CheckpointRunner",
 }
-SUFFIXES: dict[str, tuple[str, ...]] = {".onnx": ("onnxruntime",)}
-"""Runtimes that open a file of this suffix, fastest first."""
+"""Those of the export floor need torch, which this floor never imports."""
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    ".onnx": ("openvino", "onnxruntime"),
+    ".xml": ("openvino",),
+    ".engine": ("tensorrt",),
+    ".torchscript": ("torchscript",),
+    ".pt2": ("torch-export",),
+    ".pt": ("torch",),
+    ".pth": ("torch",),
+    ".tar": ("torch",),
+}
+"""Runtimes that open a file of this suffix; where nothing was measured the first one is taken."""
+_ON_REQUEST: dict[str, tuple[str, ...]] = {".onnx": ("tensorrt",)}
+"""Further ones, taken only by name: an engine is built first, which takes minutes."""
+_EXTRAS = {"tensorrt": "gpu", "torchscript": "train", "torch-export": "train", "torch": "train"}
+
+
+def runtimes_for(model: Path) -> tuple[str, ...]:
+    """Names of the runtimes that open a file, by its suffix.
+
+    Raises:
+        InputError: no such file, or none does.
+    """
+    if not model.is_file():
+        raise InputError(f"{model}: no such file; expected a model that `sa-deploy export` wrote")
+    if model.suffix not in SUFFIXES:
+        raise InputError(
+            f"{model}: no runtime opens {model.suffix or 'a file without suffix'!r}; "
+            f"expected {', '.join(SUFFIXES)} as `sa-deploy export` writes them"
+        )
+    return SUFFIXES[model.suffix]
+
+
+def runner_class(runtime: str) -> type[BaseRunner]:
+    """The class of a runtime.
+
+    Raises:
+        InputError: an unknown name; the message lists the choices.
+        MissingPackageError: what its module needs is not installed.
+    """
+    if runtime not in RUNNERS:
+        raise InputError(f"--runtime {runtime}: unknown; choose from auto, {', '.join(RUNNERS)}")
+    module, _, name = RUNNERS[runtime].partition(":")
+    loaded = require(module, extra=_EXTRAS.get(runtime, "cpu"), purpose=f"--runtime {runtime}")
+    found: type[BaseRunner] = getattr(loaded, name)
+    return found
 
 
 def open_runner(model: Path | str, runtime: str = "auto", **options: Any) -> BaseRunner:
@@ -21,27 +71,43 @@ def open_runner(model: Path | str, runtime: str = "auto", **options: Any) -> Bas
 
     Args:
         model: the artefact.
-        runtime: a name of :data:`RUNNERS`, or ``auto``.
+        runtime: a name of :data:`RUNNERS`, or ``auto`` for the fastest that this machine has
+            (:func:`sa_runtime.runners.auto.open_fastest`).
         options: passed to the runner.
 
     Raises:
-        InputError: an unknown runtime, a missing file, or a file no runtime opens.
+        InputError: an unknown runtime or option, a missing file, or one the runtime does not open.
         MissingPackageError: the runtime is not installed.
         ContractError: the file carries no readable contract.
     """
     path = Path(model)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a model that `sa-deploy export` wrote")
+    possible = runtimes_for(path)
     if runtime == "auto":
-        candidates = SUFFIXES.get(path.suffix)
-        if candidates is None:
-            raise InputError(
-                f"{path}: no runtime opens {path.suffix or 'a file without suffix'!r}; "
-                f"expected {', '.join(SUFFIXES)} as `sa-deploy export` writes them"
-            )
-        runtime = candidates[0]
-    if runtime not in RUNNERS:
-        raise InputError(f"--runtime {runtime}: unknown; choose from auto, {', '.join(RUNNERS)}")
-    module, _, name = RUNNERS[runtime].partition(":")
-    runner: BaseRunner = getattr(importlib.import_module(module), name)(path, **options)
+        from sa_runtime.runners.auto import open_fastest
+
+        return open_fastest(path, **options)
+    kind = runner_class(runtime)
+    possible += _ON_REQUEST.get(path.suffix, ())
+    if runtime not in possible:
+        raise InputError(
+            f"{path}: --runtime {runtime} does not open {path.suffix} files; "
+            f"expected {' or '.join(possible)}"
+        )
+    _check_options(runtime, kind, options)
+    runner: BaseRunner = kind(path, **options)
     return runner
+
+
+def _check_options(runtime: str, kind: type[BaseRunner], options: dict[str, Any]) -> None:
+    known = option_names(kind)
+    for name in options:
+        if name not in known:
+            raise InputError(
+                f"--runtime {runtime}: no option {name!r}; expected {', '.join(known)}"
+            )
+
+
+def option_names(kind: type[BaseRunner]) -> tuple[str, ...]:
+    """Keyword arguments that a runner takes."""
+    parameters = inspect.signature(kind).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -1,0 +1,77 @@
+"""What the torch runners share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sa_runtime.contract import Contract
+from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.runners.base import BaseRunner
+
+
+class TorchRunner(BaseRunner):
+    """A function of torch tensors as a runner.
+
+    Args:
+        path: the artefact.
+        contract: read from it.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of this process's torch, 0 to leave them as they are; they are a global of torch.
+        precision: as :class:`BaseRunner` takes it.
+
+    Raises:
+        InputError: a device this torch has not.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        contract: Contract,
+        *,
+        device: str = "cpu",
+        threads: int = 0,
+        precision: str | None = None,
+    ) -> None:
+        super().__init__(path, contract, precision=precision)
+        self._device = torch_device(device)
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = device
+        self.details = {"version": torch.__version__, "threads": str(torch.get_num_threads())}
+        self._call: Callable[[Tensor], object] | None = None
+
+    def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        assert self._call is not None
+        try:
+            with torch.inference_mode():
+                output = self._call(torch.from_numpy(inputs).to(self._device))
+        except (RuntimeError, AssertionError) as exc:  # a failed shape guard of torch.export
+            raise RunnerError(f"{self.path}: torch failed on {inputs.shape}: {exc}") from exc
+        chosen = output[self.contract.output.index] if isinstance(output, tuple) else output
+        assert isinstance(chosen, Tensor)
+        array: NDArray[np.generic] = chosen.float().cpu().numpy()
+        return array
+
+    def _release(self) -> None:
+        self._call = None
+
+
+def torch_device(name: str) -> torch.device:
+    """A device by name.
+
+    Raises:
+        InputError: unknown, or not on this machine.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise InputError(f"device {name!r}: expected cpu, cuda or cuda:N") from exc
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device

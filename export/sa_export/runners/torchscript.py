@@ -1,0 +1,44 @@
+"""TorchScript files on torch."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from sa_export.runners.base import TorchRunner, torch_device
+from sa_runtime.errors import RunnerError
+from sa_runtime.runners.base import contract_for
+
+
+class TorchScriptRunner(TorchRunner):
+    """A ``.torchscript`` artefact.
+
+    Args:
+        path: the file.
+        embedding: which of the artefact's embeddings; its first by default.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: see :class:`TorchRunner`.
+
+    Raises:
+        InputError: a file of another format, or a device this torch has not.
+        RunnerError: the file cannot be loaded.
+        ContractError: it carries no contract.
+    """
+
+    name: ClassVar[str] = "torchscript"
+
+    def __init__(
+        self, path: Path, *, embedding: str | None = None, device: str = "cpu", threads: int = 0
+    ) -> None:
+        super().__init__(path, contract_for(path, embedding), device=device, threads=threads)
+        try:
+            with warnings.catch_warnings():
+                # torch calls TorchScript deprecated; it is what C++ programs on libtorch load.
+                warnings.simplefilter("ignore")
+                module = torch.jit.load(str(path), map_location=torch_device(device))  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as exc:
+            raise RunnerError(f"{path}: torch cannot load it: {exc}") from exc
+        self._call = module

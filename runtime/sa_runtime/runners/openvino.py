@@ -1,0 +1,234 @@
+"""ONNX files and OpenVINO IR on OpenVINO: processors, and Intel GPUs and NPUs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime.artefact import read_contract
+from sa_runtime.cache import cache_dir
+from sa_runtime.contract import Contract
+from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.extras import require
+from sa_runtime.runners.base import BaseRunner, Embeddings, Images, Options, contract_for
+from sa_runtime.runners.openvino_graph import read_openvino_model
+
+Hint = Literal["latency", "throughput"]
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_TYPES = {"u8": "uint8", "f32": "float32"}
+
+
+class _InFlight(NamedTuple):
+    request: Any
+    inputs: NDArray[np.generic]  # OpenVINO reads it where it lies: it must outlive the request
+    rows: int
+
+
+class OpenVinoRunner(BaseRunner):
+    """An ONNX or OpenVINO IR artefact on OpenVINO.
+
+    Args:
+        path: the ``.onnx`` or ``.xml`` file.
+        embedding: which of the artefact's embeddings; its first by default.
+        device: as OpenVINO names it, in any case: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``, ``AUTO``.
+        precision: that layers which are not int8 compute in: ``fp32``, ``bf16`` or ``fp16``. The
+            artefact's own by default, fp32 where it is int8 or the device has it not; ``auto``
+            lowers it where that is faster and keeps the vectors.
+        hint: ``latency`` gives each batch all cores, ``throughput`` runs several batches at once on
+            a few cores each, which pays on machines of many cores and in :meth:`run_stream` only.
+        streams: batches at once, 0 for the hint's choice.
+        threads: cores, 0 for all.
+        pinning: bind threads to cores; ``None`` for OpenVINO's choice.
+        cache: keep compiled models: a folder, or true for ``openvino`` in the project's cache. Off
+            by default on a processor, where compiling takes a tenth of a second; on elsewhere.
+        properties: further ones by OpenVINO's names, such as ``MODEL_DISTRIBUTION_POLICY``.
+
+    Raises:
+        MissingPackageError: openvino, or for an ONNX file onnx, is not installed.
+        InputError: a file of another format, or a device or precision this machine has not.
+        RunnerError: the file cannot be read or compiled.
+        ContractError: it carries no contract, or its graph disagrees with it.
+    """
+
+    name: ClassVar[str] = "openvino"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        embedding: str | None = None,
+        device: str = "CPU",
+        precision: str | None = None,
+        hint: Hint = "latency",
+        streams: int = 0,
+        threads: int = 0,
+        pinning: bool | None = None,
+        cache: Path | str | bool | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        ov = _package()
+        contract = contract_for(path, embedding)
+        core = ov.Core()
+        device = _device(core, device)
+        chosen = precision or _own_precision(core, device, contract)
+        super().__init__(path, contract, precision=_named(contract, chosen))
+        if hint not in get_args(Hint):
+            raise InputError(f"hint={hint!r}: expected one of {', '.join(get_args(Hint))}")
+        if chosen not in _PRECISIONS:
+            raise InputError(f"precision={chosen!r}: expected one of {', '.join(_PRECISIONS)}")
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": hint.upper(),
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
+        }
+        if streams:
+            settings["NUM_STREAMS"] = str(streams)
+        if device == "CPU" and threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        if device == "CPU" and pinning is not None:
+            settings["ENABLE_CPU_PINNING"] = pinning
+        if cache is None:
+            cache = device != "CPU"
+        if cache:
+            settings["CACHE_DIR"] = str(cache_dir() / "openvino" if cache is True else cache)
+        model = read_openvino_model(ov, core, path)
+        self._check_graph(
+            {
+                name: (_TYPES.get(type_name, type_name), _tail(port.partial_shape))
+                for port in (*model.inputs, *model.outputs)
+                for type_name in [port.element_type.get_type_name()]
+                for name in port.names
+            }
+        )
+        try:
+            self._compiled = core.compile_model(model, device, {**settings, **(properties or {})})
+        except RuntimeError as exc:
+            raise RunnerError(f"{path}: OpenVINO cannot compile it for {device}: {exc}") from exc
+        self._check_precision(chosen, device)
+        self.device = device.lower()
+        self.details = {"version": str(ov.__version__).split("-")[0], "hint": hint}
+        for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "LOADED_FROM_CACHE"):
+            if key in self._compiled.get_property("SUPPORTED_PROPERTIES"):
+                self.details[key.lower()] = str(self._compiled.get_property(key))
+        self._request = self._compiled.create_infer_request()
+        self._idle: list[Any] = []
+
+    @classmethod
+    def variants(cls, path: Path) -> tuple[Options, ...]:
+        """The artefact's own precision, and bfloat16 where the processor computes in it."""
+        core = _package().Core()
+        own = _own_precision(core, "CPU", read_contract(path))
+        lowered = ["bf16"] if own == "fp32" and _computes(core, "CPU", "bf16") else []
+        return tuple({"precision": precision} for precision in (own, *lowered))
+
+    def run_stream(self, batches: Iterable[Images]) -> Generator[Embeddings, None, None]:
+        """Embed batch after batch, the next ones computing or waiting meanwhile."""
+        in_flight: deque[_InFlight] = deque()
+        depth = max(2, self._optimal_requests())
+        try:
+            for images in batches:
+                self.check(images)
+                if not 0 < len(images) <= (self.max_batch or len(images)):
+                    while in_flight:
+                        yield self._finished(in_flight)
+                    yield self.run(images)
+                    continue
+                if len(in_flight) == depth:
+                    yield self._finished(in_flight)
+                request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+                inputs = self._encode(self._filled(images))
+                in_flight.append(_InFlight(request, inputs, len(images)))
+                self._guarded(inputs, request.start_async, self._named_inputs(inputs), True)
+            while in_flight:
+                yield self._finished(in_flight)
+        finally:
+            # The caller may stop early or a batch may fail: nothing may read its arrays after that.
+            for waiting in in_flight:
+                waiting.request.wait()
+                self._idle.append(waiting.request)
+
+    def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        self._guarded(inputs, self._request.infer, self._named_inputs(inputs), True)
+        return self._output(self._request)
+
+    def _finished(self, in_flight: deque[_InFlight]) -> Embeddings:
+        request, inputs, rows = in_flight[0]
+        self._guarded(inputs, request.wait)
+        in_flight.popleft()
+        self._idle.append(request)
+        return self._checked(self._output(request)[:rows], rows)
+
+    def _output(self, request: Any) -> NDArray[np.generic]:
+        # A copy, because the request's own memory is overwritten by its next batch.
+        output: NDArray[np.generic] = request.get_tensor(self.contract.output.name).data.copy()
+        return output
+
+    def _named_inputs(self, inputs: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
+        return {self.contract.input.name: inputs}
+
+    def _guarded(self, inputs: NDArray[np.generic], call: Any, *args: Any) -> None:
+        try:
+            call(*args)
+        except RuntimeError as exc:
+            raise RunnerError(f"{self.path}: OpenVINO failed on {inputs.shape}: {exc}") from exc
+
+    def _optimal_requests(self) -> int:
+        return int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def _check_precision(self, chosen: str, device: str) -> None:
+        """OpenVINO falls back without a word; a measurement must not carry the wrong name."""
+        if "INFERENCE_PRECISION_HINT" not in self._compiled.get_property("SUPPORTED_PROPERTIES"):
+            return
+        kind = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        got = kind.to_string() if hasattr(kind, "to_string") else str(kind)
+        short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}.get(got, got)
+        if short != _PRECISIONS[chosen]:
+            raise InputError(
+                f"precision={chosen!r}: {device} computes this model in {short}; "
+                "choose another precision or leave it to the artefact"
+            )
+
+    def _release(self) -> None:
+        del self._request, self._compiled
+        self._idle.clear()
+
+
+def _own_precision(core: Any, device: str, contract: Contract) -> str:
+    """What computes an artefact without loss; int8 layers are int8 beside it."""
+    stated = contract.precision
+    return stated if stated in ("bf16", "fp16") and _computes(core, device, stated) else "fp32"
+
+
+def _computes(core: Any, device: str, precision: str) -> bool:
+    try:
+        return precision.upper() in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError:  # devices composed of others, such as AUTO, do not say
+        return False
+
+
+def _named(contract: Contract, precision: str) -> str:
+    if contract.precision != "int8":
+        return precision
+    return "int8" if precision == "fp32" else f"int8+{precision}"
+
+
+def _package() -> ModuleType:
+    return require("openvino", extra="cpu", purpose="--runtime openvino")
+
+
+def _device(core: Any, wanted: str) -> str:
+    device = wanted.upper()
+    found = core.available_devices
+    composed = device.partition(":")[0] in ("AUTO", "HETERO", "MULTI", "BATCH")
+    if not composed and device not in found and f"{device}.0" not in found:
+        raise InputError(f"device {wanted!r}: OpenVINO finds {', '.join(found)} on this machine")
+    return device
+
+
+def _tail(shape: Any) -> tuple[object, ...]:
+    return tuple(d.get_length() if d.is_static else str(d) for d in list(shape)[1:])
