@@ -1,4 +1,4 @@
-"""The typer application: every command by name, and the one place where errors become exit codes."""
+"""The typer application: every command by name; the one place where errors become exit codes."""
 
 from __future__ import annotations
 

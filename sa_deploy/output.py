@@ -1,4 +1,4 @@
-"""How commands speak: results on stdout (a table, or JSON with ``--json``), everything else on stderr."""
+"""How commands speak: results on stdout (tables, or JSON with ``--json``), the rest on stderr."""
 
 from __future__ import annotations
 
