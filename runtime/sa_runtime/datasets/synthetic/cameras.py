@@ -28,7 +28,7 @@ class Camera:
         focal: in pixels.
         pole_m: height above the ground, in metres.
         horizon: row of the frame at the height of the lens.
-        path: radians, the direction most people walk here (as :class:`figure.View` counts yaw).
+        path: radians, the direction most people walk here (as :class:`tubes.View` counts yaw).
         backward: share of the people who walk the other way.
         near_m: the nearest distance at which people walk.
         far_m: the farthest one.
@@ -90,9 +90,9 @@ def camera(config: SyntheticConfig, index: int) -> Camera:
     draw = rng(config.seed, "camera", index)
     first = float(rng(config.seed, "cast").random())
     around = 2 * math.pi * (first + _GOLDEN * index)
-    strength = draw.uniform(0.2, 0.34)
+    strength = draw.uniform(0.08, 0.16)
     cast = [1 + strength * math.cos(around - 2 * math.pi * channel / 3) for channel in range(3)]
-    exposure = (0.72, 1.0, 1.3)[(index + round(first * 3)) % 3] * draw.uniform(0.92, 1.08)
+    exposure = (0.85, 1.0, 1.18)[(index + round(first * 3)) % 3] * draw.uniform(0.92, 1.08)
     near = draw.uniform(5.2, 6.2)
     pole = draw.uniform(2.3, 3.4)
     focal = 0.78 * config.frame_width
@@ -109,9 +109,9 @@ def camera(config: SyntheticConfig, index: int) -> Camera:
         far_m=near + draw.uniform(3.5, 5.0),
         light=draw.uniform(-1, 1),
         cast=(cast[0] * exposure, cast[1] * exposure, cast[2] * exposure),
-        saturation=draw.uniform(0.45, 1.05),
-        hue=draw.uniform(-0.3, 0.3),
-        gamma=draw.uniform(0.8, 1.3),
+        saturation=draw.uniform(0.65, 1.05),
+        hue=draw.uniform(-0.12, 0.12),
+        gamma=draw.uniform(0.85, 1.2),
         blur=draw.uniform(0.3, 1.0),
         noise=draw.uniform(2.0, 7.0),
         quality=int(draw.integers(78, 95)),

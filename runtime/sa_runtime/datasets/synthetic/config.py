@@ -28,6 +28,7 @@ STREAMS = {
     "walk": 9,
     "frame": 10,
     "cast": 11,
+    "outfit": 12,
 }
 
 
@@ -106,6 +107,11 @@ class SyntheticConfig:
                 f"train_fraction={self.train_fraction}: leaves {self.train_identities} of "
                 f"{self.identities} identities to train on; expected at least one in each split"
             )
+        for field in ("frame_width", "frame_height"):
+            if getattr(self, field) % 2:
+                raise InputError(
+                    f"{field}={getattr(self, field)}: expected an even number, as MPEG-4 needs it"
+                )
         self._check("video_seconds", 0.1, 3600.0, float)
         if self.videos:
             self._check("people_per_video", 1, self.test_identities, int)

@@ -123,10 +123,15 @@ def _folder_in_place(out: Path) -> Iterator[Path]:
         yield partial
         if out.exists():
             out.rename(replaced)
-        partial.rename(out)
+        try:
+            partial.rename(out)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(out)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _tasks(config: SyntheticConfig) -> list[Task]:

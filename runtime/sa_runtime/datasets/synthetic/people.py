@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from sa_runtime.datasets.synthetic.config import rng
 Colour = tuple[int, int, int]
 """BGR, 0 to 255."""
 
-T = TypeVar("T")
+OUTFITS = 40
+"""Sets of colours that clothes come in. Several people share one: colour alone tells nobody."""
 
 GARMENT_COLOURS: dict[str, tuple[Colour, float]] = {
     "black": ((30, 27, 26), 3.0),
@@ -171,36 +171,10 @@ def person(seed: int, number: int) -> Person:
     False
     """
     draw = rng(seed, "person", number)
-
-    def one(table: dict[str, float]) -> str:
-        weights = np.array(list(table.values()))
-        return list(table)[int(draw.choice(len(table), p=weights / weights.sum()))]
-
-    def any_of(items: Sequence[T]) -> T:
-        return items[int(draw.integers(len(items)))]
-
-    def chance(p: float) -> bool:
-        return bool(draw.random() < p)
-
-    def cloth(*, unlike: Sequence[Colour] = ()) -> Colour:
-        names = list(GARMENT_COLOURS)
-        weights = np.array([GARMENT_COLOURS[name][1] for name in names])
-        for _ in range(20):
-            base = GARMENT_COLOURS[names[int(draw.choice(len(names), p=weights / weights.sum()))]][
-                0
-            ]
-            colour = _vary(base, draw, 14)
-            if all(_apart(colour, other) for other in unlike):
-                break
-        return colour
-
-    first = cloth()
-    second = cloth(unlike=[first])
-    third = cloth(unlike=[first, second])
-    legs = cloth(unlike=[first] if chance(0.6) else [])
-    upper = one(UPPERS)
-    bag = cloth(unlike=[first])
-    feminine = chance(0.45)
+    (first, second, third), legs = _outfit(seed, number % OUTFITS)
+    feminine = _chance(draw, 0.45)
+    upper = _one(draw, UPPERS)
+    bag = _cloth(draw, unlike=[first])
     return Person(
         number=number,
         height_m=float(np.clip(draw.normal(1.66 if feminine else 1.77, 0.075), 1.45, 2.0)),
@@ -208,33 +182,68 @@ def person(seed: int, number: int) -> Person:
         shoulders=float(np.clip(draw.normal(0.92 if feminine else 1.05, 0.07), 0.8, 1.2)),
         leg=float(draw.uniform(0.49, 0.545)),
         gait=float(draw.uniform(0.8, 1.2)),
-        side=1 if chance(0.5) else -1,
-        skin=_vary(any_of(SKINS), draw, 8),
-        hair=_vary(any_of(HAIRS), draw, 8),
-        haircut=_haircut(one(HAIRCUTS), feminine=feminine, swap=chance(0.75)),
-        beard=not feminine and chance(0.3),
-        glasses=chance(0.2),
-        hat=one(HATS),
-        hat_colour=cloth(),
+        side=1 if _chance(draw, 0.5) else -1,
+        skin=_vary(_any_of(draw, SKINS), draw, 8),
+        hair=_vary(_any_of(draw, HAIRS), draw, 8),
+        haircut=_haircut(_one(draw, HAIRCUTS), feminine=feminine, swap=_chance(draw, 0.75)),
+        beard=not feminine and _chance(draw, 0.3),
+        glasses=_chance(draw, 0.2),
+        hat=_one(draw, HATS),
+        hat_colour=_cloth(draw),
         upper=upper if feminine or upper != "dress" else "sweater",
-        upper_pattern=one(PATTERNS),
+        upper_pattern=_one(draw, PATTERNS),
         upper_colours=(first, second, third),
         upper_scale=float(draw.uniform(0.6, 1.6)),
-        sleeve_colour=third if chance(0.25) else first,
-        sleeve_hoop=second if chance(0.25) else None,
-        front_logo=one(LOGOS),
-        back_logo=one(LOGOS),
-        logo_colour=third if chance(0.5) else second,
-        lower=_lower(one(LOWERS), feminine=feminine),
-        lower_pattern=one(LEG_PATTERNS),
-        lower_colours=(legs, cloth(unlike=[legs])),
-        shoe=cloth(),
-        boots=chance(0.2),
-        socks=cloth(),
-        scarf=cloth(unlike=[first]) if chance(0.14) else None,
-        bag=one(BAGS),
-        bag_colours=(bag, cloth(unlike=[bag])),
+        sleeve_colour=third if _chance(draw, 0.25) else first,
+        sleeve_hoop=second if _chance(draw, 0.25) else None,
+        front_logo=_one(draw, LOGOS),
+        back_logo=_one(draw, LOGOS),
+        logo_colour=third if _chance(draw, 0.5) else second,
+        lower=_lower(_one(draw, LOWERS), feminine=feminine),
+        lower_pattern=_one(draw, LEG_PATTERNS),
+        lower_colours=legs,
+        shoe=_cloth(draw),
+        boots=_chance(draw, 0.2),
+        socks=_cloth(draw),
+        scarf=_cloth(draw, unlike=[first]) if _chance(draw, 0.14) else None,
+        bag=_one(draw, BAGS),
+        bag_colours=(bag, _cloth(draw, unlike=[bag])),
     )
+
+
+def _outfit(seed: int, which: int) -> tuple[tuple[Colour, Colour, Colour], tuple[Colour, Colour]]:
+    """Three colours of the upper body, two of the legs."""
+    draw = rng(seed, "outfit", which)
+    first = _cloth(draw)
+    second = _cloth(draw, unlike=[first])
+    third = _cloth(draw, unlike=[first, second])
+    legs = _cloth(draw, unlike=[first] if _chance(draw, 0.6) else [])
+    return (first, second, third), (legs, _cloth(draw, unlike=[legs]))
+
+
+def _one(draw: np.random.Generator, table: dict[str, float]) -> str:
+    weights = np.array(list(table.values()))
+    return list(table)[int(draw.choice(len(table), p=weights / weights.sum()))]
+
+
+def _any_of(draw: np.random.Generator, items: Sequence[Colour]) -> Colour:
+    return items[int(draw.integers(len(items)))]
+
+
+def _chance(draw: np.random.Generator, p: float) -> bool:
+    return bool(draw.random() < p)
+
+
+def _cloth(draw: np.random.Generator, *, unlike: Sequence[Colour] = ()) -> Colour:
+    """A colour of cloth, well apart from some others."""
+    weights = np.array([weight for _, weight in GARMENT_COLOURS.values()])
+    bases = [colour for colour, _ in GARMENT_COLOURS.values()]
+    for _ in range(20):
+        base = bases[int(draw.choice(len(bases), p=weights / weights.sum()))]
+        colour = _vary(base, draw, 14)
+        if all(_apart(colour, other) for other in unlike):
+            break
+    return colour
 
 
 def _haircut(drawn: str, *, feminine: bool, swap: bool) -> str:

@@ -9,18 +9,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.datasets.synthetic.body import draw
 from sa_runtime.datasets.synthetic.cameras import Camera, Exposure, Image, camera, develop
 from sa_runtime.datasets.synthetic.config import SyntheticConfig, rng
-from sa_runtime.datasets.synthetic.figure import Sprite, View, draw
 from sa_runtime.datasets.synthetic.people import Person, person
 from sa_runtime.datasets.synthetic.scenes import scene
+from sa_runtime.datasets.synthetic.tubes import Sprite, View
+
+OVERSAMPLING = 1.6
+"""People are drawn this much larger than they appear, and shrunk."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pose:
     """Where a person is on a camera's ground and how they stand.
 
-    ``heading`` is the direction walked, in radians as :class:`figure.View` counts yaw for a person
+    ``heading`` is the direction walked, in radians as :class:`tubes.View` counts yaw for a person
     on the camera's axis; ``phase`` is that of the gait.
     """
 
@@ -79,8 +83,10 @@ def place(who: Person, pose: Pose, eye: Camera) -> Placed:
     """Draw a person where they stand in a camera's frame."""
     yaw = pose.heading + math.atan2(pose.x_m, pose.distance_m)
     pitch = eye.pitch(pose.distance_m)
-    sprite = draw(who, View(yaw=yaw, pitch=pitch, phase=pose.phase, light=eye.light))
-    shrink = who.height_m * eye.scale(pose.distance_m) / sprite.unit
+    view = View(yaw=yaw, pitch=pitch, phase=pose.phase, light=eye.light)
+    pixels = who.height_m * eye.scale(pose.distance_m)
+    sprite = draw(who, view, unit=round(pixels * OVERSAMPLING))
+    shrink = pixels / sprite.unit
     x, y = eye.foot(pose.x_m, pose.distance_m)
     return _shrunk(sprite, shrink, x, y)
 

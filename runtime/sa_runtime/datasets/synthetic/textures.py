@@ -6,6 +6,7 @@ columns run around it: 0 is the person's left, 32 the front, 64 the right, 96 th
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cv2
@@ -22,10 +23,11 @@ _DOWN = (np.arange(ROWS)[:, None] + 0.5) / ROWS
 _AROUND = (np.arange(COLUMNS)[None, :] + 0.5) / COLUMNS
 
 
+@functools.lru_cache(maxsize=512)
 def plain(colour: Colour) -> Texture:
-    """One colour all around."""
-    texture = np.empty((ROWS, COLUMNS, 3), np.uint8)
-    texture[:] = colour
+    """One colour all around; shared, so read-only."""
+    texture = _filled(colour)
+    texture.setflags(write=False)
     return texture
 
 
@@ -38,7 +40,7 @@ def cloth(pattern: str, colours: tuple[Colour, ...], scale: float, seed: int) ->
         scale: how many times the usual size the pattern is.
         seed: of what the pattern draws at random.
     """
-    texture = plain(colours[0])
+    texture = _filled(colours[0])
     second = colours[1]
     v, t = _DOWN, _AROUND
     hoops = (v * 6 / scale) % 1 < 0.5
@@ -131,7 +133,7 @@ def sleeve(person: Person) -> Texture:
 def leg(person: Person, side: int) -> Texture:
     """A trouser leg from hip to ankle; ``side`` 1 is the left leg, -1 the right."""
     colour, second = person.lower_colours
-    texture = plain(colour)
+    texture = _filled(colour)
     pattern = person.lower_pattern
     if pattern == "side-stripe":
         _fill(texture, (side * np.cos(2 * np.pi * _AROUND) > 0.72) & (_DOWN > -1), second)
@@ -167,7 +169,7 @@ def skirt(person: Person) -> Texture:
 
 def head(person: Person) -> Texture:
     """A face at the front, hair on top, at the back and, by haircut, down the sides."""
-    texture = plain(person.skin)
+    texture = _filled(person.skin)
     angle = _from(FRONT)
     brow, side, nape = {
         "bald": (-1.0, -1.0, -1.0),
@@ -191,8 +193,10 @@ def head(person: Person) -> Texture:
         mouth = (angle < 0.045) & (np.abs(_DOWN - 0.76) < 0.035)
         _fill(texture, low & ~mouth, person.hair)
     if person.glasses:
-        frame = (angle < 0.14) & (np.abs(_DOWN - 0.5) < 0.065)
-        _fill(texture, frame, (30, 28, 28))
+        for eye in (-9, 9):
+            lens = (_offset(FRONT + eye) / 0.052) ** 2 + ((_DOWN - 0.5) / 0.075) ** 2 < 1
+            _fill(texture, lens, (52, 44, 40))
+        _fill(texture, (angle < 0.22) & (np.abs(_DOWN - 0.48) < 0.016), (30, 28, 28))
     return texture
 
 
@@ -200,6 +204,12 @@ def wrinkle(texture: Texture, seed: int, strength: float) -> Texture:
     """Folds: soft darker and lighter patches."""
     folds = 1 + strength * _blots(seed, 1.6)
     return np.clip(texture * folds[..., None], 0, 255).astype(np.uint8)
+
+
+def _filled(colour: Colour) -> Texture:
+    texture = np.empty((ROWS, COLUMNS, 3), np.uint8)
+    texture[:] = colour
+    return texture
 
 
 def _fill(texture: Texture, mask: NDArray[np.bool_], colour: Colour) -> None:

@@ -80,8 +80,7 @@ def frames(config: SyntheticConfig, index: int) -> Iterator[tuple[Image, list[Tr
     """
     eye = camera(config, index)
     walkers = [_walker(config, eye, number) for number in cast_of(config)]
-    exposure = Exposure.drawn(rng(config.seed, "frame", index))
-    exposure = dataclasses.replace(exposure, blur=0.0)
+    exposure = Exposure()
     for at in range(config.frames):
         canvas = scene(config, index).copy()
         poses = [walker.pose() for walker in walkers]
