@@ -1,7 +1,8 @@
 """Retrieval metrics by the protocol of Market-1501: mAP, mINP and the three CMC conventions.
 
 Per query, gallery images of the same person under the same camera are removed; junk (person -1) is
-dropped everywhere; distractors (person 0) stay. A query without a remaining match is skipped.
+dropped everywhere; distractors (person 0, whom no query seeks) stay. A query without a remaining
+match is skipped.
 
 Equal distances form one group, which is entered as a whole: among equals the wrong images come
 first. So no figure depends on the order of the gallery, and vectors that are all equal score worst
