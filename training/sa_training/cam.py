@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sa_runtime.errors import CheckpointError, InputError
 from sa_training.attention_pool import attention_map
-from sa_training.network import STAGES, SANetwork
+from sa_training.network import SANetwork
 from sa_training.pixels import network_input
 
 Map = NDArray[np.float32]
@@ -68,12 +68,7 @@ def class_activations(
         InputError: ``label`` is no class of the network.
         CheckpointError: the network gives values that are not finite.
     """
-    classes = network.config.classes
-    if label is not None and not 0 <= label < classes:
-        raise InputError(
-            f"label {label}: these weights know the classes 0 to {classes - 1}; pass one of them, "
-            "or leave --label out to see the predicted one"
-        )
+    check_label(network, label)
     with torch.inference_mode():
         *stages, last_NCHW = network.base(network_input(torch.from_numpy(images_NHW3)))
         logits_NK = _global_logits(network, last_NCHW)
@@ -100,10 +95,20 @@ def class_activations(
             label=int(labels_N[n]),
             probability=float(probability_N[n]),
             **{name: map_NHW[n].numpy() for name, map_NHW in maps.items()},
-            stages=tuple(seen[k - 1][n].numpy() for k in STAGES),
+            stages=tuple(map_NHW[n].numpy() for map_NHW in seen),
         )
         for n in range(len(images_NHW3))
     ]
+
+
+def check_label(network: SANetwork, label: int | None) -> None:
+    """Raise InputError unless ``label`` is None or a class of the network."""
+    classes = network.config.classes
+    if label is not None and not 0 <= label < classes:
+        raise InputError(
+            f"--label {label}: these weights know the classes 0 to {classes - 1}; pass one of "
+            "them, or none to see the predicted one"
+        )
 
 
 def class_map(network: SANetwork, last_NCHW: Tensor, labels_N: Tensor) -> Tensor:
@@ -117,7 +122,7 @@ def class_map(network: SANetwork, last_NCHW: Tensor, labels_N: Tensor) -> Tensor
     pixels_NFP = network.reduce(last_NCHW.flatten(2))
     weight_NF = _classifier(network).weight[labels_N]
     map_NP = torch.einsum("nf,nfp->np", weight_NF.float(), pixels_NFP.float())
-    return map_NP.unflatten(1, last_NCHW.shape[2:])
+    return map_NP.view(len(map_NP), *last_NCHW.shape[2:])
 
 
 def _global_logits(network: SANetwork, last_NCHW: Tensor) -> Tensor:
