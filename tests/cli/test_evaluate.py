@@ -100,7 +100,8 @@ def test_the_picture_is_written(result: tuple[dict[str, Any], Path]) -> None:
 
 
 def test_the_table_prints_percent(tiny_model: TinyModel, synthetic_root: Path) -> None:
-    done = run(tiny_model.path, "--data-dir", synthetic_root, "--rerank", "--cmc", "cuhk03")
+    known = (tiny_model.path, "--data-dir", synthetic_root, "--runtime", "onnxruntime")
+    done = run(*known, "--rerank", "--cmc", "cuhk03")
     assert done.returncode == 0, done.stderr
     assert f": {tiny_model.path.name} on onnxruntime, re-ranked (%)" in done.stdout
     for text in ("mAP", "rank-1", "rank-10", "mINP", "cuhk03", "skipped", "images/s"):
