@@ -23,7 +23,7 @@ from sa_training.network import SANetwork
 from sa_training.pixels import network_input
 from sa_training.recipes import recipe
 
-HEIGHT, WIDTH, STRIPES = 128, 64, 6
+HEIGHT, WIDTH, STRIPES, MARGIN = 128, 64, 6, 12
 
 Vectors = NDArray[np.float32]
 
@@ -33,18 +33,25 @@ def crops_of(samples: Sequence[Sample]) -> NDArray[np.uint8]:
     return np.stack([resize(read_image(sample.path), HEIGHT, WIDTH) for sample in samples])
 
 
-def histograms(images: NDArray[np.uint8], space: str, bins: Sequence[int]) -> Vectors:
-    """(N, D) roots of joint colour histograms of six horizontal stripes (Hellinger distance)."""
-    top = 180 if space == "hsv" else 256
-    limits = [0, top, 0, 256, 0, 256]
+def histograms(images: NDArray[np.uint8], *, grey_world: bool) -> Vectors:
+    """(N, D) roots of 8x8x8 colour histograms of six stripes, so that L2 is Hellinger's distance.
+
+    Args:
+        images: (N, 128, 64, 3) uint8; the outer 12 columns on each side are left out.
+        grey_world: whether each channel is brought to the same mean first, which undoes most of a
+            camera's colour cast.
+    """
     vectors = []
     for image in images:
-        pixels = cv2.cvtColor(image, cv2.COLOR_BGR2HSV) if space == "hsv" else image
+        pixels = image[:, MARGIN : WIDTH - MARGIN]
+        if grey_world:
+            scaled = pixels * (128 / np.maximum(pixels.mean(axis=(0, 1)), 1))
+            pixels = np.clip(scaled, 0, 255).astype(np.uint8)
         rows = [
-            cv2.calcHist([stripe], [0, 1, 2], None, list(bins), limits).ravel()
+            cv2.calcHist([stripe.copy()], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3).ravel()
             for stripe in np.array_split(pixels, STRIPES)
         ]
-        vectors.append(np.sqrt(np.concatenate(rows)))
+        vectors.append(np.sqrt(np.concatenate([row / row.sum() for row in rows])))
     return np.stack(vectors).astype(np.float32)
 
 
@@ -73,8 +80,8 @@ def main() -> None:
     ]
     query, gallery = crops_of(data.query), crops_of(data.gallery)
     vectors = {
-        "histogram, RGB 8x8x8": [histograms(side, "bgr", (8, 8, 8)) for side in (query, gallery)],
-        "histogram, HSV 16x8x4": [histograms(side, "hsv", (16, 8, 4)) for side in (query, gallery)],
+        "colour histogram": [histograms(side, grey_world=False) for side in (query, gallery)],
+        "the same, grey world": [histograms(side, grey_world=True) for side in (query, gallery)],
         "untrained network": [untrained(side, options.seed) for side in (query, gallery)],
     }
     figures = {}

@@ -96,7 +96,9 @@ def test_layout_and_counts(tiny: Path) -> None:
 
 def test_images_have_the_configured_size(tiny: Path) -> None:
     for path in tiny.rglob("*.jpg"):
-        assert cv2.imread(str(path)).shape == (128, 64, 3)
+        image = cv2.imread(str(path))
+        assert image is not None
+        assert image.shape == (128, 64, 3)
 
 
 def test_train_and_test_people_are_disjoint_and_seen_by_several_cameras(tiny: Path) -> None:

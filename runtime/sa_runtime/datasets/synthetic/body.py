@@ -30,7 +30,7 @@ class Wardrobe:
     head: Texture
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=128)
 def wardrobe(person: Person) -> Wardrobe:
     """The textures of a person, kept for the next view."""
     return Wardrobe(

@@ -92,7 +92,7 @@ def camera(config: SyntheticConfig, index: int) -> Camera:
     around = 2 * math.pi * (first + _GOLDEN * index)
     strength = draw.uniform(0.08, 0.16)
     cast = [1 + strength * math.cos(around - 2 * math.pi * channel / 3) for channel in range(3)]
-    exposure = (0.85, 1.0, 1.18)[(index + round(first * 3)) % 3] * draw.uniform(0.92, 1.08)
+    exposure = (0.82, 0.96, 1.12)[(index + round(first * 3)) % 3] * draw.uniform(0.92, 1.08)
     near = draw.uniform(5.2, 6.2)
     pole = draw.uniform(2.3, 3.4)
     focal = 0.78 * config.frame_width
@@ -120,12 +120,21 @@ def camera(config: SyntheticConfig, index: int) -> Camera:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exposure:
-    """What varies from picture to picture of one camera: factors on its constants."""
+    """What varies from picture to picture of one camera.
+
+    Attributes:
+        gain: factor on every channel.
+        cast: factors on blue, green and red.
+        gamma: factor on the camera's exponent.
+        blur: standard deviation in pixels, added to the lens blur (as variances).
+        ramp: relative change of the light from the left to the right edge, and from top to bottom.
+    """
 
     gain: float = 1.0
     cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
     gamma: float = 1.0
     blur: float = 0.0
+    ramp: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def drawn(cls, draw: np.random.Generator) -> Exposure:
@@ -136,6 +145,7 @@ class Exposure:
             cast=(float(b), float(g), float(r)),
             gamma=float(np.exp(draw.normal(0, 0.1))),
             blur=float(draw.exponential(0.35)),
+            ramp=(float(draw.normal(0, 0.25)), float(draw.normal(0, 0.25))),
         )
 
 
@@ -153,6 +163,8 @@ def develop(view: Image, eye: Camera, exposure: Exposure, draw: np.random.Genera
     """
     gains = np.array(eye.cast) * np.array(exposure.cast) * exposure.gain
     mixed = cv2.transform(view, np.diag(gains) @ _turned(eye.hue) @ _saturated(eye.saturation))
+    if exposure.ramp != (0.0, 0.0):
+        mixed = _shaded(mixed, *exposure.ramp)
     steps = (np.arange(256) / 255.0) ** (eye.gamma * exposure.gamma) * 255.0
     toned = cv2.LUT(mixed, np.round(steps).astype(np.uint8))
     sigma = math.hypot(eye.blur, exposure.blur)
@@ -160,6 +172,14 @@ def develop(view: Image, eye: Camera, exposure: Exposure, draw: np.random.Genera
     grain = draw.standard_normal(soft.shape, dtype=np.float32) * np.float32(eye.noise)
     noisy = soft + grain
     return np.asarray(np.clip(np.rint(noisy, out=noisy), 0, 255), np.uint8)
+
+
+def _shaded(image: Image, across: float, down: float) -> Image:
+    """Light that changes evenly over the picture."""
+    height, width = image.shape[:2]
+    light = 1 + across * np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
+    light = light + down * np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
+    return np.asarray(np.clip(image * light[..., None], 0, 255), np.uint8)
 
 
 def _saturated(amount: float) -> NDArray[np.float64]:

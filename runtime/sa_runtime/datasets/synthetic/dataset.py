@@ -158,7 +158,9 @@ def _run_in_pool(
 ) -> None:
     # Spawned, not forked: OpenCV's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         pending: set[Future[int]] = {pool.submit(_run, folder, config, task) for task in tasks}
         try:
             while pending:

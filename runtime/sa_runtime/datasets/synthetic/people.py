@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from sa_runtime.datasets.synthetic.config import rng
 Colour = tuple[int, int, int]
 """BGR, 0 to 255."""
 
-OUTFITS = 40
+OUTFITS = 24
 """Sets of colours that clothes come in. Several people share one: colour alone tells nobody."""
 
 GARMENT_COLOURS: dict[str, tuple[Colour, float]] = {
@@ -54,7 +55,7 @@ HAIRS: tuple[Colour, ...] = (
     (162, 160, 162),
 )
 PATTERNS: dict[str, float] = {
-    "plain": 5.0,
+    "plain": 3.0,
     "hoops": 2.5,
     "pinstripes": 1.5,
     "checks": 1.5,
@@ -162,6 +163,7 @@ class Person:
     bag_colours: tuple[Colour, Colour]
 
 
+@functools.lru_cache(maxsize=128)
 def person(seed: int, number: int) -> Person:
     """The look of person ``number``; strangers (distractors) have numbers above every identity's.
 

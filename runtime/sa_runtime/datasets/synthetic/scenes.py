@@ -27,7 +27,7 @@ def scene(config: SyntheticConfig, index: int) -> Image:
     for _ in range(int(draw.integers(4, 8))):
         _thing(canvas, base, draw)
     stains = cv2.resize(
-        draw.normal(0, 7, (18, 32)).astype(np.float32),
+        draw.normal(0, 4, (18, 32)).astype(np.float32),
         (eye.width, eye.height),
         interpolation=cv2.INTER_CUBIC,
     )

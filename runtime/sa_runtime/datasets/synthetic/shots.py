@@ -18,6 +18,8 @@ from sa_runtime.datasets.synthetic.tubes import Sprite, View
 
 OVERSAMPLING = 1.6
 """People are drawn this much larger than they appear, and shrunk."""
+PASSERS = 60
+"""Strangers who walk through the crops of others."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,7 +224,7 @@ def _passers(
         heading=heading(eye, draw_),
         phase=float(draw_.uniform(0, 2 * math.pi)),
     )
-    number = config.identities + 1_000_000 + int(draw_.integers(1_000_000))
+    number = config.identities + config.distractors + 1 + int(draw_.integers(PASSERS))
     return [(other, place(person(config.seed, number), other, eye))]
 
 
