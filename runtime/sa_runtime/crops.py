@@ -28,6 +28,8 @@ Image = NDArray[np.uint8]
 
 _BLOCK = 8
 """Output rows filtered by one product: larger blocks multiply more zeros, smaller call more."""
+_PRODUCT = 2**18
+"""Multiplications in one product: OpenBLAS starts threads above, which wait for busy cores."""
 
 
 class ClippedBoxes(NamedTuple):
@@ -270,11 +272,12 @@ def _shrink_rows(image: Image, height: int) -> Image:
     bands = _bands(image.shape[0], height)
     source = image.astype(np.float32).reshape(image.shape[0], -1)
     result = np.empty((height, source.shape[1]), np.float32)
-    for start, weights, row in zip(
-        bands.starts, bands.weights, range(0, height, _BLOCK), strict=True
-    ):
-        block = result[row : row + _BLOCK]
-        np.matmul(weights[: len(block)], source[start : start + bands.taps], out=block)
+    step = max(_PRODUCT // (_BLOCK * bands.taps), 1)
+    for column in range(0, source.shape[1], step):
+        taken, written = source[:, column : column + step], result[:, column : column + step]
+        for index, (start, weights) in enumerate(zip(bands.starts, bands.weights, strict=True)):
+            block = written[index * _BLOCK : (index + 1) * _BLOCK]
+            np.matmul(weights[: len(block)], taken[start : start + bands.taps], out=block)
     return np.asarray(cv2.convertScaleAbs(result), np.uint8).reshape(height, *image.shape[1:])
 
 
