@@ -8,7 +8,8 @@ finds its share in the caches. Where the whole image fits into one program's reg
 there is only one pass, and without attention there is never a pass 1.
 
 Shape names: C channels, H x W map, P windows of SIZE rows every STEP rows; ``TILE_*``
-are the powers of two that hold the part of the image a program looks at in one step.
+are the powers of two that hold the part of the image a program looks at in one step;
+``NORMALIZE`` is one of :data:`sa_runtime.tensorrt.tactics.NORMALIZE_CODES`.
 """
 
 # Triton reads annotations itself and allows none but tl.constexpr on kernel parameters.
@@ -17,9 +18,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-NORMALIZE_CODES = {"none": 0, "sum": 1, "softmax": 2}
-"""What the constant ``NORMALIZE`` of the kernel means."""
 
 
 @triton.jit

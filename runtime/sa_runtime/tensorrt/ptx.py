@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sa_runtime.errors import BuildError
 from sa_runtime.extras import require
-from sa_runtime.tensorrt.tactics import TACTICS, Pool, plan
+from sa_runtime.tensorrt.tactics import NORMALIZE_CODES, TACTICS, Plan, Pool, plan
 
 PARAMETERS = 2
 """The kernel's declared parameters: the map and the windows."""
@@ -88,28 +88,16 @@ def kernel_from_pool(pool: Pool, tactic: int, compute_capability: int) -> Kernel
     """
     triton = require("triton", extra="gpu", purpose="building the fused attention-pool plugin")
     require("triton.backends.nvidia.compiler", extra="gpu", purpose="building for NVIDIA GPUs")
-    from sa_runtime.tensorrt.kernel import NORMALIZE_CODES, attention_pool_kernel
+    from sa_runtime.tensorrt.kernel import attention_pool_kernel
 
     cut = plan(pool, TACTICS[tactic - 1])
-    constants = {
-        "C": pool.channels,
-        "H": pool.height,
-        "W": pool.width,
-        "P": pool.parts,
-        "STEP": cut.step,
-        "SIZE": cut.size,
-        "NORMALIZE": NORMALIZE_CODES[pool.normalize],
-        "SPLITS": cut.splits,
-        "TILE_C": cut.tile[0],
-        "TILE_H": cut.tile[1],
-        "TILE_W": cut.tile[2],
-    }
+    fixed = constants(pool, cut)
     pointer = f"*{pool.element}"
     aligned = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(
         fn=attention_pool_kernel,
-        signature={"x_ptr": pointer, "y_ptr": pointer, **dict.fromkeys(constants, "constexpr")},
-        constexprs=constants,
+        signature={"x_ptr": pointer, "y_ptr": pointer, **dict.fromkeys(fixed, "constexpr")},
+        constexprs=fixed,
         attrs={(0,): aligned, (1,): aligned},
     )
     target = triton.backends.compiler.GPUTarget("cuda", compute_capability, 32)
@@ -125,6 +113,23 @@ def kernel_from_pool(pool: Pool, tactic: int, compute_capability: int) -> Kernel
             f"capability {compute_capability / 10}: {exc}; build with --no-plugin"
         ) from exc
     return _checked(compiled, cut.warps * 32)
+
+
+def constants(pool: Pool, cut: Plan) -> dict[str, int]:
+    """The kernel's compile-time constants by parameter name."""
+    return {
+        "C": pool.channels,
+        "H": pool.height,
+        "W": pool.width,
+        "P": pool.parts,
+        "STEP": cut.step,
+        "SIZE": cut.size,
+        "NORMALIZE": NORMALIZE_CODES[pool.normalize],
+        "SPLITS": cut.splits,
+        "TILE_C": cut.tile[0],
+        "TILE_H": cut.tile[1],
+        "TILE_W": cut.tile[2],
+    }
 
 
 def _checked(compiled: object, threads: int) -> Kernel:

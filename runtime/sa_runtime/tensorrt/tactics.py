@@ -13,6 +13,8 @@ from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, windows
 
 Element = Literal["fp32", "fp16", "bf16"]
 ELEMENTS: tuple[Element, ...] = ("fp32", "fp16", "bf16")
+NORMALIZE_CODES: dict[Normalize, int] = {"none": 0, "sum": 1, "softmax": 2}
+"""What the constant ``NORMALIZE`` of the kernel means."""
 MAX_MAP_ELEMENTS = 1 << 16
 """Largest padded map one program may hold; maps of people have some hundred pixels."""
 
