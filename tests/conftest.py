@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
     from sa_training.network import SANetwork
 
 TINY_SEED = 20_260
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test measures runtimes unless it asks to, and none writes into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SA_DEPLOY_CALIBRATE", "0")
+        patch.setenv("SA_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def tiny_network(**changes: object) -> SANetwork:

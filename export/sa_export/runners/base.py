@@ -48,6 +48,8 @@ class TorchRunner(BaseRunner):
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
         assert self._call is not None
+        if not inputs.flags.writeable:  # torch would warn: it knows no read-only tensors
+            inputs = inputs.copy()
         try:
             with torch.inference_mode():
                 output = self._call(torch.from_numpy(inputs).to(self._device))

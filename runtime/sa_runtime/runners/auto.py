@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -262,17 +261,20 @@ def _problem(
 
 
 def _speeds(runners: Sequence[BaseRunner], canary: Canary | None) -> list[float]:
-    """Images a second of each, measured in turns so that a busy moment hits all of them."""
+    """Images a second of each in its fastest round: other work on the machine only slows one down.
+
+    They take turns, so that a busy moment does not hit one alone.
+    """
     batches = [_batch(runner, canary) for runner in runners]
     for runner, batch in zip(runners, batches, strict=True):
         runner.run(batch)
-    seconds: list[list[float]] = [[] for _ in runners]
+    seconds = [float("inf")] * len(runners)
     for _ in _rounds():
-        for runner, batch, times in zip(runners, batches, seconds, strict=True):
+        for index, (runner, batch) in enumerate(zip(runners, batches, strict=True)):
             start = time.perf_counter()
             runner.run(batch)
-            times.append(time.perf_counter() - start)
-    return [len(b) / median(times) for b, times in zip(batches, seconds, strict=True)]
+            seconds[index] = min(seconds[index], time.perf_counter() - start)
+    return [len(batch) / time_s for batch, time_s in zip(batches, seconds, strict=True)]
 
 
 def _rounds() -> Iterator[int]:

@@ -186,9 +186,10 @@ class BaseRunner(ABC):
             images = images[..., ::-1]
         encoded: NDArray[np.generic] = images
         if spec.dtype == "float32":
-            values = images.astype(np.float32) / np.float32(255)
+            values: NDArray[np.float32] = images.astype(np.float32) / np.float32(255)
             if spec.mean is not None and spec.std is not None:
-                values = (values - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+                values -= np.array(spec.mean, np.float32)
+                values /= np.array(spec.std, np.float32)
             encoded = values
         if spec.layout == "nchw":
             encoded = encoded.transpose(0, 3, 1, 2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
@@ -77,7 +78,7 @@ class OpenVinoRunner(BaseRunner):
         core = ov.Core()
         device = _device(core, device)
         chosen = precision or _own_precision(core, device, contract)
-        super().__init__(path, contract, precision=_named(contract, chosen))
+        super().__init__(path, contract, precision=_label(contract, chosen))
         if hint not in get_args(Hint):
             raise InputError(f"hint={hint!r}: expected one of {', '.join(get_args(Hint))}")
         if chosen not in _PRECISIONS:
@@ -112,9 +113,12 @@ class OpenVinoRunner(BaseRunner):
         self._check_precision(chosen, device)
         self.device = device.lower()
         self.details = {"version": str(ov.__version__).split("-")[0], "hint": hint}
-        for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "LOADED_FROM_CACHE"):
+        for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS"):
             if key in self._compiled.get_property("SUPPORTED_PROPERTIES"):
                 self.details[key.lower()] = str(self._compiled.get_property(key))
+        if cache:
+            self.details["from_cache"] = str(self._compiled.get_property("LOADED_FROM_CACHE"))
+        self._depth = max(2, int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
         self._request = self._compiled.create_infer_request()
         self._idle: list[Any] = []
 
@@ -129,7 +133,6 @@ class OpenVinoRunner(BaseRunner):
     def run_stream(self, batches: Iterable[Images]) -> Generator[Embeddings, None, None]:
         """Embed batch after batch, the next ones computing or waiting meanwhile."""
         in_flight: deque[_InFlight] = deque()
-        depth = max(2, self._optimal_requests())
         try:
             for images in batches:
                 self.check(images)
@@ -138,12 +141,13 @@ class OpenVinoRunner(BaseRunner):
                         yield self._finished(in_flight)
                     yield self.run(images)
                     continue
-                if len(in_flight) == depth:
+                if len(in_flight) == self._depth:
                     yield self._finished(in_flight)
                 request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
                 inputs = self._encode(self._filled(images))
+                with self._named(inputs) as named:
+                    request.start_async(named, share_inputs=True)
                 in_flight.append(_InFlight(request, inputs, len(images)))
-                self._guarded(inputs, request.start_async, self._named_inputs(inputs), True)
             while in_flight:
                 yield self._finished(in_flight)
         finally:
@@ -153,12 +157,14 @@ class OpenVinoRunner(BaseRunner):
                 self._idle.append(waiting.request)
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        self._guarded(inputs, self._request.infer, self._named_inputs(inputs), True)
+        with self._named(inputs) as named:
+            self._request.infer(named, share_inputs=True)
         return self._output(self._request)
 
     def _finished(self, in_flight: deque[_InFlight]) -> Embeddings:
         request, inputs, rows = in_flight[0]
-        self._guarded(inputs, request.wait)
+        with self._named(inputs):
+            request.wait()
         in_flight.popleft()
         self._idle.append(request)
         return self._checked(self._output(request)[:rows], rows)
@@ -168,17 +174,13 @@ class OpenVinoRunner(BaseRunner):
         output: NDArray[np.generic] = request.get_tensor(self.contract.output.name).data.copy()
         return output
 
-    def _named_inputs(self, inputs: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
-        return {self.contract.input.name: inputs}
-
-    def _guarded(self, inputs: NDArray[np.generic], call: Any, *args: Any) -> None:
+    @contextmanager
+    def _named(self, inputs: NDArray[np.generic]) -> Iterator[dict[str, NDArray[np.generic]]]:
+        """The inputs by name; within it OpenVINO's errors become ours."""
         try:
-            call(*args)
+            yield {self.contract.input.name: inputs}
         except RuntimeError as exc:
             raise RunnerError(f"{self.path}: OpenVINO failed on {inputs.shape}: {exc}") from exc
-
-    def _optimal_requests(self) -> int:
-        return int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def _check_precision(self, chosen: str, device: str) -> None:
         """OpenVINO falls back without a word; a measurement must not carry the wrong name."""
@@ -211,7 +213,7 @@ def _computes(core: Any, device: str, precision: str) -> bool:
         return False
 
 
-def _named(contract: Contract, precision: str) -> str:
+def _label(contract: Contract, precision: str) -> str:
     if contract.precision != "int8":
         return precision
     return "int8" if precision == "fp32" else f"int8+{precision}"
