@@ -37,22 +37,48 @@ def cam(
 
     A damaged image in a folder is left out with a note; one that is given by name is an error.
     """
+    from sa_runtime.errors import InputError
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file; --out expects a folder for the pictures")
+    pictures = _draw(weights, _find(images), out, stages, label)
+    if json_output:
+        print_json({"weights": str(weights), "pictures": pictures})
+        return
+    print_table(
+        f"Class activation by {weights.name}, written to {out}",
+        ("image", "class", "probability", "largest attention", "picture"),
+        [
+            (
+                Path(entry["image"]).name,
+                entry["label"],
+                f"{entry['probability']:.3f}",
+                f"{entry['largest_attention']:.2f}",
+                Path(entry["picture"]).name,
+            )
+            for entry in pictures
+        ],
+        figures=False,
+    )
+
+
+def _draw(
+    weights: Path, images: list[tuple[Path, bool]], out: Path, stages: bool, label: int | None
+) -> list[dict[str, Any]]:
+    """Write a picture of each image; what is to be said of each."""
     from sa_runtime.crops import resize
     from sa_runtime.errors import InputError
     from sa_training.cam import check_label, class_activations
     from sa_training.cam_picture import cam_picture
     from sa_training.checkpoints import load_checkpoint
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file; --out expects a folder for the pictures")
-    found = _find(images)
     network = load_checkpoint(weights).network
     check_label(network, label)
     size = (network.config.height, network.config.width)
     pictures: list[dict[str, Any]] = []
     taken: set[str] = set()
-    with progress("activation maps", len(found)) as advance:
-        for path, named in found:
+    with progress("activation maps", len(images)) as advance:
+        for path, named in images:
             image = _read(path, named)
             advance()
             if image is None:
@@ -62,25 +88,8 @@ def cam(
             _write(target, cam_picture(image, activation, path.name, size, stages=stages))
             pictures.append(_figures(path, target, activation))
     if not pictures:
-        raise InputError(f"none of {len(found)} images could be decoded; no picture written")
-    if json_output:
-        print_json({"weights": str(weights), "pictures": pictures})
-        return
-    print_table(
-        f"{weights}: class activation",
-        ("image", "class", "probability", "largest attention", "picture"),
-        [
-            (
-                entry["image"],
-                entry["label"],
-                f"{entry['probability']:.3f}",
-                f"{entry['largest_attention']:.2f}",
-                entry["picture"],
-            )
-            for entry in pictures
-        ],
-        figures=False,
-    )
+        raise InputError(f"none of {len(images)} images could be decoded; no picture written")
+    return pictures
 
 
 def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
@@ -94,6 +103,11 @@ def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
             raise InputError(f"{path}: no such file or folder; expected images or folders of them")
         if path.is_dir():
             images = [image for image in find_images(path) if not image.name.endswith(_SUFFIX)]
+            if not images:
+                raise InputError(
+                    f"{path}: holds only pictures of this command (*{_SUFFIX}); "
+                    "expected the images to draw them of"
+                )
             found += [(image, False) for image in images]
         else:
             found.append((path, True))
