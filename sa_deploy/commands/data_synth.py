@@ -18,7 +18,13 @@ def synth(
     seed: Annotated[int, typer.Option(help="Equal seeds and sizes give equal bytes.")] = 0,
     videos: Annotated[int, typer.Option(help="Videos, of the first cameras.")] = 2,
     seconds: Annotated[float, typer.Option(help="Length of each video.")] = 8.0,
-    people: Annotated[int, typer.Option(help="People in each video, the same in all.")] = 6,
+    people: Annotated[
+        int | None,
+        typer.Option(
+            help="People in each video, the same in all; 6 where the test split has as many.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; one per core when not given.", show_default=False)
     ] = None,
@@ -30,14 +36,17 @@ def synth(
     """Draw a synthetic data set in the layout of Market-1501, and videos with ground truth."""
     from sa_runtime.datasets.synthetic import SyntheticConfig, work, write_synthetic
 
+    # Distractors and junk keep their share of the gallery in a small data set.
     config = SyntheticConfig(
         seed=seed,
         identities=identities,
         cameras=cameras,
         images_per_camera=images,
+        distractors=max(0, identities),
+        junk=max(0, identities // 2),
         videos=videos,
         video_seconds=seconds,
-        people_per_video=people,
+        people_per_video=min(6, max(1, identities // 2)) if people is None else people,
     )
     with progress("drawing", work(config)) as advance:
         counts = write_synthetic(out, config, workers=workers, force=force, on_progress=advance)

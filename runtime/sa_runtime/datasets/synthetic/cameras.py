@@ -162,7 +162,8 @@ def develop(view: Image, eye: Camera, exposure: Exposure, draw: np.random.Genera
         (H, W, 3) uint8 BGR.
     """
     gains = np.array(eye.cast) * np.array(exposure.cast) * exposure.gain
-    mixed = cv2.transform(view, np.diag(gains) @ _turned(eye.hue) @ _saturated(eye.saturation))
+    colours = np.diag(gains) @ _turned(eye.hue) @ _saturated(eye.saturation)
+    mixed = np.asarray(cv2.transform(view, colours), np.uint8)
     if exposure.ramp != (0.0, 0.0):
         mixed = _shaded(mixed, *exposure.ramp)
     steps = (np.arange(256) / 255.0) ** (eye.gamma * exposure.gamma) * 255.0

@@ -16,6 +16,12 @@ MAX_CAMERAS = 9
 MAX_IMAGES = 99
 """Market-1501 names give the box two digits."""
 
+_OPTIONS = {
+    "images_per_camera": "--images",
+    "video_seconds": "--seconds",
+    "people_per_video": "--people",
+}
+"""Options of ``sa-deploy data synth`` that are not called as their field, for messages."""
 STREAMS = {
     "split": 1,
     "person": 2,
@@ -144,8 +150,9 @@ class SyntheticConfig:
 
     def _check(self, field: str, low: float, high: float, kind: type) -> None:
         value = getattr(self, field)
+        given = f"{field}={value!r}" + (f" ({_OPTIONS[field]})" if field in _OPTIONS else "")
         expected = f"expected {low} to {high}"
         if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-            raise InputError(f"{field}={value!r}: {expected}, a number of type {kind.__name__}")
+            raise InputError(f"{given}: {expected}, a number of type {kind.__name__}")
         if not (math.isfinite(value) and low <= value <= high):
-            raise InputError(f"{field}={value!r}: {expected}")
+            raise InputError(f"{given}: {expected}")
