@@ -229,9 +229,7 @@ def test_canary_crops_survive_as_text() -> None:
     for wrong in (images[0], images.astype(np.float32), images[:0], images.repeat(5, axis=0)):
         with pytest.raises(ValueError, match=rf"canary images .* N from 1 to {MAX_CROPS}"):
             make_canary(wrong, vectors)
-    with pytest.raises(
-        ValueError, match=r"canary vectors float32 \(1, 5\): expected .*\(2, D"
-    ):
+    with pytest.raises(ValueError, match=r"canary vectors float32 \(1, 5\): expected .*\(2, D"):
         make_canary(images, vectors[:1])
 
 
