@@ -58,7 +58,8 @@ class PipelineResult:
         decode_s: seconds the stage was busy; the four overlap, so that their sum may exceed
             ``wall_s``.
         crop_s: likewise.
-        inference_s: likewise.
+        inference_s: seconds in which the runner was waited for; one that overlaps batches also
+            computes while the next batch is awaited, which is not counted.
         write_s: likewise.
         wall_s: seconds from start to end.
     """
