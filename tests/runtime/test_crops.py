@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PilImage
+
 from sa_runtime import crops
 from sa_runtime.errors import InputError
 

@@ -27,7 +27,7 @@ Options = dict[str, str | int | float | bool | None]
 class Runner(Protocol):
     """A model opened on one runtime."""
 
-    name: str
+    name: ClassVar[str]
     contract: Contract
     max_batch: int | None
 
