@@ -9,6 +9,7 @@
     │   └── VideoError            a video that cannot be opened or decoded
     ├── ContractError             an artefact without a contract, with a changed one, or of another feature space
     ├── CheckpointError           weights that cannot be loaded
+    ├── TrainingError             a training that cannot go on
     ├── BuildError                an engine that could not be built
     ├── RunnerError               a runtime that failed while opening or running a model
     ├── MissingPackageError       an optional package that is not installed
@@ -49,6 +50,10 @@ class ContractError(SaDeployError):
 
 class CheckpointError(SaDeployError):
     """Weights that cannot be loaded."""
+
+
+class TrainingError(SaDeployError):
+    """A training that cannot go on."""
 
 
 class BuildError(SaDeployError):

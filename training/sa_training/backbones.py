@@ -21,6 +21,15 @@ class Backbone(nn.Module):
         channels: of the four stages' outputs.
     """
 
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    relu: nn.ReLU
+    maxpool: nn.Module
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, resnet: nn.Module) -> None:
         super().__init__()
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
@@ -33,12 +42,15 @@ class Backbone(nn.Module):
         )
 
     def forward(self, x_N3HW: Tensor) -> Stages:
-        """(N, 3, H, W) normalised RGB -> the maps of stages 1 to 4 (strides 4, 8, 16, 16)."""
+        """(N, 3, H, W) normalised RGB -> the maps of stages 1 to 4.
+
+        Their strides are 4, 8, 16, 16; those of the ``-32`` backbones 1, 2, 4, 4.
+        """
         x = self.maxpool(self.relu(self.bn1(self.conv1(x_N3HW))))
-        l1 = self.layer1(x)
-        l2 = self.layer2(l1)
-        l3 = self.layer3(l2)
-        return l1, l2, l3, self.layer4(l3)
+        l1_NCHW = self.layer1(x)
+        l2_NCHW = self.layer2(l1_NCHW)
+        l3_NCHW = self.layer3(l2_NCHW)
+        return l1_NCHW, l2_NCHW, l3_NCHW, self.layer4(l3_NCHW)
 
 
 def _out_channels(stage: nn.Module) -> int:
@@ -51,10 +63,10 @@ class _ThinResNet10(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.conv1: nn.Module = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
         inside = width
         for stage, (outside, stride) in enumerate(
             ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)), start=1
@@ -78,10 +90,34 @@ def _torchvision(name: str) -> Callable[[], nn.Module]:
     return build
 
 
+def _for_32x32(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """A ResNet for 32x32 images: a 3x3 stem of stride 1 and no max pooling (He et al.)."""
+
+    def build_small() -> nn.Module:
+        resnet = build()
+        width = resnet.get_parameter("conv1.weight").shape[0]
+        resnet.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        resnet.maxpool = nn.Identity()
+        return resnet
+
+    return build_small
+
+
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "resnet10-thin": _ThinResNet10,
     **{f"resnet{depth}": _torchvision(f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
+    "resnet10-thin-32": _for_32x32(_ThinResNet10),
+    "resnet18-32": _for_32x32(_torchvision("resnet18")),
 }
+
+
+def stride(name: str) -> int:
+    """Input pixels a row of the last map stands for.
+
+    >>> stride("resnet50"), stride("resnet18-32")
+    (16, 4)
+    """
+    return 4 if name.endswith("-32") else 16
 
 
 def backbone(name: str) -> Backbone:

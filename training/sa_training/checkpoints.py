@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pickle
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from sa_runtime.files import atomic_path
 from sa_training.network import NetworkConfig, SANetwork
 from sa_training.recipes import Recipe, sa
 
+CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
 _UNUSED = re.compile(r"^(base\.fc\.|fusion_conv\.)|num_batches_tracked$")
 """Keys that the authors' files hold, or lack, without effect on the network."""
 
@@ -45,11 +50,24 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, network: SANetwork, recipe: Recipe, epoch: int, training: dict[str, Any]
+    path: Path,
+    network: SANetwork | Mapping[str, Tensor],
+    recipe: Recipe,
+    epoch: int,
+    training: dict[str, Any],
 ) -> None:
-    """Write a checkpoint under a temporary name, then rename it."""
+    """Write a checkpoint; it is whole or not there, and the one before it stays as ``.previous``.
+
+    Args:
+        path: the file.
+        network: the network, or its weights.
+        recipe: that trains it.
+        epoch: finished epochs.
+        training: what a resumed run needs beside; tensors and plain values.
+    """
+    weights = network.state_dict() if isinstance(network, SANetwork) else dict(network)
     content = {
-        "state_dict": network.state_dict(),
+        "state_dict": weights,
         "epoch": epoch,
         "best_top1": 0,
         "sa_deploy": recipe.to_dict(),
@@ -57,6 +75,26 @@ def save_checkpoint(
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
+        if path.is_file():
+            _keep(path)
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before ``path`` is kept.
+
+    >>> previous_of(Path("run/checkpoint.pt")).as_posix()
+    'run/checkpoint.previous.pt'
+    """
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _keep(path: Path) -> None:
+    """Give a file its second name, without a moment in which it has none."""
+    with atomic_path(previous_of(path)) as second:
+        try:
+            os.link(path, second)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, second)
 
 
 def load_checkpoint(path: Path, config: NetworkConfig | None = None) -> Checkpoint:
@@ -118,9 +156,10 @@ def load_weights(network: SANetwork, weights: dict[str, Tensor], *, source: str)
     Raises:
         CheckpointError: a missing or unknown key, or another shape.
     """
-    given = {k.removeprefix("module."): v for k, v in weights.items()}
-    given = {k: v for k, v in given.items() if not _UNUSED.search(k)}
-    expected = {k: v for k, v in network.state_dict().items() if not _UNUSED.search(k)}
+    named = {k.removeprefix("module."): v for k, v in weights.items()}
+    own = network.state_dict()
+    given = {k: v for k, v in named.items() if not _UNUSED.search(k)}
+    expected = {k: v for k, v in own.items() if not _UNUSED.search(k)}
     missing = sorted(set(expected) - set(given))
     unknown = sorted(set(given) - set(expected))
     shapes = [
@@ -139,7 +178,7 @@ def load_weights(network: SANetwork, weights: dict[str, Tensor], *, source: str)
                 f"{source}: {what} {'; '.join(found[:3])}{more}; the weights are of another "
                 f"architecture than {network.config.backbone} with {network.config.parts} parts"
             )
-    network.load_state_dict(given, strict=False)
+    network.load_state_dict({k: v for k, v in named.items() if k in own}, strict=False)
 
 
 def weights_sha256(network: SANetwork) -> str:
@@ -152,6 +191,20 @@ def weights_sha256(network: SANetwork) -> str:
     return digest.hexdigest()
 
 
+def _last_good(path: Path) -> str:
+    """The end of a message: the newest whole checkpoint beside a broken one."""
+    files = [file for file in path.parent.glob(f"*{path.suffix}") if file != path]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            step = content["training"].get("step")
+            at = f"epoch {content['epoch']}" + ("" if step is None else f", step {step}")
+        except Exception:
+            continue
+        return f"; the last good one is {file} ({at}): pass that"
+    return "; there is no good one beside it"
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint of `sa-deploy train`")
@@ -159,8 +212,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as exc:
         raise CheckpointError(
-            f"{path}: not a readable checkpoint; it is truncated, or no checkpoint, or holds more "
-            f"than tensors and plain values ({' '.join(str(exc).split())[:120] or type(exc).__name__})"
+            f"{path}: not a readable checkpoint; it is truncated, or no checkpoint, or holds "
+            f"more than tensors and plain values ({' '.join(str(exc).split())[:120]})"
+            f"{_last_good(path)}"
         ) from exc
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Training crops: decoding, augmentation and sampling, each a function of (seed, epoch, index) only.
+"""Training crops: decoding, augmentation, sampling; each a function of (seed, epoch, position).
 
 Because no draw depends on the order in which workers run, the same seed gives the same batches
 whatever the number of workers, and a resumed run sees what the interrupted one would have seen.
@@ -7,14 +7,17 @@ whatever the number of workers, and a resumed run sees what the interrupted one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sa_runtime.crops import read_image, resize
+from sa_runtime.crops import Image, read_image, resize
 from sa_runtime.datasets.base import Sample
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
 from sa_training.recipes import Recipe
@@ -22,48 +25,105 @@ from sa_training.recipes import Recipe
 _CACHE_BYTES = 1_500_000_000
 
 
-class TrainingCrops(Dataset[tuple[Tensor, int]]):
-    """Augmented training crops, (H, W, 3) uint8 BGR, with their labels.
+class Draw(NamedTuple):
+    """One image of one epoch: ``position`` in the epoch's order, ``image`` in the data set."""
 
-    Crops are kept in memory once decoded where the whole set fits 1.5 GB.
+    epoch: int
+    position: int
+    image: int
+
+
+class Images(Protocol):
+    """The training images of a data set at the network's size."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def crop(self, index: int) -> Image:
+        """Image ``index``, (height, width, 3) uint8 BGR; the caller does not change it."""
+
+    def name(self, index: int) -> str:
+        """What to call image ``index`` in a message."""
+
+
+class FileImages:
+    """Image files, decoded and resized when asked for.
 
     Args:
-        samples: the training images.
-        labels: 0..K-1, one a sample.
-        recipe: size and augmentation.
+        samples: the files.
+        height, width: of the network's input.
+        keep: keep in memory what was decoded, where the whole set fits 1.5 GB. For a single
+            process: workers would each keep a copy.
+    """
+
+    def __init__(self, samples: Sequence[Sample], height: int, width: int, *, keep: bool) -> None:
+        self._samples = samples
+        self._size = (height, width)
+        keep = keep and len(samples) * height * width * 3 <= _CACHE_BYTES
+        self._kept: list[Image | None] | None = [None] * len(samples) if keep else None
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def crop(self, index: int) -> Image:
+        """Image ``index``, (height, width, 3) uint8 BGR."""
+        kept = self._kept[index] if self._kept is not None else None
+        if kept is None:
+            kept = resize(read_image(self._samples[index].path), *self._size)
+            if self._kept is not None:
+                self._kept[index] = kept
+        return kept
+
+    def name(self, index: int) -> str:
+        """Its path."""
+        return str(self._samples[index].path)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Images that are in memory already: ``images`` (N, height, width, 3) uint8 BGR."""
+
+    images: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def crop(self, index: int) -> Image:
+        """Image ``index``."""
+        image: Image = self.images[index]
+        return image
+
+    def name(self, index: int) -> str:
+        """Its row."""
+        return f"image {index}"
+
+
+class TrainingCrops(Dataset[tuple[Tensor, int, int]]):
+    """Augmented training crops, (H, W, 3) uint8 BGR, with their labels and indices.
+
+    Args:
+        images: the training images.
+        labels: 0..K-1, one an image.
+        recipe: the augmentation.
         seed: of every draw.
     """
 
-    def __init__(
-        self, samples: Sequence[Sample], labels: Sequence[int], recipe: Recipe, seed: int
-    ) -> None:
-        self.samples = samples
+    def __init__(self, images: Images, labels: Sequence[int], recipe: Recipe, seed: int) -> None:
+        self.images = images
         self.labels = labels
         self.recipe = recipe
         self.seed = seed
-        self.epoch = 0
-        self._size = (recipe.network.height, recipe.network.width)
-        fits = len(samples) * self._size[0] * self._size[1] * 3 <= _CACHE_BYTES
-        self._cache: list[NDArray[np.uint8] | None] | None = [None] * len(samples) if fits else None
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        crop = augment(self._crop(index), self.recipe, rng)
-        return torch.from_numpy(crop), self.labels[index]
-
-    def _crop(self, index: int) -> NDArray[np.uint8]:
-        crop = self._cache[index] if self._cache is not None else None
-        if crop is None:
-            crop = resize(read_image(self.samples[index].path), *self._size)
-            if self._cache is not None:
-                self._cache[index] = crop
-        return crop
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, int]:
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
+        crop = augment(self.images.crop(draw.image), self.recipe, rng)
+        return torch.from_numpy(crop), self.labels[draw.image], draw.image
 
 
-def augment(crop: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator) -> NDArray[np.uint8]:
+def augment(crop: Image, recipe: Recipe, rng: np.random.Generator) -> Image:
     """Flip, shift, change the colours of and erase a part of a crop, as the recipe says.
 
     Args:
@@ -74,25 +134,32 @@ def augment(crop: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator) -
     Returns:
         A new array of the same shape.
     """
-    height, width, _ = crop.shape
     if rng.random() < recipe.flip:
         crop = crop[:, ::-1]
     if recipe.pad:
-        padded = np.pad(crop, ((recipe.pad, recipe.pad), (recipe.pad, recipe.pad), (0, 0)))
-        top, left = rng.integers(0, 2 * recipe.pad + 1, size=2)
-        crop = padded[top : top + height, left : left + width]
+        crop = _shifted(crop, *rng.integers(-recipe.pad, recipe.pad + 1, size=2))
     if recipe.colour_jitter:
         j = recipe.colour_jitter
-        gain = rng.uniform(1 - j, 1 + j) * rng.uniform(1 - j / 2, 1 + j / 2, size=3)
+        gain = rng.uniform(1 - j, 1 + j) * rng.uniform(1 - j, 1 + j, size=3)
         table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
-        crop = table[crop, np.arange(3)]
+        crop = np.asarray(cv2.LUT(np.ascontiguousarray(crop), table[None]), np.uint8)
     crop = np.array(crop)
     if rng.random() < recipe.erase:
         _erase(crop, rng)
     return crop
 
 
-def _erase(crop: NDArray[np.uint8], rng: np.random.Generator) -> None:
+def _shifted(crop: Image, down: int, right: int) -> Image:
+    """A crop moved by some pixels, black where nothing was."""
+    height, width, _ = crop.shape
+    moved = np.zeros_like(crop)
+    moved[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = crop[
+        max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+    ]
+    return moved
+
+
+def _erase(crop: Image, rng: np.random.Generator) -> None:
     """Random erasing (Zhong et al., arXiv 1708.04896) with the authors' ranges, in place.
 
     The fill is their N(0, 1) of normalised pixels, taken back to grey levels.
@@ -110,37 +177,110 @@ def _erase(crop: NDArray[np.uint8], rng: np.random.Generator) -> None:
             return
 
 
-class EpochSampler(Sampler[int]):
-    """Indices of one epoch: all shuffled, or K images of each of P identities a batch.
+class BatchSampler(Sampler[list[Draw]]):
+    """The batches of one epoch: all images shuffled, or K images of each of P identities.
+
+    An identity comes again when all others have come, an image when all of its identity have; so
+    an epoch shows nearly every image once. With several processes the order is one for all: each
+    step takes the next ``batch * processes`` images, process r the r-th ``batch`` of them.
 
     Args:
-        labels: one a sample.
-        batch: images a step; incomplete batches are dropped.
-        images_per_identity: K, 0 for a plain shuffle.
+        labels: one an image.
+        batch: images a step and process; an incomplete step is dropped.
+        images_per_identity: K, a divisor of the batch; 0 for a plain shuffle.
         seed: of the order.
+        rank, processes: which process this is, of how many.
+
+    Attributes:
+        epoch: whose order is given next.
+        first: steps of it to leave out, when a run goes on in the middle of an epoch.
     """
 
     def __init__(
-        self, labels: Sequence[int], batch: int, images_per_identity: int, seed: int
+        self,
+        labels: Sequence[int],
+        batch: int,
+        images_per_identity: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.labels = np.asarray(labels)
         self.batch = batch
         self.images_per_identity = images_per_identity
         self.seed = seed
+        self.rank = rank
+        self.processes = processes
         self.epoch = 0
+        self.first = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of a whole epoch."""
+        return len(self.labels) // (self.batch * self.processes)
 
     def __len__(self) -> int:
-        return len(self.labels) // self.batch * self.batch
+        return self.steps - self.first
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = self.order()
+        for step in range(self.first, self.steps):
+            start = (step * self.processes + self.rank) * self.batch
+            yield [
+                Draw(self.epoch, position, order[position])
+                for position in range(start, start + self.batch)
+            ]
+
+    def order(self) -> list[int]:
+        """Indices of the epoch's images, those of all processes."""
         rng = np.random.default_rng((self.seed, self.epoch))
+        count = self.steps * self.processes * self.batch
         if self.images_per_identity == 0:
-            yield from rng.permutation(len(self.labels))[: len(self)].tolist()
-            return
-        members = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
-        identities = self.batch // self.images_per_identity
-        for _ in range(len(self) // self.batch):
-            for chosen in rng.choice(len(members), identities, replace=len(members) < identities):
-                pool = members[chosen]
-                few = len(pool) < self.images_per_identity
-                yield from rng.choice(pool, self.images_per_identity, replace=few).tolist()
+            return list(map(int, rng.permutation(len(self.labels))[:count]))
+        return self._by_identity(rng, count)
+
+    def _by_identity(self, rng: np.random.Generator, count: int) -> list[int]:
+        by_label = np.argsort(self.labels, kind="stable")
+        members = np.split(by_label, np.cumsum(np.bincount(self.labels))[:-1])
+        members = [images for images in members if len(images)]
+        waiting: list[list[int]] = [[] for _ in members]
+        order: list[int] = []
+        identities: list[int] = []
+        while len(order) < count:
+            if not identities:
+                identities = rng.permutation(len(members)).tolist()
+            identity = identities.pop()
+            while len(waiting[identity]) < self.images_per_identity:
+                waiting[identity] += rng.permutation(members[identity]).tolist()
+            order += waiting[identity][: self.images_per_identity]
+            del waiting[identity][: self.images_per_identity]
+        return order
+
+
+def training_loader(
+    crops: TrainingCrops, sampler: BatchSampler, workers: int, *, pin: bool
+) -> DataLoader[tuple[Tensor, int, int]]:
+    """Batches of (N, H, W, 3) uint8 crops, (N,) labels and (N,) indices.
+
+    Args:
+        crops: the images.
+        sampler: their order.
+        workers: processes that decode; 0 decodes in the calling one.
+        pin: page-locked memory, for a GPU.
+    """
+    return DataLoader(
+        crops,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_single_threaded if workers else None,
+        # The loader draws a seed for its workers when an epoch begins: not from the global
+        # generator, whose state belongs to the checkpoint.
+        generator=torch.Generator(),
+    )
+
+
+def _single_threaded(worker: int) -> None:
+    cv2.setNumThreads(0)

@@ -1,42 +1,60 @@
-"""The training loop: epochs over crops, metrics as JSON lines, a checkpoint after every epoch."""
+"""The training loop: steps over batches, checkpoints to go on from, metrics, evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sa_runtime.datasets.base import ReidDataset
-from sa_runtime.errors import CheckpointError, DatasetError
-from sa_training.checkpoints import Checkpoint, load_checkpoint, load_weights, save_checkpoint
-from sa_training.data import EpochSampler, TrainingCrops
-from sa_training.losses import batch_hard_triplet, classification_loss
+from sa_runtime.errors import CheckpointError, DatasetError, InputError, TrainingError
+from sa_training.checkpoints import (
+    BEST,
+    CHECKPOINT,
+    Checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from sa_training.data import BatchSampler, FileImages, Images, TrainingCrops, training_loader
+from sa_training.distributed import Processes, joined
 from sa_training.network import SANetwork
-from sa_training.pixels import network_input
+from sa_training.optimisation import autocast_type, lr_factor, resolve_device
+from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
+from sa_training.step import Trainer
+from sa_training.watch import Metrics
 
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
+Evaluate = Callable[[SANetwork], Mapping[str, float]]
+"""Figures of a network, the one that makes it the best first."""
+_NAMED_FILES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What does not change what is learnt, only where and how fast.
+    """What does not change what is learnt, only where, how fast and how it is watched.
 
     Attributes:
         out: folder of the run.
         seed: of weights, order and augmentation.
         workers: processes that decode; 0 decodes in the training process.
         device: ``auto``, or a torch device.
-        precision: ``auto`` (bf16 where the processor or GPU has it), ``fp32`` or ``bf16``.
+        precision: ``auto`` (bf16 where the hardware has it), ``fp32``, ``bf16`` or ``fp16``.
+        compiled: run the network through ``torch.compile``.
+        accumulate: chunks that each batch is split into, for less memory. Batch norm and triplets
+            then see a chunk at a time.
         max_steps: stop early, ``None`` for the whole recipe.
+        checkpoint_steps: also leave a checkpoint every so many steps; 0 does not.
+        checkpoint_seconds: also leave one when the last is so old; 0 does not.
+        evaluate_every: evaluate every so many epochs and keep the best network; 0 does not.
+        log_every: steps between two rows of the table of steps.
+        tensorboard: also write events for TensorBoard.
     """
 
     out: Path
@@ -44,7 +62,29 @@ class TrainingOptions:
     workers: int = 0
     device: str = "auto"
     precision: str = "auto"
+    compiled: bool = False
+    accumulate: int = 1
     max_steps: int | None = None
+    checkpoint_steps: int = 0
+    checkpoint_seconds: float = 600.0
+    evaluate_every: int = 0
+    log_every: int = 10
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field; raises InputError naming field, value and rule."""
+        rules: tuple[tuple[str, bool, str], ...] = (
+            ("workers", self.workers >= 0, "0 or more"),
+            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1"),
+            ("checkpoint_steps", self.checkpoint_steps >= 0, "0 or more"),
+            ("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 or more"),
+            ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
+            ("log_every", self.log_every >= 1, "at least 1"),
+        )
+        for field, holds, rule in rules:
+            if not holds:
+                raise InputError(f"{field}={getattr(self, field)!r}: expected {rule}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,40 +92,38 @@ class Progress:
     """State after a step, for whoever watches.
 
     Attributes:
-        epoch: from 1.
+        epoch, epochs: from 1, and of the recipe.
         step, steps: finished and planned steps of the run.
-        loss: of the step.
+        loss: of the step, the sum of ``losses``.
+        losses: by classifier (``part0``, ..., ``global``, ``stage1``, ...) and ``triplet``.
         accuracy: of the global classifier on the step's batch, a fraction.
-        images_per_s: since the epoch began.
+        lr: learning rate of everything but the backbone.
+        images_per_s: since the epoch began, of all processes together.
     """
 
     epoch: int
+    epochs: int
     step: int
     steps: int
     loss: float
+    losses: Mapping[str, float]
     accuracy: float
+    lr: float
     images_per_s: float
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, the CPU otherwise."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Images to train on, with labels 0..K-1, and what to call the set in messages."""
 
+    name: str
+    images: Images
+    labels: Sequence[int]
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is done by the hardware (CUDA, or a CPU with AVX512-BF16 or AMX)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_flag("avx512_bf16")
-
-
-def _cpu_flag(flag: str) -> bool:
-    try:
-        return flag in Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
+    @property
+    def classes(self) -> int:
+        """K."""
+        return max(self.labels) + 1
 
 
 def train_network(
@@ -95,163 +133,301 @@ def train_network(
     *,
     resume: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Checkpoint:
-    """Train a network and leave ``checkpoint.pt`` and ``metrics.jsonl`` in the run's folder.
+    """Train a network on the training images of a data set.
+
+    Leaves ``checkpoint.pt``, the one before it, ``metrics.jsonl`` (a line an epoch), ``steps.csv``
+    and, where ``evaluate`` is called, ``best.pt`` in the run's folder.
 
     Args:
         recipe: how; the class count comes from the data.
         dataset: its training images.
         options: where and how fast.
-        resume: checkpoint of an interrupted run of the same recipe; its finished epochs are kept.
-        on_step: called after every step.
+        resume: checkpoint of an interrupted run of the same recipe. The run goes on where it was
+            written, to the same weights that it would have reached without the interruption.
+        on_step: called after every step, in the first process only.
+        evaluate: called every ``options.evaluate_every`` epochs; must give the same in every
+            process.
 
     Returns:
         The last checkpoint, its network in evaluation mode.
 
     Raises:
         DatasetError: fewer training images than one batch.
-        CheckpointError: ``resume`` cannot be read or is of another recipe.
+        CheckpointError: ``resume`` cannot be read, or is of another recipe or other data.
+        TrainingError: a loss that is not finite.
     """
-    labels = dataset.train_labels().tolist()
-    if len(labels) < recipe.batch:
-        raise DatasetError(
-            f"{dataset.root}: {len(labels)} training images, expected at least one batch of "
-            f"{recipe.batch}; pass a smaller --batch-size"
-        )
-    classes = max(labels) + 1
-    recipe = dataclasses.replace(
-        recipe, network=dataclasses.replace(recipe.network, classes=classes)
+    config = recipe.network
+    images = FileImages(dataset.train, config.height, config.width, keep=options.workers == 0)
+    training = TrainingSet(
+        name=str(dataset.root), images=images, labels=dataset.train_labels().tolist()
     )
-    torch.manual_seed(options.seed)
-    device = resolve_device(options.device)
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and has_fast_bf16(device))
-    network = SANetwork(recipe.network).to(device, memory_format=torch.channels_last)
-    optimizer = _optimizer(network, recipe)
-    crops = TrainingCrops(dataset.train, labels, recipe, options.seed)
-    sampler = EpochSampler(labels, recipe.batch, recipe.images_per_identity, options.seed)
-    loader = DataLoader(
-        crops, batch_size=recipe.batch, sampler=sampler, num_workers=options.workers, drop_last=True
-    )
-    epoch_steps = len(sampler) // recipe.batch
-    planned = recipe.epochs * epoch_steps
-    steps = planned if options.max_steps is None else min(planned, options.max_steps)
-    first = _resume(resume, recipe, network, optimizer) if resume else 0
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / CHECKPOINT
-    epoch, step = first, first * epoch_steps
-    while step < steps:
-        sampler.epoch = crops.epoch = epoch
-        network.train()
-        began = time.perf_counter()
-        losses: list[float] = []
-        for images, targets in _limited(loader, steps - step):
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * lr_factor(recipe, step, planned, epoch_steps)
-            loss, accuracy = _step(
-                network, optimizer, recipe, images.to(device), targets.to(device), bf16
-            )
-            step += 1
-            losses.append(loss)
-            rate = len(losses) * recipe.batch / (time.perf_counter() - began)
-            if on_step is not None:
-                on_step(
-                    Progress(
-                        epoch=epoch + 1,
-                        step=step,
-                        steps=steps,
-                        loss=loss,
-                        accuracy=accuracy,
-                        images_per_s=rate,
-                    )
-                )
-        epoch += 1
-        save_checkpoint(
-            target, network, recipe, epoch, {"optimizer": optimizer.state_dict(), "step": step}
-        )
-        _log(
-            options.out / METRICS,
-            {"epoch": epoch, "step": step, "loss": sum(losses) / len(losses), "images_per_s": rate},
-        )
-    return load_checkpoint(target)
+    return fit(recipe, training, options, resume=resume, on_step=on_step, evaluate=evaluate)
 
 
-def lr_factor(recipe: Recipe, step: int, steps: int, epoch_steps: int) -> float:
-    """What the learning rate is multiplied with at a step.
-
-    >>> from sa_training.recipes import sa
-    >>> [round(lr_factor(sa(), epoch * 10, 1000, 10), 4) for epoch in (0, 39, 40, 80)]
-    [1.0, 1.0, 0.1, 0.01]
-    """
-    warmup = recipe.warmup * steps
-    if step < warmup:
-        return (step + 1) / math.ceil(warmup)
-    if recipe.schedule == "cosine":
-        done = (step - warmup) / max(1.0, steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return float(0.1 ** (step // epoch_steps // recipe.step_size))
-
-
-def _optimizer(network: SANetwork, recipe: Recipe) -> torch.optim.Optimizer:
-    base = list(network.base.parameters())
-    inside = {id(parameter) for parameter in base}
-    head = [parameter for parameter in network.parameters() if id(parameter) not in inside]
-    groups = [
-        {"params": base, "base_lr": recipe.lr * recipe.backbone_lr_factor},
-        {"params": head, "base_lr": recipe.lr},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-    )
-
-
-def _step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+def fit(
     recipe: Recipe,
-    images_NHW3: Tensor,
-    labels_N: Tensor,
-    bf16: bool,
-) -> tuple[float, float]:
-    with torch.autocast(images_NHW3.device.type, torch.bfloat16, enabled=bf16):
-        output = network(network_input(images_NHW3))
-    loss = classification_loss(output, labels_N, recipe.label_smoothing)
-    if recipe.triplet_weight:
-        vectors_ND = output.pooled_NCP.flatten(1)
-        loss = loss + recipe.triplet_weight * batch_hard_triplet(
-            vectors_ND, labels_N, recipe.triplet_margin
+    training: TrainingSet,
+    options: TrainingOptions,
+    *,
+    resume: Path | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    evaluate: Evaluate | None = None,
+) -> Checkpoint:
+    """As :func:`train_network`, for any labelled images."""
+    processes = Processes.from_environment()
+    if len(training.labels) < recipe.batch * processes.count:
+        raise DatasetError(
+            f"{training.name}: {len(training.labels)} training images, expected at least one batch "
+            f"of {recipe.batch * processes.count}; pass a smaller --batch-size"
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    global_NK = output.logits[recipe.network.parts]
-    accuracy = (global_NK.argmax(1) == labels_N).float().mean()
-    return float(loss.detach()), float(accuracy)
+    _check_chunks(recipe, options)
+    recipe = dataclasses.replace(
+        recipe, network=dataclasses.replace(recipe.network, classes=training.classes)
+    )
+    device = resolve_device(options.device, processes.local)
+    compute = autocast_type(options.precision, device)
+    with joined(processes, device):
+        torch.manual_seed(options.seed)
+        network = initialise(SANetwork(recipe.network), recipe, resumed=resume is not None)
+        trainer = Trainer(
+            network.to(device).to(memory_format=torch.channels_last),
+            recipe,
+            processes=processes,
+            compute=compute,
+            accumulate=options.accumulate,
+            compiled=options.compiled,
+            seed=options.seed,
+        )
+        run = _Run(trainer, training, options, on_step, evaluate)
+        if resume is not None:
+            run.resume(resume)
+        run.train()
+    return load_checkpoint(options.out / CHECKPOINT)
 
 
-def _limited(loader: DataLoader[tuple[Tensor, int]], most: int) -> Iterator[Sequence[Tensor]]:
-    for count, batch in enumerate(loader):
-        if count == most:
+class _Run:
+    """The state of a run: the trainer and the place in the data."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        training: TrainingSet,
+        options: TrainingOptions,
+        on_step: Callable[[Progress], None] | None,
+        evaluate: Evaluate | None,
+    ) -> None:
+        self.trainer, self.training, self.options = trainer, training, options
+        self.recipe, self.processes = trainer.recipe, trainer.processes
+        self.on_step, self.evaluate = on_step, evaluate
+        self.sampler = BatchSampler(
+            training.labels,
+            self.recipe.batch,
+            self.recipe.images_per_identity,
+            options.seed,
+            rank=self.processes.rank,
+            processes=self.processes.count,
+        )
+        crops = TrainingCrops(training.images, training.labels, self.recipe, options.seed)
+        pin = trainer.device.type == "cuda"
+        self.loader: DataLoader[tuple[Tensor, int, int]] = training_loader(
+            crops, self.sampler, options.workers, pin=pin
+        )
+        self.planned = self.recipe.epochs * self.sampler.steps
+        self.steps = min(self.planned, options.max_steps or self.planned)
+        self.step = 0
+        self.sums = np.zeros(len(trainer.names) + 1)
+        self.best: float | None = None
+        self.saved = time.monotonic()
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of ours, or take the weights of one of the authors'."""
+        checkpoint = load_checkpoint(path, self.recipe.network)
+        state = checkpoint.training
+        if state and checkpoint.recipe.network != self.recipe.network:
+            raise CheckpointError(
+                f"{path}: trained with recipe {checkpoint.recipe.name!r} and another network; "
+                f"pass --recipe {checkpoint.recipe.name} and the same data to resume it"
+            )
+        kept = checkpoint.network.state_dict()
+        load_weights(self.trainer.network, kept, source=str(path))
+        if not state:
+            self.step = min(checkpoint.epoch, self.recipe.epochs) * self.sampler.steps
             return
-        yield batch
+        for field, value in self._order().items():
+            if state["order"][field] != value:
+                raise CheckpointError(
+                    f"{path}: its run had {field} {state['order'][field]}, this one {value}; "
+                    "resume with the same data and options, or start a new run"
+                )
+        self.trainer.load(kept, state)
+        self.step = state["step"]
+        self.sums = np.array(state["sums"])
+        self.best = state["best"]
 
+    def train(self) -> None:
+        """Run to the last step and leave the checkpoint of it."""
+        options = self.options
+        with Metrics.opened(
+            options.out if self.processes.first else None,
+            names=self.trainer.names,
+            step=self.step,
+            tensorboard=options.tensorboard,
+        ) as metrics:
+            if self.step >= self.steps:
+                self.save()
+            while self.step < self.steps:
+                self._epoch(metrics)
 
-def _resume(
-    path: Path, recipe: Recipe, network: SANetwork, optimizer: torch.optim.Optimizer
-) -> int:
-    checkpoint = load_checkpoint(path, recipe.network)
-    if checkpoint.training and checkpoint.recipe.network != recipe.network:
-        raise CheckpointError(
-            f"{path}: trained with recipe {checkpoint.recipe.name!r} and another network; "
-            f"pass --recipe {checkpoint.recipe.name} and the same data to resume it"
+    def save(self) -> None:
+        """Write ``checkpoint.pt``."""
+        self.saved = time.monotonic()
+        if self.processes.first:
+            save_checkpoint(
+                self.options.out / CHECKPOINT,
+                self.trainer.kept_weights(),
+                self.recipe,
+                self.step // self.sampler.steps,
+                {
+                    **self.trainer.state(),
+                    "step": self.step,
+                    "sums": self.sums.tolist(),
+                    "best": self.best,
+                    "order": self._order(),
+                },
+            )
+
+    def _order(self) -> dict[str, int]:
+        """What decides which images a step sees."""
+        return {
+            "training images": len(self.training.labels),
+            "batch size": self.recipe.batch * self.processes.count,
+            "images of an identity": self.recipe.images_per_identity,
+            "seed": self.options.seed,
+        }
+
+    def _epoch(self, metrics: Metrics) -> None:
+        """The rest of an epoch."""
+        options, sampler = self.options, self.sampler
+        sampler.epoch, sampler.first = divmod(self.step, sampler.steps)
+        self.trainer.network.train()
+        began, done, waited = time.perf_counter(), 0, 0.0
+        for images, labels, indices, seconds in self._batches():
+            progress = self._step(images, labels, indices)
+            done, waited = done + 1, waited + seconds
+            took = time.perf_counter() - began
+            rate = done * self.recipe.batch * self.processes.count / took
+            progress = dataclasses.replace(progress, images_per_s=rate)
+            if self.step % options.log_every == 0 or self.step == self.steps:
+                metrics.step(progress)
+            if self.on_step is not None and self.processes.first:
+                self.on_step(progress)
+            if self.step % sampler.steps and (
+                self.step == self.steps
+                or (options.checkpoint_steps and self.step % options.checkpoint_steps == 0)
+                or 0 < options.checkpoint_seconds < time.monotonic() - self.saved
+            ):
+                self.save()
+        if self.step % sampler.steps == 0:
+            self._end_epoch(metrics, progress, waited / took)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+        """Batches on the device, and the seconds spent waiting for each."""
+        device = self.trainer.device
+        batches = iter(self.loader)
+        for _ in range(min(len(self.sampler), self.steps - self.step)):
+            began = time.perf_counter()
+            images, labels, indices = next(batches)
+            waited = time.perf_counter() - began
+            yield (
+                images.to(device, non_blocking=True),
+                labels.to(device, non_blocking=True),
+                indices,
+                waited,
+            )
+
+    def _step(self, images: Tensor, labels: Tensor, indices: Tensor) -> Progress:
+        factor = lr_factor(self.recipe, self.step, self.planned, self.sampler.steps)
+        for group in self.trainer.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        losses, accuracy = self.trainer.step(images, labels, self.step)
+        if not np.isfinite(losses).all():
+            self._refuse(losses, indices.tolist())
+        self.step += 1
+        self.sums += [*losses, accuracy]
+        return Progress(
+            epoch=self.sampler.epoch + 1,
+            epochs=self.recipe.epochs,
+            step=self.step,
+            steps=self.steps,
+            loss=sum(losses),
+            losses=dict(zip(self.trainer.names, losses, strict=True)),
+            accuracy=accuracy,
+            lr=self.recipe.lr * factor,
+            images_per_s=0.0,
         )
-    load_weights(network, checkpoint.network.state_dict(), source=str(path))
-    if checkpoint.training:
-        optimizer.load_state_dict(checkpoint.training["optimizer"])
-    return checkpoint.epoch
+
+    def _refuse(self, losses: list[float], indices: list[int]) -> None:
+        names = [self.training.images.name(index) for index in indices]
+        listing = self.options.out / f"not_finite_{self.processes.rank}.txt"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text("\n".join(names) + "\n")
+        wrong = [
+            f"{name} {loss}"
+            for name, loss in zip(self.trainer.names, losses, strict=True)
+            if not np.isfinite(loss)
+        ]
+        raise TrainingError(
+            f"step {self.step + 1} (epoch {self.sampler.epoch + 1}): loss is not finite "
+            f"({', '.join(wrong[:_NAMED_FILES])}) on {', '.join(names[:_NAMED_FILES])}"
+            f"{f' and {len(names) - _NAMED_FILES} more' if len(names) > _NAMED_FILES else ''} "
+            f"(all in {listing}); lower --lr, or pass --precision fp32; the last checkpoint is good"
+        )
+
+    def _end_epoch(self, metrics: Metrics, progress: Progress, waiting: float) -> None:
+        """Evaluate where it is due, write the epoch's line and its checkpoint."""
+        epoch = self.step // self.sampler.steps
+        means = self.sums / self.sampler.steps
+        self.sums = np.zeros_like(self.sums)
+        every = self.options.evaluate_every
+        figures: dict[str, float] = {}
+        if self.evaluate is not None and every and epoch % every == 0:
+            figures = dict(self.evaluate(self._evaluated()))
+            score = next(iter(figures.values()))
+            if self.best is None or score > self.best:
+                self.best = score
+                if self.processes.first:
+                    path = self.options.out / BEST
+                    save_checkpoint(path, self.trainer.kept_weights(), self.recipe, epoch, {})
+        metrics.epoch(
+            {
+                "epoch": epoch,
+                "step": self.step,
+                "loss": float(means[:-1].sum()),
+                "losses": dict(zip(self.trainer.names, means[:-1].tolist(), strict=True)),
+                "accuracy": float(means[-1]),
+                "lr": progress.lr,
+                "images_per_s": progress.images_per_s,
+                "waiting_for_data": waiting,
+                **figures,
+            }
+        )
+        self.save()
+
+    def _evaluated(self) -> SANetwork:
+        """The network that a checkpoint would keep, in evaluation mode."""
+        network = SANetwork(self.recipe.network).to(self.trainer.device)
+        network.load_state_dict(self.trainer.kept_weights())
+        return network.to(memory_format=torch.channels_last).eval()
 
 
-def _log(path: Path, record: dict[str, float]) -> None:
-    with path.open("a") as lines:
-        lines.write(json.dumps(record) + "\n")
+def _check_chunks(recipe: Recipe, options: TrainingOptions) -> None:
+    """Chunks must be equal, and hold whole identities where triplets are formed."""
+    unit = recipe.images_per_identity or 1
+    if recipe.batch % (options.accumulate * unit):
+        raise InputError(
+            f"--accumulate {options.accumulate}: a batch of {recipe.batch} does not split into so "
+            f"many equal chunks{f' of whole identities ({unit} images each)' if unit > 1 else ''}; "
+            "pass a divisor"
+        )

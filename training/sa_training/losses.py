@@ -1,4 +1,7 @@
-"""The losses: cross entropy of every classifier, batch-hard triplet on the pooled parts."""
+"""The losses: cross entropy of every classifier, batch-hard triplet on the pooled parts.
+
+Shape suffixes: N images, K classes, D embedding.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from torch import Tensor
 from sa_training.network import Output
 
 
-def classification_loss(output: Output, labels_N: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The plain sum of the cross entropies of all classifiers (six parts, global, three stages)."""
-    losses = [
+def classification_losses(
+    output: Output, labels_N: Tensor, label_smoothing: float = 0.0
+) -> list[Tensor]:
+    """Cross entropy of each classifier; the authors' loss is their plain sum."""
+    return [
         F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=label_smoothing)
         for logits_NK in output.logits
     ]
-    return torch.stack(losses).sum()
 
 
 def batch_hard_triplet(vectors_ND: Tensor, labels_N: Tensor, margin: float) -> Tensor:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from sa_training.attention_pool import attention_pool
-from sa_training.backbones import BACKBONES, backbone
+from sa_training.backbones import BACKBONES, backbone, stride
 
 Attention = Literal["stages", "backbone", "both", "none"]
 ATTENTIONS: tuple[Attention, ...] = ("stages", "backbone", "both", "none")
 EMBEDDINGS = ("parts", "global", "reduced")
+HEADS = ("parts", "global", "linear")
 STAGES = (1, 2, 3)
 """Stages that carry deep supervision."""
 
@@ -45,6 +46,13 @@ class NetworkConfig:
         stage_scale: ``map`` divides the deep supervision's pooled features by H*W as the authors'
             code does; ``unit`` does not.
         dropout: probability, on the pooled part features.
+        head: ``parts`` (the authors': a classifier for each part and one for their mean),
+            ``global`` (only the one for the mean: the ablation's bare backbone) or ``linear`` (one
+            classifier on the pooled map, no reduction: plain image classification).
+        neck: what the part classifiers read after reduction and batch norm: ``relu`` (the
+            authors') or ``bn``, the BNNeck of Luo et al. (arXiv 1903.07071): no ReLU, no bias.
+        backbone_attention: what attention in the backbone weighs: the ``map`` before pooling, or
+            the pooled ``parts`` (both stand in the authors' ablation).
     """
 
     backbone: str = "resnet50"
@@ -58,6 +66,9 @@ class NetworkConfig:
     deep_supervision: bool = True
     stage_scale: Literal["map", "unit"] = "map"
     dropout: float = 0.5
+    head: Literal["parts", "global", "linear"] = "parts"
+    neck: Literal["relu", "bn"] = "relu"
+    backbone_attention: Literal["map", "parts"] = "map"
 
     def __post_init__(self) -> None:
         """Check every field; raises ValueError naming field, value and rule."""
@@ -69,6 +80,9 @@ class NetworkConfig:
             ("classes", self.classes >= 1, "at least 1"),
             ("features", self.features >= 1, "at least 1"),
             ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
+            ("head", self.head in HEADS, f"one of {', '.join(HEADS)}"),
+            ("neck", self.neck in ("relu", "bn"), "relu or bn"),
+            ("backbone_attention", self.backbone_attention in ("map", "parts"), "map or parts"),
             ("width", self.width >= 16, "at least 16 pixels"),
             ("height", self.height >= 16, "at least 16 pixels"),
             (
@@ -83,12 +97,21 @@ class NetworkConfig:
 
     @property
     def map_height(self) -> int:
-        """Rows of the last feature map (stride 16; each halving rounds up)."""
-        return math.ceil(self.height / 16)
+        """Rows of the last feature map (each halving rounds up)."""
+        return math.ceil(self.height / stride(self.backbone))
 
     @property
     def part_normalize(self) -> Normalize:
         """Normalisation of the attention that pools the last map."""
+        return self._backbone_normalize if self.backbone_attention == "map" else "none"
+
+    @property
+    def part_weight_normalize(self) -> Normalize:
+        """Normalisation of the attention that weighs the pooled parts."""
+        return self._backbone_normalize if self.backbone_attention == "parts" else "none"
+
+    @property
+    def _backbone_normalize(self) -> Normalize:
         return self.normalize if self.attention in ("backbone", "both") else "none"
 
     @property
@@ -96,13 +119,25 @@ class NetworkConfig:
         """Normalisation of the attention that pools stages 1 to 3."""
         return self.normalize if self.attention in ("stages", "both") else "none"
 
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Names of the logits, in the order of :attr:`Output.logits`.
+
+        >>> NetworkConfig(parts=2).classifiers
+        ('part0', 'part1', 'global', 'stage1', 'stage2', 'stage3')
+        """
+        parts = [f"part{part}" for part in range(self.parts)] if self.head == "parts" else []
+        stages = [f"stage{k}" for k in STAGES] if self.deep_supervision else []
+        return (*parts, "global", *stages)
+
 
 class Output(NamedTuple):
     """What the network returns in training and evaluation alike.
 
     Attributes:
         pooled_NCP: pooled parts of the last map, before dropout and reduction.
-        logits: P part logits, the global one, then those of stages 1 to 3; each (N, K).
+        logits: P part logits, the global one, then those of stages 1 to 3; each (N, K). Named
+            by :attr:`NetworkConfig.classifiers`.
     """
 
     pooled_NCP: Tensor
@@ -122,10 +157,13 @@ class SANetwork(nn.Module):
         self.base = backbone(config.backbone)
         *stage_channels, channels = self.base.channels
         self.drop = nn.Dropout(config.dropout)
-        self.local_conv = nn.Conv2d(channels, config.features, 1, bias=False)
-        self.feat_bn2d = nn.BatchNorm2d(config.features)
-        for part in range(config.parts + 1):
-            self.add_module(f"instance{part}", nn.Linear(config.features, config.classes))
+        self.features = channels if config.head == "linear" else config.features
+        if config.head != "linear":
+            self.local_conv = nn.Conv2d(channels, self.features, 1, bias=False)
+            self.feat_bn2d = nn.BatchNorm2d(self.features)
+        for part in range(0 if config.head == "parts" else config.parts, config.parts + 1):
+            classifier = nn.Linear(self.features, config.classes, bias=config.neck == "relu")
+            self.add_module(f"instance{part}", classifier)
         if config.deep_supervision:
             for k in STAGES:
                 reduce = nn.Conv2d(stage_channels[k - 1], config.features, 1, bias=False)
@@ -133,30 +171,38 @@ class SANetwork(nn.Module):
                 self.add_module(f"instance_layer{k}", nn.Linear(config.features, config.classes))
         self.initialise()
 
-    def initialise(self) -> None:
-        """Random weights as the authors set them for a network without pretraining.
+    def initialise(self, *, pretrained: bool = False) -> None:
+        """Random weights as the authors set them.
 
         Convolutions Kaiming-normal over fan out, batch norms 1 and 0, classifiers N(0, 0.001).
+
+        Args:
+            pretrained: leave the backbone as it is and, as theirs then, the deep supervision's
+                convolutions at PyTorch's own initialisation.
         """
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+        kept = set(self.base.modules()) if pretrained else set()
+        for name, module in self.named_modules():
+            if module in kept:
+                continue
+            if isinstance(module, nn.Conv2d) and pretrained and name.startswith("local_conv_layer"):
+                module.reset_parameters()
+            elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.001)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x_N3HW: Tensor) -> Output:
         """(N, 3, height, width) float, RGB, ImageNet-normalised -> :class:`Output`."""
         *stages, last_NCHW = self.base(x_N3HW)
-        pooled_NCP = attention_pool(last_NCHW, self.config.parts, self.config.part_normalize)
+        pooled_NCP = self.pool(last_NCHW, self.config.parts)
         reduced_NFP = self.reduce(self.drop(pooled_NCP))
-        logits = [
-            self.get_submodule(f"instance{part}")(reduced_NFP[:, :, part])
-            for part in range(self.config.parts)
-        ]
+        columns = reduced_NFP.unbind(dim=2) if self.config.head == "parts" else ()
+        logits = [self.get_submodule(f"instance{p}")(column) for p, column in enumerate(columns)]
         logits.append(self.get_submodule(f"instance{self.config.parts}")(reduced_NFP.mean(dim=2)))
         if self.config.deep_supervision:
             logits += [
@@ -164,10 +210,23 @@ class SANetwork(nn.Module):
             ]
         return Output(pooled_NCP, tuple(logits))
 
+    def pool(self, last_NCHW: Tensor, parts: int) -> Tensor:
+        """The last map -> its parts, (N, C, P), under the backbone's attention."""
+        pooled_NCP = attention_pool(last_NCHW, parts, self.config.part_normalize)
+        if self.config.part_weight_normalize != "none":
+            columns_NCP1 = pooled_NCP.unsqueeze(3)
+            pooled_NCP = attention_pool(columns_NCP1, parts, self.config.part_weight_normalize)
+        return pooled_NCP
+
     def reduce(self, pooled_NCP: Tensor) -> Tensor:
-        """(N, C, P) -> (N, F, P): convolution and batch norm shared by the parts, ReLU."""
-        reduced_NFP1: Tensor = self.feat_bn2d(self.local_conv(pooled_NCP.unsqueeze(3)))
-        return F.relu(reduced_NFP1).squeeze(3)
+        """(N, C, P) -> (N, F, P): convolution and batch norm shared by the parts, and the neck.
+
+        The head ``linear`` reduces nothing.
+        """
+        if self.config.head == "linear":
+            return pooled_NCP
+        reduced_NFP: Tensor = self.feat_bn2d(self.local_conv(pooled_NCP.unsqueeze(3))).squeeze(3)
+        return F.relu(reduced_NFP) if self.config.neck == "relu" else reduced_NFP
 
     def embed(self, x_N3HW: Tensor, embedding: str = "parts") -> Tensor:
         """Embeddings of unit length.
@@ -185,11 +244,10 @@ class SANetwork(nn.Module):
             ValueError: an unknown embedding.
         """
         last_NCHW = self.base(x_N3HW)[-1]
-        normalize = self.config.part_normalize
         if embedding == "global":
-            columns_NCP = attention_pool(last_NCHW, 1, normalize)
+            columns_NCP = self.pool(last_NCHW, 1)
         elif embedding in ("parts", "reduced"):
-            columns_NCP = attention_pool(last_NCHW, self.config.parts, normalize)
+            columns_NCP = self.pool(last_NCHW, self.config.parts)
         else:
             raise ValueError(f"embedding={embedding!r}: expected one of {', '.join(EMBEDDINGS)}")
         if embedding == "reduced":
@@ -204,7 +262,7 @@ class SANetwork(nn.Module):
         return {
             "parts": channels * self.config.parts,
             "global": channels,
-            "reduced": self.config.features * (self.config.parts + 1),
+            "reduced": self.features * (self.config.parts + 1),
         }[embedding]
 
     def _stage_logits(self, k: int, map_NCHW: Tensor) -> Tensor:

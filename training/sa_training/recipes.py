@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
-from sa_training.network import NetworkConfig
+from sa_runtime.errors import InputError
+from sa_training.network import Attention, NetworkConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,13 +21,16 @@ class Recipe:
         batch: images a step.
         images_per_identity: K of the PK sampler; 0 draws images at random.
         epochs: passes over the training images.
-        optimizer: ``sgd`` (Nesterov, momentum 0.9) or ``adamw``.
+        optimizer: ``sgd`` (Nesterov) or ``adamw``.
+        momentum: of ``sgd``.
         lr: learning rate of everything but the backbone.
         backbone_lr_factor: of the backbone's learning rate.
         weight_decay: of every parameter.
         schedule: ``step`` (times 0.1 every ``step_size`` epochs) or ``cosine`` (to zero, by steps).
         step_size: epochs, for ``step``.
         warmup: fraction of the steps with a linearly growing learning rate.
+        ema: decay of the moving average of the weights, which is what is kept; 0 keeps the weights
+            themselves.
         label_smoothing: of every cross entropy.
         triplet_weight: of the batch-hard triplet loss on the pooled parts; needs the PK sampler.
         triplet_margin: soft margin where 0.
@@ -33,6 +38,7 @@ class Recipe:
         pad: pixels of zero padding before a random crop back to size.
         erase: probability of random erasing.
         colour_jitter: largest relative change of brightness and of each colour channel.
+        pretrained: ``imagenet`` (torchvision's weights for the backbone) or ``none``.
     """
 
     name: str
@@ -41,12 +47,14 @@ class Recipe:
     images_per_identity: int = 0
     epochs: int = 100
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
     lr: float = 0.1
     backbone_lr_factor: float = 0.1
     weight_decay: float = 5e-4
     schedule: Literal["step", "cosine"] = "step"
     step_size: int = 40
     warmup: float = 0.0
+    ema: float = 0.0
     label_smoothing: float = 0.0
     triplet_weight: float = 0.0
     triplet_margin: float = 0.3
@@ -54,6 +62,7 @@ class Recipe:
     pad: int = 0
     erase: float = 0.0
     colour_jitter: float = 0.0
+    pretrained: str = "imagenet"
 
     def __post_init__(self) -> None:
         """Check every field; raises ValueError naming field, value and rule."""
@@ -98,6 +107,55 @@ def sa() -> Recipe:
     return Recipe(name="sa", network=NetworkConfig())
 
 
+def authors() -> Recipe:
+    """HEAD of the authors' repository: attention at the stages, no random erasing."""
+    return Recipe(name="authors", network=NetworkConfig(attention="stages"))
+
+
+def paper() -> Recipe:
+    """The paper's main results: as :func:`authors`, with the random erasing of its release."""
+    return dataclasses.replace(authors(), name="paper", erase=0.5)
+
+
+def _ablation(name: str, attention: Attention, *, stages: bool, parts: bool) -> Recipe:
+    """A row of the paper's table of components: 60 epochs, no erasing."""
+    network = NetworkConfig(
+        attention=attention,
+        deep_supervision=stages,
+        parts=6 if parts else 1,
+        head="parts" if parts else "global",
+    )
+    return Recipe(name=name, network=network, epochs=60)
+
+
+def strong() -> Recipe:
+    """What the field has learnt since, on the network of :func:`sa`.
+
+    Warm-up and cosine, label smoothing, batch-hard triplets of PK batches, BNNeck, random erasing,
+    colour jitter and shifts, an average of the weights; deep supervision without the division by
+    the map's size, so that it has a say.
+    """
+    return Recipe(
+        name="strong",
+        network=NetworkConfig(stage_scale="unit", neck="bn"),
+        batch=64,
+        images_per_identity=4,
+        epochs=100,
+        optimizer="adamw",
+        lr=7e-4,
+        backbone_lr_factor=0.5,
+        weight_decay=1e-2,
+        schedule="cosine",
+        warmup=0.1,
+        ema=0.999,
+        label_smoothing=0.1,
+        triplet_weight=5.0,
+        pad=10,
+        erase=0.5,
+        colour_jitter=0.2,
+    )
+
+
 def tiny() -> Recipe:
     """A ten-layer network at 128x64 that learns the synthetic world in a minute on two cores."""
     network = NetworkConfig(
@@ -121,21 +179,135 @@ def tiny() -> Recipe:
         schedule="cosine",
         warmup=0.1,
         label_smoothing=0.1,
-        triplet_weight=1.0,
+        triplet_weight=5.0,
         pad=4,
-        colour_jitter=0.3,
+        colour_jitter=0.2,
+        pretrained="none",
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"sa": sa, "tiny": tiny}
+def cpu() -> Recipe:
+    """For neither a GPU nor ImageNet weights: an hour on two cores for a set like Market-1501."""
+    return dataclasses.replace(
+        tiny(),
+        name="cpu",
+        network=dataclasses.replace(tiny().network, backbone="resnet18", features=256),
+        epochs=50,
+        lr=1e-3,
+        ema=0.999,
+        erase=0.3,
+    )
+
+
+def cifar100_gap() -> Recipe:
+    """Classification of 32x32 images: ResNet with global average pooling."""
+    network = NetworkConfig(
+        backbone="resnet18-32",
+        height=32,
+        width=32,
+        classes=100,
+        parts=1,
+        attention="none",
+        deep_supervision=False,
+        dropout=0.0,
+        head="linear",
+    )
+    return Recipe(
+        name="cifar100-gap",
+        network=network,
+        batch=128,
+        epochs=100,
+        backbone_lr_factor=1.0,
+        schedule="cosine",
+        warmup=0.02,
+        pad=4,
+        pretrained="none",
+    )
+
+
+def cifar100_sa() -> Recipe:
+    """As :func:`cifar100_gap`, the map weighted by spatial attention before it is pooled."""
+    gap = cifar100_gap()
+    network = dataclasses.replace(gap.network, attention="backbone")
+    return dataclasses.replace(gap, name="cifar100-sa", network=network)
+
+
+_ABLATIONS: tuple[tuple[str, Attention, bool, bool], ...] = (
+    ("ablation-backbone", "none", False, False),
+    ("ablation-backbone-sa", "backbone", False, False),
+    ("ablation-ds", "none", True, False),
+    ("ablation-ds-p", "none", True, True),
+    ("ablation-ds-p-sa1", "backbone", True, True),
+    ("ablation-ds-p-sa2", "stages", True, True),
+    ("ablation-ds-p-sa1-sa2", "both", True, True),
+)
+"""Name, attention, deep supervision, parts: the rows of the paper's table of components."""
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "sa": sa,
+    "paper": paper,
+    "authors": authors,
+    "strong": strong,
+    "cpu": cpu,
+    "tiny": tiny,
+    "cifar100-gap": cifar100_gap,
+    "cifar100-sa": cifar100_sa,
+    **{
+        name: partial(_ablation, name, attention, stages=stages, parts=parts)
+        for name, attention, stages, parts in _ABLATIONS
+    },
+}
 
 
 def recipe(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        ValueError: an unknown name; the message lists the choices.
+        InputError: an unknown name; the message lists the choices.
     """
     if name not in RECIPES:
-        raise ValueError(f"recipe={name!r}: expected one of {', '.join(RECIPES)}")
+        raise InputError(f"recipe {name!r}: unknown; choose from {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def override(chosen: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with other values; fields of the network are written ``network.FIELD``.
+
+    Texts become what the field holds: numbers, ``true`` and ``false``.
+
+    Raises:
+        InputError: no such field, or a value that it cannot hold.
+
+    >>> override(tiny(), {"lr": "0.01", "network.parts": 4}).network.parts
+    4
+    """
+    top: dict[str, Any] = {}
+    network: dict[str, Any] = {}
+    for key, value in changes.items():
+        inner = key.startswith("network.")
+        owner: Any = chosen.network if inner else chosen
+        field = key.removeprefix("network.")
+        if field not in {f.name for f in dataclasses.fields(owner)} - {"network"}:
+            names = [f.name for f in dataclasses.fields(chosen) if f.name != "network"]
+            names += [f"network.{f.name}" for f in dataclasses.fields(chosen.network)]
+            raise InputError(f"recipe field {key!r}: unknown; choose from {', '.join(names)}")
+        (network if inner else top)[field] = _converted(key, value, getattr(owner, field))
+    try:
+        changed = dataclasses.replace(chosen.network, **network)
+        return dataclasses.replace(chosen, network=changed, **top)
+    except ValueError as exc:
+        raise InputError(str(exc)) from exc
+
+
+def _converted(key: str, value: Any, present: Any) -> Any:
+    if not isinstance(value, str) or isinstance(present, str):
+        return value
+    if isinstance(present, bool):
+        if value.lower() in ("true", "false"):
+            return value.lower() == "true"
+    else:
+        try:
+            return type(present)(value)
+        except ValueError:
+            pass
+    raise InputError(f"recipe field {key}={value!r}: expected a value like {present!r}")

@@ -1,0 +1,74 @@
+"""Several processes, as ``torchrun`` starts them: one on each GPU (nccl), or on a CPU (gloo)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from sa_runtime.retrieval.distance import Vectors
+from sa_runtime.retrieval.evaluation import Embed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Which process this is.
+
+    Attributes:
+        rank: from 0; 0 writes files and speaks.
+        count: of processes that train together.
+        local: rank on this machine, which is also its GPU.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """As ``torchrun`` says in the environment; a single process without it."""
+        return cls(
+            rank=int(os.environ.get("RANK", 0)),
+            count=int(os.environ.get("WORLD_SIZE", 1)),
+            local=int(os.environ.get("LOCAL_RANK", 0)),
+        )
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+    """Within it the processes can exchange tensors; nothing is set up for a single one."""
+    if processes.count == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def shared_embed(embed: Embed, processes: Processes) -> Embed:
+    """An ``embed`` that shares its files out among the processes; all must call it alike."""
+
+    def embed_all(paths: Sequence[Path]) -> Vectors:
+        count = processes.count
+        # Every process embeds as many, so that none waits for vectors of another shape.
+        padded = [*paths, *[paths[0]] * (-len(paths) % count)]
+        mine = embed(padded[processes.rank :: count])
+        gathered: list[Vectors] = [mine] * count
+        dist.all_gather_object(gathered, mine)
+        together = np.stack(gathered, axis=1).reshape(len(padded), -1)
+        return together[: len(paths)]
+
+    return embed if processes.count == 1 else embed_all

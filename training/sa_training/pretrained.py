@@ -1,0 +1,120 @@
+"""ImageNet weights for a backbone: torchvision's, a file, or none."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import Tensor
+
+from sa_runtime.errors import CheckpointError
+from sa_training.backbones import BACKBONES
+from sa_training.network import SANetwork
+from sa_training.recipes import Recipe
+
+
+def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwork:
+    """Give a new network the weights that its recipe starts from.
+
+    Args:
+        network: as built, with random weights.
+        recipe: ``pretrained`` is ``imagenet``, ``none`` or a file.
+        resumed: a checkpoint follows; nothing is looked for.
+
+    Raises:
+        CheckpointError: weights that cannot be had (the message says where to put them) or do not
+            fit.
+    """
+    if recipe.pretrained == "none" or resumed:
+        return network
+    weights, source = (
+        imagenet_weights(network.config.backbone)
+        if recipe.pretrained == "imagenet"
+        else _from_file(Path(recipe.pretrained))
+    )
+    given = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    expected = network.base.state_dict()
+    wrong = [
+        f"{key} {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in sorted(set(given) & set(expected))
+        if given[key].shape != expected[key].shape
+    ]
+    missing = sorted(
+        key for key in set(expected) - set(given) if not key.endswith("num_batches_tracked")
+    )
+    unknown = sorted(set(given) - set(expected))
+    for what, found in (("lacks", missing), ("has unknown", unknown), ("has", wrong)):
+        if found:
+            raise CheckpointError(
+                f"{source}: {what} {'; '.join(found[:3])}; expected weights of "
+                f"{network.config.backbone} under torchvision's names (pass --arch or another file)"
+            )
+    network.base.load_state_dict(given, strict=False)
+    network.initialise(pretrained=True)
+    return network
+
+
+def imagenet_file(backbone: str) -> Path | None:
+    """Where torchvision's weights of a backbone lie once downloaded; ``None`` if it has none."""
+    url = _url(backbone)
+    if url is None:
+        return None
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def imagenet_weights(backbone: str) -> tuple[dict[str, Tensor], str]:
+    """Torchvision's ImageNet weights (``IMAGENET1K_V1``) and where they came from.
+
+    Raises:
+        CheckpointError: torchvision has none for it, or they are neither on disk nor to be had.
+    """
+    url, target = _url(backbone), imagenet_file(backbone)
+    if url is None or target is None:
+        raise CheckpointError(
+            f"--pretrained imagenet: torchvision has no weights for {backbone}; pass --pretrained "
+            f"none, a file, or --arch {', '.join(b for b in BACKBONES if _url(b))}"
+        )
+    if target.is_file():
+        return _from_file(target)
+    try:
+        weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as exc:
+        raise CheckpointError(
+            f"--pretrained imagenet: cannot download {url} ({exc}); fetch it elsewhere and put it "
+            f"at {target}, or pass --pretrained FILE or --pretrained none"
+        ) from exc
+    return weights, str(target)
+
+
+def _url(backbone: str) -> str | None:
+    if backbone not in torchvision.models.list_models():
+        return None
+    weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
+    url: str = weights.url
+    return url
+
+
+def _from_file(path: Path) -> tuple[dict[str, Tensor], str]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"--pretrained {path}: no such file; expected imagenet, none or a file of weights"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as exc:
+        raise CheckpointError(
+            f"--pretrained {path}: not a readable file of weights "
+            f"({' '.join(str(exc).split())[:120]}); download it again"
+        ) from exc
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise CheckpointError(f"--pretrained {path}: holds no state dict of tensors")
+    named = {key.removeprefix("module."): value for key, value in weights.items()}
+    if any(key.startswith("base.") for key in named):
+        named = {k.removeprefix("base."): v for k, v in named.items() if k.startswith("base.")}
+    return named, str(path)
