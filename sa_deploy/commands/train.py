@@ -2,84 +2,262 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_deploy.output import JsonFlag, note
+
+if TYPE_CHECKING:
+    from sa_training.recipes import Recipe
+
+_RECIPE, _RUN = "What is learnt", "Where, how fast, how watched"
 
 
 def train(
-    data_dir: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    data_dir: Annotated[
+        str, typer.Option(help="Folder of the data set; several, separated by commas.")
+    ],
     dataset: Annotated[
-        str, typer.Option("-d", "--dataset", help="Layout of the data set: market, synthetic, ...")
+        str,
+        typer.Option(
+            "-d",
+            "--dataset",
+            help="market, duke, cuhk03, msmt17, folder, synthetic, cifar100; several joined: a,b.",
+        ),
     ] = "market",
-    recipe: Annotated[str, typer.Option(help="How to train: sa (the default) or tiny.")] = "sa",
-    out: Annotated[
-        Path, typer.Option("--out", "--log", "--logs-dir", help="Folder of the run.")
-    ] = Path("runs/train"),
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_RECIPE,
+            help="sa, paper, authors, strong, cpu, tiny, ablation-..., cifar100-gap, cifar100-sa.",
+        ),
+    ] = "sa",
+    arch: Annotated[
+        str | None, typer.Option("-a", "--arch", rich_help_panel=_RECIPE, help="Backbone.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(rich_help_panel=_RECIPE, help="Of input.")] = None,
+    width: Annotated[int | None, typer.Option(rich_help_panel=_RECIPE, help="Of input.")] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            "--features", "--feature", rich_help_panel=_RECIPE, help="Channels a part keeps."
+        ),
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(rich_help_panel=_RECIPE)] = None,
+    attention: Annotated[
+        str | None, typer.Option(rich_help_panel=_RECIPE, help="stages, backbone, both or none.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Backbone's start: imagenet, none or a file."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, rich_help_panel=_RECIPE)] = None,
     batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", min=2, help="Instead of the recipe's.")
+        int | None,
+        typer.Option(
+            "-b", "--batch-size", min=2, rich_help_panel=_RECIPE, help="Images a step and process."
+        ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option("-j", "--workers", min=0, help="Processes that decode images.")
-    ] = 0,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 1,
+    lr: Annotated[float | None, typer.Option(rich_help_panel=_RECIPE)] = None,
+    momentum: Annotated[float | None, typer.Option(rich_help_panel=_RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=_RECIPE)] = None,
+    step_size: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=_RECIPE, help="Epochs until the rate falls by ten."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            rich_help_panel=_RECIPE,
+            help="Any other field of the recipe, or network.FIELD; may be repeated.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(rich_help_panel=_RECIPE, help="Of weights, order, augmentation.")
+    ] = 1,
+    hold_out: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=_RECIPE,
+            help="Fraction of the training people to pick the best epoch by, not trained on.",
+        ),
+    ] = 0.0,
+    combine_trainval: Annotated[
+        bool,
+        typer.Option("--combine-trainval", rich_help_panel=_RECIPE, help="As without it: all."),
+    ] = False,
+    split: Annotated[
+        int | None, typer.Option(rich_help_panel=_RECIPE, help="No effect, as in the authors'.")
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "--logs-dir", "--log", rich_help_panel=_RUN, help="Folder of the run."
+        ),
+    ] = Path("runs/train"),
     resume: Annotated[
-        Path | None, typer.Option(help="Checkpoint of an interrupted run to go on from.")
+        Path | None,
+        typer.Option(rich_help_panel=_RUN, help="Checkpoint to go on from, or its folder."),
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate", rich_help_panel=_RUN, help="Only evaluate what --resume names."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=_RUN, help="Say what would be done.")
+    ] = False,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=_RUN, help="Stop early, without a test.")
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=0, rich_help_panel=_RUN, help="Epochs; 0: only at the end.")
+    ] = 10,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "-j", "--workers", min=0, rich_help_panel=_RUN, help="Processes that decode images."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(rich_help_panel=_RUN, help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(rich_help_panel=_RUN, help="auto, fp32, bf16 or fp16.")
+    ] = "auto",
+    compile_: Annotated[
+        bool, typer.Option("--compile", rich_help_panel=_RUN, help="Through torch.compile.")
+    ] = False,
+    accumulate: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_RUN, help="Chunks of a batch, to save memory.")
+    ] = 1,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=0, rich_help_panel=_RUN, help="A checkpoint every so many too.")
+    ] = 0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, rich_help_panel=_RUN, help="And when the last is so old.")
+    ] = 600.0,
+    print_freq: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_RUN, help="Steps a row of steps.csv.")
+    ] = 10,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", rich_help_panel=_RUN, help="Write its events too.")
+    ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Train the SA network and leave checkpoint.pt and metrics.jsonl in the run's folder."""
-    from sa_runtime.datasets.table import load_dataset
-    from sa_training.loop import CHECKPOINT, Progress, TrainingOptions, train_network
-    from sa_training.recipes import recipe as recipe_by_name
+    """Train the SA network; the authors' command lines run as they are.
 
-    chosen = recipe_by_name(recipe)
-    if epochs is not None:
-        chosen = dataclasses.replace(chosen, epochs=epochs)
-    if batch_size is not None:
-        chosen = dataclasses.replace(chosen, batch=batch_size)
-    images = load_dataset(dataset, data_dir)
+    Leaves checkpoint.pt (and the one before it), best.pt, metrics.jsonl, steps.csv and curves.png
+    in the folder of the run, and prints the figures of the best and the last network. On several
+    GPUs or processes: torchrun --nproc-per-node N -m sa_deploy train ...
+    """
+    from sa_deploy.commands import train_run
+    from sa_training.distributed import Processes
+    from sa_training.loop import TrainingOptions
+    from sa_training.recipes import override
+    from sa_training.recipes import recipe as recipe_by_name
+    from sa_training.tasks import load_task
+
+    chosen = override(
+        recipe_by_name(recipe),
+        {
+            **_given(
+                {
+                    "network.backbone": arch,
+                    "network.height": height,
+                    "network.width": width,
+                    "network.features": features,
+                    "network.dropout": dropout,
+                    "network.attention": attention,
+                    "pretrained": pretrained,
+                    "epochs": epochs,
+                    "batch": batch_size,
+                    "lr": lr,
+                    "momentum": momentum,
+                    "weight_decay": weight_decay,
+                    "step_size": step_size,
+                }
+            ),
+            **_settings(set_ or []),
+        },
+    )
+    speaks = Processes.from_environment().first
+    if split is not None and speaks:
+        note("--split has no effect, here as in the authors' code: the data sets have one split")
+    if combine_trainval and hold_out:
+        note(f"--combine-trainval: all people but the --hold-out {hold_out} are trained on")
+    task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
+    if resume is not None and resume.is_dir():
+        resume = resume / "checkpoint.pt"
+    if evaluate:
+        size = (height, width)
+        train_run.evaluate(task, resume, size, device, json_output)
+        return
     options = TrainingOptions(
         out=out,
         seed=seed,
-        workers=workers,
+        workers=_workers(workers, device),
         device=device,
         precision=precision,
+        compiled=compile_,
+        accumulate=accumulate,
         max_steps=max_steps,
+        checkpoint_steps=checkpoint_steps,
+        checkpoint_seconds=checkpoint_seconds,
+        evaluate_every=evaluate_every,
+        log_every=print_freq,
+        tensorboard=tensorboard,
     )
-    last: list[Progress] = []
-    with progress(f"train {recipe}", total=None) as advance:
+    if dry_run:
+        train_run.plan(task, chosen, options, json_output)
+        return
+    if max_steps is not None and pretrained is None and resume is None:
+        chosen = _start_of_a_trial(chosen)
+    train_run.run(task, chosen, options, resume, json_output)
 
-        def on_step(state: Progress) -> None:
-            last[:] = [state]
-            advance(
-                total=state.steps,
-                completed=state.step,
-                description=(
-                    f"epoch {state.epoch} loss {state.loss:.2f} "
-                    f"accuracy {100 * state.accuracy:.0f} % {state.images_per_s:.0f} images/s"
-                ),
-            )
 
-        checkpoint = train_network(chosen, images, options, resume=resume, on_step=on_step)
-    result = {
-        "checkpoint": str(out / CHECKPOINT),
-        "recipe": chosen.name,
-        "epochs": checkpoint.epoch,
-        "steps": last[0].step if last else 0,
-        "loss": last[0].loss if last else None,
-        "images_per_s": last[0].images_per_s if last else None,
-    }
-    if json_output:
-        print_json(result)
-    else:
-        print_table("Training", ("what", "value"), [(k, v) for k, v in result.items()])
-        note(f"next: sa-deploy export --onnx {out / CHECKPOINT} --out {out}")
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    from sa_runtime.errors import InputError
+
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}: expected FIELD=VALUE, for example --set erase=0.5")
+        found[key] = value
+    return found
+
+
+def _workers(wanted: int | None, device: str) -> int:
+    """Decoding beside the training pays where a GPU does the rest."""
+    from sa_training.optimisation import resolve_device
+
+    if wanted is not None:
+        return wanted
+    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+
+
+def _start_of_a_trial(recipe: Recipe) -> Recipe:
+    """A few steps to try things out need no ImageNet weights, a training does."""
+    import dataclasses
+
+    from sa_runtime.errors import CheckpointError
+    from sa_training.pretrained import imagenet_weights
+
+    if recipe.pretrained != "imagenet":
+        return recipe
+    try:
+        imagenet_weights(recipe.network.backbone)
+    except CheckpointError as missing:
+        note(f"{missing}\nA trial of --max-steps goes on from random weights.")
+        return dataclasses.replace(recipe, pretrained="none")
+    return recipe

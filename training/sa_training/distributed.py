@@ -58,17 +58,19 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def shared_embed(embed: Embed, processes: Processes) -> Embed:
-    """An ``embed`` that shares its files out among the processes; all must call it alike."""
+def shared_embed(embed: Embed) -> Embed:
+    """An ``embed`` whose files are shared out among joined processes; all must call it alike."""
+    if not dist.is_initialized():
+        return embed
+    rank, count = dist.get_rank(), dist.get_world_size()
 
     def embed_all(paths: Sequence[Path]) -> Vectors:
-        count = processes.count
         # Every process embeds as many, so that none waits for vectors of another shape.
         padded = [*paths, *[paths[0]] * (-len(paths) % count)]
-        mine = embed(padded[processes.rank :: count])
+        mine = embed(padded[rank::count])
         gathered: list[Vectors] = [mine] * count
         dist.all_gather_object(gathered, mine)
         together = np.stack(gathered, axis=1).reshape(len(padded), -1)
         return together[: len(paths)]
 
-    return embed if processes.count == 1 else embed_all
+    return embed_all

@@ -1,6 +1,6 @@
-"""Figures of a network under training: retrieval by the runtime's code, accuracy of a classifier.
+"""Retrieval figures of a network that is not exported yet, by the runtime's code.
 
-Shape suffixes: N images, H x W pixels, K classes.
+Shape suffixes: N images, H x W pixels, D embedding.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sa_runtime.crops import Image, read_image, resize
 from sa_runtime.datasets.base import ReidDataset
 from sa_runtime.retrieval.distance import Vectors
 from sa_runtime.retrieval.evaluation import Embed, RetrievalReport, evaluate_embedder
 from sa_runtime.retrieval.metrics import CONVENTIONS
-from sa_training.distributed import Processes, shared_embed
+from sa_training.distributed import shared_embed
 from sa_training.network import SANetwork
 from sa_training.pixels import network_input
 
@@ -71,7 +70,7 @@ def evaluate_network(
 ) -> RetrievalReport:
     """Retrieval figures of a network in all three CMC conventions.
 
-    With several processes each embeds its share of the images; all must call it alike.
+    Where several processes are joined each embeds its share of the images, and all must call it.
 
     Args:
         network: in evaluation mode.
@@ -83,37 +82,5 @@ def evaluate_network(
     Raises:
         InputError: as :func:`sa_runtime.retrieval.evaluation.evaluate_embedder`.
     """
-    embed = shared_embed(network_embed(network, embedding, compute), Processes.from_environment())
+    embed = shared_embed(network_embed(network, embedding, compute))
     return evaluate_embedder(embed, dataset, conventions=CONVENTIONS, on_progress=on_progress)
-
-
-def top_accuracy(
-    network: SANetwork,
-    images_NHW3: NDArray[np.uint8],
-    labels_N: NDArray[np.int64],
-    *,
-    compute: torch.dtype | None = None,
-) -> dict[str, float]:
-    """Accuracy of the global classifier: the label first, and among the first five.
-
-    Args:
-        network: in evaluation mode.
-        images_NHW3: (N, H, W, 3) uint8 BGR of the network's size.
-        labels_N: (N,) classes.
-        compute: type of the convolutions, ``None`` for float32.
-
-    Returns:
-        ``top1`` and ``top5``, fractions.
-    """
-    device = next(network.parameters()).device
-    at = network.config.classifiers.index("global")
-    hits = np.zeros(2)
-    with torch.inference_mode():
-        for start in range(0, len(images_NHW3), 4 * BATCH):
-            batch_NHW3 = torch.from_numpy(images_NHW3[start : start + 4 * BATCH]).to(device)
-            with torch.autocast(device.type, compute, enabled=compute is not None):
-                logits_NK = network(network_input(batch_NHW3)).logits[at]
-            first = logits_NK.float().topk(min(5, logits_NK.shape[1]), dim=1).indices.cpu().numpy()
-            right = first == labels_N[start : start + 4 * BATCH, None]
-            hits += [right[:, 0].sum(), right.any(axis=1).sum()]
-    return {"top1": hits[0] / len(labels_N), "top5": hits[1] / len(labels_N)}

@@ -183,9 +183,7 @@ def fit(
             f"of {recipe.batch * processes.count}; pass a smaller --batch-size"
         )
     _check_chunks(recipe, options)
-    recipe = dataclasses.replace(
-        recipe, network=dataclasses.replace(recipe.network, classes=training.classes)
-    )
+    recipe = dataclasses.replace(recipe, network=recipe.network_for(training.classes))
     device = resolve_device(options.device, processes.local)
     compute = autocast_type(options.precision, device)
     with joined(processes, device):

@@ -92,6 +92,10 @@ class Recipe:
                     f"recipe {self.name}: {field}={getattr(self, field)!r}: expected {rule}"
                 )
 
+    def network_for(self, classes: int) -> NetworkConfig:
+        """The network's architecture for a number of training identities."""
+        return dataclasses.replace(self.network, classes=classes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as checkpoints keep them."""
         return dataclasses.asdict(self)

@@ -1,0 +1,201 @@
+"""What ``sa-deploy train`` does once its options are read: plan, run or evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa_deploy.output import note, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from sa_training.checkpoints import Checkpoint
+    from sa_training.loop import Progress, TrainingOptions
+    from sa_training.network import SANetwork
+    from sa_training.recipes import Recipe
+    from sa_training.tasks import Task
+
+
+def plan(task: Task, recipe: Recipe, options: TrainingOptions, json_output: bool) -> None:
+    """Say what a training would be."""
+    import dataclasses
+
+    from sa_training.plan import plan as work_out
+
+    found = work_out(recipe, task.training(recipe, keep=False), options)
+    fields = recipe.to_dict()
+    network = {f"network.{key}": value for key, value in fields.pop("network").items()}
+    network["network.classes"] = found.classes
+    if json_output:
+        print_json(
+            {
+                "recipe": {**fields, **network},
+                "data": dict(task.counts()),
+                **dataclasses.asdict(found),
+            }
+        )
+        return
+    print_table("Recipe", ("field", "value"), [*fields.items(), *network.items()])
+    print_table("Data", ("split", "holds"), task.counts().items())
+    rows = [
+        ("parameters", f"{found.parameters:,}"),
+        ("GFLOPs an image, forward", f"{found.gflops:.2f}"),
+        ("steps an epoch", found.epoch_steps),
+        ("steps", found.steps),
+    ]
+    print_table("Training", ("what", "value"), rows)
+
+
+def run(
+    task: Task, recipe: Recipe, options: TrainingOptions, resume: Path | None, json_output: bool
+) -> None:
+    """Train, draw the curves, test the best and the last network."""
+    from sa_training.checkpoints import BEST, load_checkpoint, weights_sha256
+    from sa_training.distributed import Processes
+    from sa_training.loop import fit
+    from sa_training.optimisation import resolve_device
+    from sa_training.watch import draw_curves
+
+    speaks = Processes.from_environment().first
+    last: list[Progress] = []
+    training = task.training(recipe, keep=options.workers == 0)
+    with _bar(f"train {recipe.name}", None, speaks) as advance:
+        checkpoint = fit(
+            recipe,
+            training,
+            options,
+            resume=resume,
+            on_step=_watcher(advance, last),
+            evaluate=task.score,
+        )
+    if not speaks:
+        return
+    if last:
+        note(f"curves: {draw_curves(options.out)}")
+    found: dict[str, Mapping[str, float]] = {}
+    if options.max_steps is None:
+        best = options.out / BEST
+        tested = {"last": checkpoint, **({"best": load_checkpoint(best)} if best.is_file() else {})}
+        device = resolve_device(options.device)
+        for name, one in tested.items():
+            found[f"{name}, epoch {one.epoch}"] = task.test(one.network.to(device))
+    result = {
+        "checkpoint": str(checkpoint.path),
+        "recipe": checkpoint.recipe.name,
+        "epochs": checkpoint.epoch,
+        "steps": checkpoint.training["step"],
+        "loss": last[0].loss if last else None,
+        "images_per_s": last[0].images_per_s if last else None,
+        "weights_sha256": weights_sha256(checkpoint.network.cpu()),
+        "test": found,
+    }
+    if json_output:
+        print_json(result)
+        return
+    result.pop("test")
+    print_table("Training", ("what", "value"), result.items())
+    if found:
+        _print_figures(found)
+    note(f"next: sa-deploy export --onnx {checkpoint.path} --out {options.out}")
+
+
+@contextmanager
+def _bar(description: str, total: int | None, speaks: bool) -> Iterator[Callable[..., None]]:
+    """A progress bar, in one of several processes only."""
+    if speaks:
+        with progress(description, total) as advance:
+            yield advance
+    else:
+        yield lambda *_, **__: None
+
+
+def _watcher(advance: Callable[..., None], last: list[Progress]) -> Callable[[Progress], None]:
+    """Shows the losses by kind of head while the bar counts steps and time left."""
+
+    def on_step(state: Progress) -> None:
+        last[:] = [state]
+        kinds: dict[str, float] = {}
+        for name, loss in state.losses.items():
+            kind = name.rstrip("0123456789")
+            kinds[kind] = kinds.get(kind, 0.0) + loss
+        heads = " ".join(f"{kind} {loss:.2f}" for kind, loss in kinds.items())
+        advance(
+            total=state.steps,
+            completed=state.step,
+            description=(
+                f"epoch {state.epoch}/{state.epochs} loss {state.loss:.2f} ({heads}) "
+                f"accuracy {100 * state.accuracy:.0f} % {state.images_per_s:.0f} images/s"
+            ),
+        )
+
+    return on_step
+
+
+def _print_figures(found: Mapping[str, Mapping[str, float]]) -> None:
+    columns = ("checkpoint", *next(iter(found.values())))
+    rows = [
+        (name, *(f"{100 * value:.1f}" for value in figures.values()))
+        for name, figures in found.items()
+    ]
+    print_table("Test, %", columns, rows)
+
+
+def evaluate(
+    task: Task,
+    path: Path | None,
+    size: tuple[int | None, int | None],
+    device: str,
+    json_output: bool,
+) -> None:
+    """The authors' ``--resume FILE --evaluate``: figures in their three conventions."""
+    from sa_runtime.errors import InputError
+    from sa_training.checkpoints import load_checkpoint
+    from sa_training.distributed import Processes, joined
+    from sa_training.optimisation import resolve_device
+    from sa_training.tasks import Reidentification
+
+    if path is None:
+        raise InputError("--evaluate: expected --resume FILE, the checkpoint to evaluate")
+    checkpoint = load_checkpoint(path)
+    processes = Processes.from_environment()
+    found_device = resolve_device(device, processes.local)
+    network = _resized(checkpoint, size).to(found_device)
+    if not isinstance(task, Reidentification):
+        figures = task.test(network)
+        if json_output:
+            print_json(figures)
+        else:
+            _print_figures({str(path): figures})
+        return
+    from sa_runtime.retrieval.evaluation import RANKS
+    from sa_training.evaluation import evaluate_network
+
+    total = len(task.dataset.query) + len(task.dataset.gallery)
+    with joined(processes, found_device), _bar("embed", total, processes.first) as advance:
+        report = evaluate_network(network, task.dataset, on_progress=advance)
+    if not processes.first:
+        return
+    result = report.result
+    if json_output:
+        print_json(report.as_dict())
+        return
+    conventions = [
+        (name, f"{100 * result.mAP:.1f}", *(f"{100 * result.rank(k, name):.1f}" for k in RANKS))
+        for name in result.cmc
+    ]
+    columns = ("CMC convention", "mAP %", *(f"rank-{k} %" for k in RANKS))
+    print_table(f"{path} on {task.dataset.name}", columns, conventions)
+
+
+def _resized(checkpoint: Checkpoint, size: tuple[int | None, int | None]) -> SANetwork:
+    """The network in evaluation mode, for input of another size where one is asked for."""
+    import dataclasses
+
+    from sa_training.network import SANetwork
+
+    config = checkpoint.network.config
+    height, width = size[0] or config.height, size[1] or config.width
+    network = SANetwork(dataclasses.replace(config, height=height, width=width))
+    network.load_state_dict(checkpoint.network.state_dict())
+    return network.eval()
