@@ -11,6 +11,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from sa_training.resnets_32 import DEPTHS_32, resnet_32
+
 Stages = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -108,6 +110,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     **{f"resnet{depth}": _torchvision(f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
     "resnet10-thin-32": _for_32x32(_ThinResNet10),
     "resnet18-32": _for_32x32(_torchvision("resnet18")),
+    **{f"resnet{depth}-32": resnet_32(depth) for depth in DEPTHS_32},
 }
 
 
