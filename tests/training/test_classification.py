@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,11 @@ from sa_training.backbones import backbone
 from sa_training.classification import (
     accuracy_of,
     hits,
-    run_classification,
     train_classifier,
 )
 from sa_training.classification_data import (
     CLASSES,
     LabelledImages,
-    cifar100,
     synthetic_classification,
 )
 from sa_training.loop import TrainingOptions
@@ -219,7 +216,11 @@ def test_data_and_recipes_that_do_not_fit_are_refused(
     train, test = problem
     few, large = train._replace(images=train.images[:3]), train.images.repeat(2, axis=1)
     mistakes = [
-        ((recipe("tiny"), train, test), InputError, "recipe 'tiny': for people"),
+        (
+            (recipe("tiny"), train, test),
+            InputError,
+            "recipe tiny: finds people again, and 4 synthetic",
+        ),
         ((small(), few, test), InputError, r"\(3, 32, 32, 3\) with 64 labels; expected \(N, 32"),
         ((small(), train, test._replace(images=large)), InputError, r"uint8 \(64, 64, 32, 3\)"),
         ((small(batch=65), train, test), DatasetError, "64 training images, expected at least one"),
@@ -233,45 +234,3 @@ def test_data_and_recipes_that_do_not_fit_are_refused(
         with pytest.raises(error, match=text):
             train_classifier(*arguments, options(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def cifar_folder(tmp_path: Path) -> Path:
-    """CIFAR-100's files with 32 and 16 images: (N, 3072) planes of red, green and blue."""
-    root = tmp_path / "cifar-100-python"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 32), ("test", 16)):
-        data = rng.integers(0, 256, (count, 3072), np.uint8)
-        data[0] = np.repeat([250, 130, 10], 1024)
-        labels = [99, *rng.integers(0, 100, count - 1).tolist()]
-        with (root / name).open("wb") as file:
-            pickle.dump({b"data": data, b"fine_labels": labels}, file)
-    with (root / "meta").open("wb") as file:
-        pickle.dump({b"fine_label_names": [b"name"] * 100}, file)
-    return root
-
-
-def test_cifar100_comes_as_bgr(cifar_folder: Path) -> None:
-    train, test = cifar100(cifar_folder)
-    assert train.images.shape == (32, 32, 32, 3)
-    assert train.images[0, 4, 7].tolist() == [10, 130, 250]
-    assert (len(test.labels), test.labels[0]) == (16, 99)
-    assert test.name.endswith("test")
-
-
-def test_cifar100_is_trained_on_from_its_folder(cifar_folder: Path, tmp_path: Path) -> None:
-    steps: list[int] = []
-    run = run_classification(
-        small(),
-        cifar_folder,
-        options(tmp_path / "run", max_steps=3),
-        on_step=lambda state: steps.append(state.step),
-    )
-    assert steps == [1, 2, 3]
-    assert run.checkpoint.network.config.classes == 100
-    assert 0 <= run.accuracy.top1 <= run.accuracy.top5 <= 1
-    with pytest.raises(InputError, match=r"recipe 'sa': for people .*--recipe cifar100-gap"):
-        run_classification(recipe("sa"), tmp_path / "none", options(tmp_path / "other"))
-    with pytest.raises(DatasetError, match="none"):
-        run_classification(small(), tmp_path / "none", options(tmp_path / "other"))

@@ -1,7 +1,8 @@
 """The classification experiment of the attention layer: GAP against SA and GAP, by top-1 and top-5.
 
 The network is the SA network with the head ``linear``, the loop that of re-identification; recipes
-are ``cifar100-gap`` and ``cifar100-sa``.
+are ``cifar100-gap`` and ``cifar100-sa``. ``sa-deploy train -d cifar100`` comes here too, by
+:mod:`sa_training.tasks`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sa_runtime.errors import InputError
 from sa_training.checkpoints import Checkpoint
-from sa_training.classification_data import LabelledImages, cifar100
+from sa_training.classification_data import LabelledImages
 from sa_training.data import ArrayImages
 from sa_training.loop import Progress, TrainingOptions, TrainingSet, fit
 from sa_training.network import SANetwork
@@ -43,32 +44,6 @@ class ClassifierRun:
     accuracy: Accuracy
 
 
-def run_classification(
-    recipe: Recipe,
-    data_dir: Path,
-    options: TrainingOptions,
-    *,
-    resume: Path | None = None,
-    on_step: Callable[[Progress], None] | None = None,
-) -> ClassifierRun:
-    """Train and test on CIFAR-100; the arguments are those of :func:`train_classifier`.
-
-    Args:
-        recipe: a recipe of classification.
-        data_dir: the folder ``cifar-100-python``.
-        options: where and how fast.
-        resume: checkpoint of an interrupted run.
-        on_step: called after every step.
-
-    Raises:
-        DatasetError: another layout, or fewer training images than one batch.
-        InputError: a recipe for people.
-    """
-    _check_recipe(recipe)
-    train, test = cifar100(data_dir)
-    return train_classifier(recipe, train, test, options, resume=resume, on_step=on_step)
-
-
 def train_classifier(
     recipe: Recipe,
     train: LabelledImages,
@@ -81,7 +56,7 @@ def train_classifier(
     """Train on labelled images and test on others, as :func:`sa_training.loop.fit` does.
 
     Args:
-        recipe: of head ``linear``; the class count comes from ``train``.
+        recipe: of head ``linear``, as ``cifar100-sa``; the class count comes from ``train``.
         train: images of the network's size.
         test: likewise.
         options: where and how fast. With ``evaluate_every`` the lines of ``metrics.jsonl`` hold
@@ -96,12 +71,8 @@ def train_classifier(
         CheckpointError: ``resume`` cannot be read or is of another recipe.
         TrainingError: a loss that is not finite.
     """
-    _check_recipe(recipe)
-    for images in (train, test):
-        _check_images(images, recipe)
-    training = TrainingSet(
-        name=train.name, images=ArrayImages(train.images), labels=train.labels.tolist()
-    )
+    training = training_set(recipe, train)
+    _check_images(test, recipe)
     if int(test.labels.max()) >= training.classes:
         raise InputError(
             f"{test.name}: has class {int(test.labels.max())}; expected the classes 0 to "
@@ -152,12 +123,21 @@ def hits(logits_NK: Tensor, labels_N: Tensor, k: int) -> int:
     return int((rank_N <= k).sum())
 
 
-def _check_recipe(recipe: Recipe) -> None:
+def training_set(recipe: Recipe, train: LabelledImages) -> TrainingSet:
+    """Labelled images as the loop takes them.
+
+    Raises:
+        InputError: a recipe for people, or images of another size than its network's.
+    """
     if recipe.network.head != "linear":
         raise InputError(
-            f"recipe {recipe.name!r}: for people (head {recipe.network.head!r}); expected a recipe "
-            "of head 'linear' to classify images: --recipe cifar100-gap or cifar100-sa"
+            f"recipe {recipe.name}: finds people again, and {train.name} holds images to "
+            "classify; pass --recipe cifar100-sa or cifar100-gap"
         )
+    _check_images(train, recipe)
+    return TrainingSet(
+        name=train.name, images=ArrayImages(train.images), labels=train.labels.tolist()
+    )
 
 
 def _check_images(images: LabelledImages, recipe: Recipe) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.table import load_datasets
 from sa_runtime.errors import InputError
-from sa_training.classification import accuracy_of
+from sa_training.classification import accuracy_of, training_set
 from sa_training.classification_data import LabelledImages, cifar100
-from sa_training.data import ArrayImages, FileImages
+from sa_training.data import FileImages
 from sa_training.evaluation import evaluate_network
 from sa_training.loop import TrainingSet
 from sa_training.network import SANetwork
@@ -102,18 +102,9 @@ class Classification:
         """The training images, which are in memory.
 
         Raises:
-            InputError: a recipe for people.
+            InputError: a recipe for people, or for images of another size.
         """
-        if recipe.network.head != "linear":
-            raise InputError(
-                f"recipe {recipe.name}: finds people again, and {self.train.name} holds images to "
-                "classify; pass --recipe cifar100-sa or cifar100-gap"
-            )
-        return TrainingSet(
-            name=self.train.name,
-            images=ArrayImages(self.train.images),
-            labels=self.train.labels.tolist(),
-        )
+        return training_set(recipe, self.train)
 
     def score(self, network: SANetwork) -> Mapping[str, float]:
         """As :meth:`test`: the field reports its last epoch, not its best."""
