@@ -1,0 +1,78 @@
+"""The main job, end to end, at the size the README shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PEOPLE_MP4 = Path(__file__).parents[3] / "shared" / "data" / "people.mp4"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "sa_deploy", "demo", "--out", str(out), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return out, json.loads(result.stdout)
+
+
+@pytest.mark.slow
+def test_a_trained_network_finds_people_it_never_saw(demo: tuple[Path, dict[str, Any]]) -> None:
+    network, artefact = demo[1]["evaluations"].values()
+    assert network["cmc"]["market1501"]["rank1"] >= 0.90
+    assert artefact["mAP"] == pytest.approx(network["mAP"], abs=0.001)
+
+
+@pytest.mark.slow
+def test_an_untrained_network_does_not(demo: tuple[Path, dict[str, Any]]) -> None:
+    import torch
+
+    from sa_export.parity import network_embed
+    from sa_runtime.crops import read_image, resize
+    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.retrieval.evaluation import evaluate_embedder
+    from sa_training.network import SANetwork
+    from sa_training.recipes import tiny
+
+    torch.manual_seed(0)
+    embed = network_embed(SANetwork(tiny().network), "parts")
+    report = evaluate_embedder(
+        lambda paths: embed(np.stack([resize(read_image(path), 128, 64) for path in paths])),
+        load_dataset("synthetic", demo[0] / "world"),
+    )
+    assert report.result.rank(1) < 0.30
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_what_it_says(demo: tuple[Path, dict[str, Any]]) -> None:
+    from sa_runtime.store import read_embeddings
+
+    out, report = demo
+    assert all(Path(path).exists() for path in report["files"].values())
+    stored = read_embeddings(out / "people.parquet")
+    boxes = (out / "world" / "videos" / "c1.gt.txt").read_text().splitlines()
+    assert len(stored.vectors) == len(boxes) == report["video"]["rows"]
+    np.testing.assert_allclose(np.linalg.norm(stored.vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PEOPLE_MP4.exists(), reason="no real video beside the project")
+def test_a_real_video_is_embedded_whole(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    from sa_runtime.store import read_embeddings
+
+    out = tmp_path / "o.parquet"
+    boxes = PEOPLE_MP4.with_name("people.det.txt")
+    model = demo[1]["files"]["model"]
+    command = ["embed", model, str(PEOPLE_MP4), "--detections", str(boxes), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "sa_deploy", *command], check=True, capture_output=True)
+    vectors = read_embeddings(out).vectors
+    assert vectors.shape[0] == 471
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
