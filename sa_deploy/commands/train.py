@@ -204,7 +204,7 @@ def train(
         workers=_workers(workers, device),
         device=device,
         precision=precision,
-        compiled=compile_,
+        compiler="inductor" if compile_ else None,
         accumulate=accumulate,
         max_steps=max_steps,
         checkpoint_steps=checkpoint_steps,

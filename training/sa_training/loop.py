@@ -46,7 +46,7 @@ class TrainingOptions:
         workers: processes that decode; 0 decodes in the training process.
         device: ``auto``, or a torch device.
         precision: ``auto`` (bf16 where the hardware has it), ``fp32``, ``bf16`` or ``fp16``.
-        compiled: run the network through ``torch.compile``.
+        compiler: backend of ``torch.compile`` to run the network through; ``None`` runs it as it is.
         accumulate: chunks that each batch is split into, for less memory. Batch norm and triplets
             then see a chunk at a time.
         max_steps: stop early, ``None`` for the whole recipe.
@@ -62,7 +62,7 @@ class TrainingOptions:
     workers: int = 0
     device: str = "auto"
     precision: str = "auto"
-    compiled: bool = False
+    compiler: str | None = None
     accumulate: int = 1
     max_steps: int | None = None
     checkpoint_steps: int = 0
@@ -195,7 +195,7 @@ def fit(
             processes=processes,
             compute=compute,
             accumulate=options.accumulate,
-            compiled=options.compiled,
+            compiler=options.compiler,
             seed=options.seed,
         )
         run = _Run(trainer, training, options, on_step, evaluate)

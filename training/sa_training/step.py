@@ -28,7 +28,7 @@ class Trainer:
         processes: which of how many this is; gradients and reported losses are their mean.
         compute: type of the convolutions, ``None`` for float32; float16 scales the loss.
         accumulate: chunks that a batch is split into, whose gradients are averaged.
-        compiled: run the network through ``torch.compile``.
+        compiler: backend of ``torch.compile``, or ``None``.
         seed: of dropout.
 
     Attributes:
@@ -43,7 +43,7 @@ class Trainer:
         processes: Processes,
         compute: torch.dtype | None,
         accumulate: int,
-        compiled: bool,
+        compiler: str | None,
         seed: int,
     ) -> None:
         self.network = network
@@ -62,7 +62,7 @@ class Trainer:
         if processes.count > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             forward = self._parallel = DistributedDataParallel(network, device_ids=devices)
-        self._forward: Any = torch.compile(forward) if compiled else forward
+        self._forward: Any = torch.compile(forward, backend=compiler) if compiler else forward
 
     def step(self, images_NHW3: Tensor, labels_N: Tensor, number: int) -> tuple[list[float], float]:
         """One step.
