@@ -15,11 +15,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sa_export.crops import CropSet
-from sa_export.deploy import Border, DeployNetwork, InputKind
+from sa_export.deploy import Border, DeployNetwork, FloatType, InputKind
 from sa_export.lowering import plain_pool
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network, write_contract
 from sa_export.parity import DEFAULT_GATES, Gates, Parity, measure_parity, require_parity
+from sa_export.openvino_file import OpenVinoWriter
 from sa_export.parity import network_embed as embed_by_network
+from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
+from sa_export.quantize.quantizer import Calibration, Quantizer
+from sa_export.quantize.search import Limits
+from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
 from sa_runtime.contract import (
     Contract,
     ExtraOutput,
@@ -30,7 +35,7 @@ from sa_runtime.contract import (
 )
 from sa_runtime.errors import InputError
 from sa_runtime.files import atomic_path
-from sa_runtime.runners.base import Embeddings
+from sa_runtime.runners.base import Embeddings, encode
 from sa_runtime.runners.table import open_runner
 from sa_training.attention_pool import lowered_to
 from sa_training.checkpoints import Checkpoint, weights_sha256
@@ -143,25 +148,42 @@ class Exporter:
         checkpoint: the weights.
         options: what to write.
         crops: to compare artefacts and network on, at the size of the input.
+        calibration: where int8 ranges come from; needed for that precision only.
+        on_note: told what takes long.
 
     Raises:
-        InputError: options that do not fit the network.
+        InputError: options that do not fit the network or each other.
     """
 
-    def __init__(self, checkpoint: Checkpoint, options: ExportOptions, crops: CropSet) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        options: ExportOptions,
+        crops: CropSet,
+        *,
+        calibration: Calibration | None = None,
+        on_note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        if options.precision == "int8" and calibration is None:
+            raise InputError("--precision int8: needs calibration crops")
         self.options = options
         self.crops = crops
+        self.gates = options.gates or DEFAULT_GATES[options.precision]
         self.network = resized(checkpoint.network, options.height, options.width)
-        border = Border(
-            embeddings=options.embeddings,
-            input=options.input,
-            compute="fp32" if options.precision == "int8" else options.precision,
-            attention_map=options.attention_map,
+        self.deployed = DeployNetwork(
+            self.network,
+            Border(
+                embeddings=options.embeddings,
+                input=options.input,
+                compute="fp32" if options.precision == "int8" else options.precision,
+                attention_map=options.attention_map,
+            ),
         )
-        self.deployed = DeployNetwork(self.network, border)
         self.contract = contract_of(checkpoint, self.deployed, options)
+        self._calibration = calibration
+        self._on_note = on_note
         self._references: dict[str, Embeddings] = {}
-        self._plain: ModelProto | None = None
+        self._quantizer: Quantizer | None = None
 
     def write(self, kind: Format, folder: Path) -> Artefact:
         """Write one artefact, compare it with the network, and give it its name.
@@ -171,14 +193,13 @@ class Exporter:
             InputError: the format does not go with the precision.
             MissingPackageError: a package that writes or runs it is not installed.
         """
-        write = self._writer(kind)
+        write, contract = self._writer(kind)
         target = folder / self.options.file_name(kind)
-        gates = self.options.gates or DEFAULT_GATES[self.options.precision]
         with atomic_artefact(target) as temporary:
-            write(self.contract, temporary)
-            parity = self._proven(kind, temporary, gates, target)
+            write(contract, temporary)
+            parity = self._proven(kind, temporary, target)
             summary = {name: report.summary() for name, report in parity.items()}
-            contract = dataclasses.replace(self.contract, parity=summary)
+            contract = dataclasses.replace(contract, parity=summary)
             write(contract, temporary)
         artefact = Artefact(
             path=target,
@@ -187,7 +208,7 @@ class Exporter:
             parity=parity,
             size_bytes=sum(path.stat().st_size for path in files_of(target)),
         )
-        write_report(artefact, gates)
+        write_report(artefact, self.gates)
         return artefact
 
     def reference(self, embedding: str) -> Embeddings:
@@ -197,31 +218,68 @@ class Exporter:
             self._references[embedding] = embed(self.crops.images)
         return self._references[embedding]
 
-    def onnx_model(self, *, plugin: bool) -> ModelProto:
-        """The ONNX model in the options' precision."""
-        default = BF16_OPSET if self.options.precision == "bf16" else DEFAULT_OPSET
-        return onnx_from_network(
-            self.deployed, self.contract, opset=self.options.opset or default, plugin=plugin
-        )
+    def onnx_model(self, *, plugin: bool, compute: FloatType | None = None) -> ModelProto:
+        """The ONNX model in a floating type, the options' own by default."""
+        deployed, least = self.deployed, DEFAULT_OPSET
+        if compute is not None and compute != deployed.border.compute:
+            deployed = DeployNetwork(
+                self.network, dataclasses.replace(deployed.border, compute=compute)
+            )
+            least = FP16_SCALE_OPSET
+        if deployed.border.compute == "bf16":
+            least = BF16_OPSET
+        opset = self.options.opset or least
+        if opset < least:
+            raise InputError(
+                f"--opset {opset}: expected at least {least} for --precision "
+                f"{self.options.precision}, or leave it out"
+            )
+        return onnx_from_network(deployed, self.contract, opset=opset, plugin=plugin)
 
-    def _writer(self, kind: Format) -> Writer:
-        if kind == "onnx":
-            return OnnxWriter(self.onnx_model(plugin=self.options.plugin))
-        if kind == "openvino":
-            from sa_export.openvino_file import OpenVinoWriter
-
-            return OpenVinoWriter(self.onnx_model(plugin=False))
-        from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
-
+    def _writer(self, kind: Format) -> tuple[Writer, Contract]:
+        if kind in ("onnx", "openvino"):
+            plugin = kind == "onnx" and self.options.plugin
+            contract = self.contract
+            if self.options.precision == "int8":
+                model, contract = self._quantised(kind, plugin=plugin)
+            else:
+                model = self.onnx_model(plugin=plugin)
+            return (OnnxWriter if kind == "onnx" else OpenVinoWriter)(model), contract
+        if self.options.precision == "int8":
+            raise InputError(
+                f"--{kind} --precision int8: int8 is written as ONNX or OpenVINO; "
+                "expected --onnx or --openvino, or --precision bf16"
+            )
         writer = TorchScriptWriter if kind == "torchscript" else TorchExportWriter
-        return writer(self.deployed, self.contract)
+        return writer(self.deployed, self.contract), self.contract
 
-    def _proven(self, kind: Format, path: Path, gates: Gates, target: Path) -> dict[str, Parity]:
+    def _quantised(self, kind: Format, *, plugin: bool) -> tuple[ModelProto, Contract]:
+        calibration = self._calibration
+        assert calibration is not None
+        if self._quantizer is None:
+            self._quantizer = Quantizer(
+                calibration,
+                lambda images: encode(images, self.contract.input),
+                self.crops,
+                self.reference(self.options.embeddings[0]),
+                Limits(max_map_drop=self.gates.max_map_drop, min_cosine=self.gates.min_cosine),
+                self._on_note,
+            )
+        target: Target = calibration.target or ("cpu" if kind == "openvino" else "any")
+        rest = SCHEMES[target].rest
+        plain = self.onnx_model(plugin=False, compute=rest)
+        model = self.onnx_model(plugin=True, compute=rest) if plugin else plain
+        model = self._quantizer.quantise(model, plain, target)
+        report = self._quantizer.report(target, plain)
+        return model, dataclasses.replace(self.contract, quantization=report)
+
+    def _proven(self, kind: Format, path: Path, target: Path) -> dict[str, Parity]:
         runtime = RUNTIMES[kind]
         if kind == "onnx" and self.options.precision == "bf16":
             runtime = "openvino"  # ONNX Runtime has no bf16 convolution on the CPU
         reports = {}
         for embedding in self.options.embeddings:
+            self._on_note(f"comparing {target.name} ({embedding}) with the network on {runtime}")
             with open_runner(path, runtime, embedding=embedding) as runner:
                 report = measure_parity(
                     runner.run,
@@ -230,7 +288,7 @@ class Exporter:
                     runtime=runtime,
                     largest=self.options.batch or 16,
                 )
-            require_parity(report, gates, name=f"{target} ({embedding})")
+            require_parity(report, self.gates, name=f"{target} ({embedding})")
             reports[embedding] = report
         return reports
 

@@ -82,19 +82,11 @@ def validation_crops(
             return _labelled(root, height, width, None, source="generated")
     if all((folder / FOLDERS[split]).is_dir() for split in ("query", "gallery")):
         return _labelled(folder, height, width, limit, source=str(folder))
-    paths = _images_in(folder)[:limit]
-    if len(paths) < 4:
-        raise InputError(f"{folder}: {len(paths)} images, expected at least 4 crops of people")
-    return CropSet(
-        source=str(folder),
-        images=_cut(paths, height, width),
-        names=tuple(str(path.relative_to(folder)) for path in paths),
-        queries=len(paths) // 4,
-    )
+    return _unlabelled(folder, height, width, limit, source=str(folder))
 
 
-def calibration_crops(folder: Path | None, *, height: int, width: int, limit: int = 512) -> Images:
-    """Crops to calibrate quantisation on: (N, H, W, 3) uint8 BGR.
+def calibration_crops(folder: Path | None, *, height: int, width: int, limit: int = 512) -> CropSet:
+    """Crops to calibrate quantisation on, without labels.
 
     Args:
         folder: of crops, searched with its subfolders; the training images where it is laid out
@@ -104,20 +96,34 @@ def calibration_crops(folder: Path | None, *, height: int, width: int, limit: in
         limit: at most so many, evenly spread over the sorted names.
 
     Raises:
-        InputError: no such folder, or no images in it.
+        InputError: no such folder, or fewer than four images in it.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             root = Path(temporary) / "calibration"
             write_synthetic(root, GENERATED_CALIBRATION, workers=1)
-            return _cut(spread(_images_in(root / FOLDERS["train"]), limit), height, width)
+            return _unlabelled(root / FOLDERS["train"], height, width, limit, source="generated")
     train = folder / FOLDERS["train"]
-    paths = _images_in(train if train.is_dir() else folder)
-    if not paths:
+    searched = train if train.is_dir() else folder
+    return _unlabelled(searched, height, width, limit, source=str(folder))
+
+
+def _unlabelled(
+    folder: Path, height: int, width: int, limit: int | None, *, source: str
+) -> CropSet:
+    found = _images_in(folder)
+    paths = found if limit is None else spread(found, limit)
+    if len(paths) < 4:
         raise InputError(
-            f"{folder}: no images; expected crops of people ({', '.join(IMAGE_SUFFIXES)})"
+            f"{folder}: {len(paths)} images, expected at least 4 crops of people "
+            f"({', '.join(IMAGE_SUFFIXES)})"
         )
-    return _cut(spread(paths, limit), height, width)
+    return CropSet(
+        source=source,
+        images=_cut(paths, height, width),
+        names=tuple(str(path.relative_to(folder)) for path in paths),
+        queries=len(paths) // 4,
+    )
 
 
 def _labelled(root: Path, height: int, width: int, limit: int | None, *, source: str) -> CropSet:

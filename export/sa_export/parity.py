@@ -187,14 +187,14 @@ def measure_parity(
     """
     images = crops.images
     vectors = _in_batches(artefact, images, largest)
-    cosine = _cosine(vectors, reference)
+    cosine = cosines(vectors, reference)
     batches = {largest: float(cosine.min())}
     some = np.array(spread(range(len(images)), _SMALL_CROPS))
     independence = 1.0
     for size in SMALL_BATCHES:
         small = _in_batches(artefact, images[some], size)
-        batches[size] = float(_cosine(small, reference[some]).min())
-        independence = min(independence, float(_cosine(small, vectors[some]).min()))
+        batches[size] = float(cosines(small, reference[some]).min())
+        independence = min(independence, float(cosines(small, vectors[some]).min()))
     order = np.argsort(cosine)[:_WORST]
     ours, theirs = _top(vectors, crops), _top(reference, crops)
     overlap = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(ours, theirs, strict=True)]
@@ -266,7 +266,8 @@ def _in_batches(embed: Embed, images: Images, size: int) -> Embeddings:
     return np.concatenate([embed(images[i : i + size]) for i in range(0, len(images), size)])
 
 
-def _cosine(ours: Embeddings, theirs: Embeddings) -> NDArray[np.float64]:
+def cosines(ours: Embeddings, theirs: Embeddings) -> NDArray[np.float64]:
+    """(N,) cosines between the rows of two sets of unit vectors."""
     cosine: NDArray[np.float64] = np.einsum(
         "nd,nd->n", ours.astype(np.float64), theirs.astype(np.float64)
     )

@@ -69,6 +69,26 @@ def export(
     validation_crops: Annotated[
         int, typer.Option(min=4, help="Use about so many of them, whole people.")
     ] = 2000,
+    int8_target: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt (symmetric, the rest in FP16), cpu (uint8 activations) or any "
+            "(symmetric); by default cpu for OpenVINO, any for ONNX."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Crops that int8 ranges are taken from: a folder, or a Parquet file of "
+            "`sa-deploy embed`. A small generated set by default."
+        ),
+    ] = None,
+    calibration_crops: Annotated[
+        int, typer.Option(min=4, help="Use at most so many of them.")
+    ] = 512,
+    calibrator: Annotated[
+        str, typer.Option(help="entropy, mse, percentile or min-max.")
+    ] = "entropy",
     max_map_drop: Annotated[
         float, typer.Option(min=0, help="Points of mAP the artefact may lose.")
     ] = 0.5,
@@ -96,6 +116,7 @@ def export(
     from sa_export import crops as export_crops
     from sa_export.artefacts import FORMATS, Artefact, Exporter, ExportOptions
     from sa_export.parity import DEFAULT_GATES
+    from sa_export.quantize.quantizer import Calibration
     from sa_training.checkpoints import load_checkpoint
 
     options = ExportOptions(
@@ -114,17 +135,31 @@ def export(
         gates = dataclasses.replace(gates, min_cosine=min_cosine)
     checkpoint = load_checkpoint(weights)
     config = checkpoint.network.config
+    size = (height or config.height, width or config.width)
     crops = export_crops.validation_crops(
-        validation,
-        height=height or config.height,
-        width=width or config.width,
-        limit=validation_crops,
+        validation, height=size[0], width=size[1], limit=validation_crops
     )
-    exporter = Exporter(checkpoint, dataclasses.replace(options, gates=gates), crops)
+    ranges = None
+    if options.precision == "int8":
+        seen = export_crops.calibration_crops(
+            calibration, height=size[0], width=size[1], limit=calibration_crops
+        )
+        ranges = Calibration(
+            images=seen.images,
+            source=seen.source,
+            calibrator=calibrator,  # type: ignore[arg-type]
+            target=int8_target,  # type: ignore[arg-type]
+        )
+    exporter = Exporter(
+        checkpoint,
+        dataclasses.replace(options, gates=gates),
+        crops,
+        calibration=ranges,
+        on_note=note,
+    )
     artefacts: list[Artefact] = []
     for kind in FORMATS:
         if wanted[kind]:
-            note(f"writing {out / options.file_name(kind)}")
             artefacts.append(exporter.write(kind, out))
     if json_output:
         print_json({"artefacts": [artefact.to_dict() for artefact in artefacts]})

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.artefact import read_contract
-from sa_runtime.contract import Contract
+from sa_runtime.contract import Contract, InputSpec
 from sa_runtime.errors import ContractError, InputError, RunnerError
 
 Images = NDArray[np.uint8]
@@ -181,19 +181,7 @@ class BaseRunner(ABC):
 
     def _encode(self, images: Images) -> NDArray[np.generic]:
         """Images -> the input the contract describes."""
-        spec = self.contract.input
-        if spec.colour == "rgb":
-            images = images[..., ::-1]
-        encoded: NDArray[np.generic] = images
-        if spec.dtype == "float32":
-            values: NDArray[np.float32] = images.astype(np.float32) / np.float32(255)
-            if spec.mean is not None and spec.std is not None:
-                values -= np.array(spec.mean, np.float32)
-                values /= np.array(spec.std, np.float32)
-            encoded = values
-        if spec.layout == "nchw":
-            encoded = encoded.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(encoded)
+        return encode(images, self.contract.input)
 
     def _checked(self, output: NDArray[np.generic], count: int) -> Embeddings:
         expected = (count, self.contract.output.dim)
@@ -209,6 +197,22 @@ class BaseRunner(ABC):
                 "export the model again at a higher precision"
             )
         return vectors
+
+
+def encode(images: Images, spec: InputSpec) -> NDArray[np.generic]:
+    """(N, H, W, 3) uint8 BGR -> the input that a contract describes."""
+    if spec.colour == "rgb":
+        images = images[..., ::-1]
+    encoded: NDArray[np.generic] = images
+    if spec.dtype == "float32":
+        values: NDArray[np.float32] = images.astype(np.float32) / np.float32(255)
+        if spec.mean is not None and spec.std is not None:
+            values -= np.array(spec.mean, np.float32)
+            values /= np.array(spec.std, np.float32)
+        encoded = values
+    if spec.layout == "nchw":
+        encoded = encoded.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(encoded)
 
 
 def contract_for(path: Path, embedding: str | None) -> Contract:

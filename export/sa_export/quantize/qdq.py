@@ -1,0 +1,255 @@
+"""Explicit Q/DQ nodes in an ONNX graph.
+
+A layer is a convolution. Quantising it puts a pair of QuantizeLinear and DequantizeLinear on its
+input and stores its weights as int8, symmetric for every output channel. All consumers of a
+quantised tensor that compute in int8 (convolutions, residual additions) read the same pair.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_export.deploy import FloatType
+from sa_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+Target = Literal["tensorrt", "cpu", "any"]
+FP16_SCALE_OPSET = 19
+"""The first whose Q/DQ nodes take FP16 scales."""
+_BACKBONE = "base."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How tensors are quantised.
+
+    Attributes:
+        unsigned: activations as uint8 with a zero point; otherwise int8, symmetric.
+        additions: quantise both inputs of residual additions, also where no convolution reads them.
+        int_bias: biases as int32 of the accumulator's scale; otherwise in float.
+        rest: type of what is not quantised.
+    """
+
+    unsigned: bool
+    additions: bool
+    int_bias: bool
+    rest: FloatType
+
+    @property
+    def levels(self) -> int:
+        """Steps from zero to the largest value."""
+        return 255 if self.unsigned else 127
+
+
+SCHEMES: dict[Target, Scheme] = {
+    "tensorrt": Scheme(unsigned=False, additions=False, int_bias=False, rest="fp16"),
+    "cpu": Scheme(unsigned=True, additions=True, int_bias=True, rest="fp32"),
+    "any": Scheme(unsigned=False, additions=False, int_bias=False, rest="fp32"),
+}
+"""TensorRT takes symmetric int8 only and no int32 biases, and computes what is left in FP16.
+Processors multiply uint8 with int8; there ``cpu`` is 4 times as fast as ``any`` on ONNX Runtime."""
+
+
+def scheme_for(target: str) -> Scheme:
+    """The scheme of a target.
+
+    Raises:
+        InputError: an unknown target.
+    """
+    if target not in SCHEMES:
+        raise InputError(
+            f"--int8-target {target}: unknown; choose from {', '.join(get_args(Target))}"
+        )
+    return SCHEMES[target]
+
+
+def layers(model: ModelProto) -> list[str]:
+    """Names of the backbone's convolutions, in the order of the graph.
+
+    A layer is called as in the network: ``layer1.0.conv2``.
+    """
+    return [name for node in model.graph.node if (name := layer_of(node)) is not None]
+
+
+def layer_of(node: NodeProto) -> str | None:
+    """The layer that a node computes, ``None`` where that is not one of :func:`layers`."""
+    if node.op_type != "Conv" or not node.input[1].startswith(_BACKBONE):
+        return None
+    return str(node.input[1]).removeprefix(_BACKBONE).removesuffix(".weight")
+
+
+def quantised_tensors(model: ModelProto, scheme: Scheme, keep: Collection[str] = ()) -> list[str]:
+    """The activations that get a Q/DQ pair when all layers but those in ``keep`` are quantised."""
+    found: dict[str, None] = {}
+    for node in model.graph.node:
+        if (layer := layer_of(node)) is not None and layer not in keep:
+            found[node.input[0]] = None
+    if scheme.additions:
+        # An addition computes in int8 only where its result goes on in int8.
+        for node in model.graph.node:
+            if node.op_type == "Add" and _activated(model, node.output[0]) in found:
+                found.update(dict.fromkeys(node.input))
+    return list(found)
+
+
+def quantise(
+    model: ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    scheme: Scheme,
+    keep: Collection[str] = (),
+) -> ModelProto:
+    """A copy of a model with Q/DQ nodes.
+
+    Args:
+        model: computing in the scheme's ``rest``.
+        ranges: smallest and largest value of every activation of :func:`quantised_tensors`.
+        scheme: how.
+        keep: the layers that stay as they are.
+    """
+    quantised = type(model)()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    writer = _Writer(graph, scheme)
+    pairs = {
+        tensor: writer.pair(tensor, ranges[tensor])
+        for tensor in quantised_tensors(model, scheme, keep)
+    }
+    nodes: list[NodeProto] = []
+    for value in graph.input:
+        nodes += pairs.get(value.name, [])
+    for node in graph.node:
+        layer = layer_of(node)
+        if (layer is not None and layer not in keep) or node.op_type == "Add":
+            read = list(node.input)
+            node.input[:] = [f"{name}_dq" if name in pairs else name for name in read]
+            if layer is not None:
+                nodes += writer.parameters(node, read)
+        nodes.append(node)
+        for tensor in node.output:
+            nodes += pairs.get(tensor, [])
+    ordered = list(nodes)
+    del graph.node[:]
+    graph.node.extend(ordered)
+    used = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return quantised
+
+
+class _Writer:
+    """Makes Q/DQ nodes and their constants for one graph."""
+
+    def __init__(self, graph: GraphProto, scheme: Scheme) -> None:
+        self._graph = graph
+        self._scheme = scheme
+        self._weights = {item.name: item for item in graph.initializer}
+        self._scales: dict[str, np.float32] = {}
+
+    def pair(self, tensor: str, span: tuple[float, float]) -> list[NodeProto]:
+        """QuantizeLinear and DequantizeLinear of an activation."""
+        from onnx import helper
+
+        scale, zero = _activation_parameters(span, self._scheme)
+        self._scales[tensor] = scale
+        inputs = [
+            self._constant(f"{tensor}_scale", self._float(np.array(scale))),
+            self._constant(f"{tensor}_zero_point", zero),
+        ]
+        quantize = helper.make_node(
+            "QuantizeLinear", [tensor, *inputs], [f"{tensor}_q"], name=f"{tensor}_QuantizeLinear"
+        )
+        return [quantize, self._dequantize(tensor, f"{tensor}_q", inputs)]
+
+    def parameters(self, node: NodeProto, read: Sequence[str]) -> list[NodeProto]:
+        """DequantizeLinear of a convolution's weights and bias, which it is made to read.
+
+        Args:
+            node: the convolution.
+            read: its inputs before they were quantised.
+        """
+        values, scale_O = quantised_weights(self._value(read[1]))
+        node.input[1] = f"{read[1]}_dq"
+        made = [self._stored(read[1], values, scale_O)]
+        if self._scheme.int_bias:
+            bias_scale_O = (scale_O * self._scales[read[0]]).astype(np.float32)
+            bias_O = np.round(self._value(read[2]).astype(np.float64) / bias_scale_O)
+            node.input[2] = f"{read[2]}_dq"
+            made.append(self._stored(read[2], bias_O.astype(np.int32), bias_scale_O))
+        return made
+
+    def _value(self, name: str) -> NDArray[np.float32]:
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(self._weights[name]).astype(np.float32)
+
+    def _stored(
+        self, name: str, values: NDArray[np.integer[Any]], scale_O: NDArray[np.float32]
+    ) -> NodeProto:
+        inputs = [
+            self._constant(f"{name}_scale", self._float(scale_O)),
+            self._constant(f"{name}_zero_point", np.zeros(len(scale_O), values.dtype)),
+        ]
+        return self._dequantize(name, self._constant(f"{name}_q", values), inputs)
+
+    def _dequantize(self, name: str, quantised: str, parameters: list[str]) -> NodeProto:
+        from onnx import helper
+
+        return helper.make_node(
+            "DequantizeLinear",
+            [quantised, *parameters],
+            [f"{name}_dq"],
+            name=f"{name}_DequantizeLinear",
+            axis=0,
+        )
+
+    def _float(self, scale: NDArray[np.float32]) -> NDArray[Any]:
+        """Scales have the type of what they scale."""
+        return scale.astype(np.float16) if self._scheme.rest == "fp16" else scale
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self._graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+
+def quantised_weights(
+    weights_OIHW: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """int8 weights in -127..127 and the scale of each output channel.
+
+    >>> values, scale = quantised_weights(np.array([[[[0.5, -1.27]]]], np.float32))
+    >>> values.tolist(), scale.round(4).tolist()
+    ([[[[50, -127]]]], [0.01])
+    """
+    peak_O = np.abs(weights_OIHW).max(axis=(1, 2, 3))
+    scale_O = np.where(peak_O > 0, peak_O / 127, 1).astype(np.float32)
+    values = np.round(weights_OIHW / scale_O[:, None, None, None])
+    return np.clip(values, -127, 127).astype(np.int8), scale_O
+
+
+def _activation_parameters(
+    span: tuple[float, float], scheme: Scheme
+) -> tuple[np.float32, NDArray[np.uint8] | NDArray[np.int8]]:
+    """Scale and zero point of a range that holds zero."""
+    low, high = span
+    if scheme.unsigned:
+        scale = np.float32((high - low) / 255 or 1)
+        return scale, np.array(np.clip(round(-low / float(scale)), 0, 255), np.uint8)
+    return np.float32(max(high, -low) / 127 or 1), np.array(0, np.int8)
+
+
+def _activated(model: ModelProto, tensor: str) -> str:
+    """The ReLU's output where a ReLU is what reads a tensor."""
+    for node in model.graph.node:
+        if node.op_type == "Relu" and node.input[0] == tensor:
+            return str(node.output[0])
+    return tensor

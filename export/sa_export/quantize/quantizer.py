@@ -1,0 +1,175 @@
+"""int8 from a floating ONNX model: calibrate, search for layers to keep, insert Q/DQ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_export.crops import CropSet
+from sa_export.parity import cosines, score
+from sa_export.quantize.calibrate import histograms
+from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
+from sa_export.quantize.ranges import Calibrator, value_range
+from sa_export.quantize.search import Choice, Cost, Limits, choose_layers
+from sa_runtime.errors import InputError, MissingPackageError
+from sa_runtime.extras import require
+from sa_runtime.runners.base import Embeddings, Images
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Encode = Callable[[Images], NDArray[Any]]
+"""(N, H, W, 3) uint8 BGR -> what the model's input takes."""
+_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """What int8 ranges are taken from.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 BGR crops.
+        source: where they came from, for the report.
+        calibrator: how a range is taken from them.
+        target: what the artefact is for; ``None``: ``cpu`` for OpenVINO, ``any`` for ONNX.
+    """
+
+    images: Images
+    source: str
+    calibrator: Calibrator = "entropy"
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; raises InputError."""
+        if self.calibrator not in get_args(Calibrator):
+            choices = ", ".join(get_args(Calibrator))
+            raise InputError(f"--calibrator {self.calibrator}: unknown; choose from {choices}")
+        if self.target is not None:
+            scheme_for(self.target)
+
+
+class Quantizer:
+    """Quantises models of one network; layers are chosen once for each target.
+
+    Args:
+        calibration: crops and how their ranges are taken.
+        encode: crops to the models' input.
+        crops: to measure retrieval on.
+        reference: the FP32 network's vectors of them.
+        limits: of what quantisation may cost.
+        on_trial: told what was measured.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        encode: Encode,
+        crops: CropSet,
+        reference: Embeddings,
+        limits: Limits,
+        on_trial: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._calibration = calibration
+        self._encode = encode
+        self._crops = crops
+        self._reference = reference
+        self._limits = limits
+        self._on_trial = on_trial
+        self._choices: dict[Target, Choice] = {}
+
+    def quantise(self, model: ModelProto, plain: ModelProto, target: Target) -> ModelProto:
+        """A copy of ``model`` in int8, but for the layers that cost too much.
+
+        Args:
+            model: computing in the ``rest`` of the target's scheme.
+            plain: the same with the operator inlined; the search runs it.
+            target: what the result is for.
+
+        Raises:
+            InputError: every layer would have to stay in float.
+        """
+        scheme = scheme_for(target)
+        if target not in self._choices:
+            self._choices[target] = self._choose(plain, scheme)
+        kept = self._choices[target].kept
+        if len(kept) == len(layers(model)):
+            drop = self._choices[target].all_quantised.map_drop
+            raise InputError(
+                f"--precision int8: quantised as a whole it loses {drop:.2f} points of mAP, and no "
+                "layer can be quantised within the limits; try another --calibrator, more "
+                "--calibration crops, or --precision bf16"
+            )
+        return quantise(model, self._ranges(model, scheme), scheme, kept)
+
+    def report(self, target: Target, model: ModelProto) -> dict[str, Any]:
+        """What was done for a target, as the contract keeps it."""
+        choice, scheme = self._choices[target], scheme_for(target)
+        return {
+            "target": target,
+            "activations": "uint8" if scheme.unsigned else "int8, symmetric",
+            "weights": "int8, symmetric, per channel",
+            "rest": scheme.rest,
+            "calibrator": self._calibration.calibrator,
+            "calibration": self._calibration.source,
+            "calibration_crops": len(self._calibration.images),
+            "layers": len(layers(model)),
+            "kept": {
+                layer: {
+                    "map_drop_alone": round(cost.map_drop, 4),
+                    "mean_cosine_alone": round(cost.mean_cosine, 6),
+                }
+                for layer, cost in choice.kept.items()
+            },
+            "map_drop_all_quantised": round(choice.all_quantised.map_drop, 4),
+            "trials": choice.trials,
+        }
+
+    def _choose(self, plain: ModelProto, scheme: Scheme) -> Choice:
+        ranges = self._ranges(plain, scheme)
+
+        def measure(kept: Collection[str]) -> Cost:
+            return self._cost(quantise(plain, ranges, scheme, kept))
+
+        return choose_layers(layers(plain), measure, self._limits, self._on_trial)
+
+    def _ranges(self, model: ModelProto, scheme: Scheme) -> dict[str, tuple[float, float]]:
+        images = self._calibration.images
+        batches = (self._encode(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
+        found = histograms(model, quantised_tensors(model, scheme), batches)
+        return {
+            tensor: value_range(histogram, self._calibration.calibrator, scheme.levels)
+            for tensor, histogram in found.items()
+        }
+
+    def _cost(self, model: ModelProto) -> Cost:
+        run = _compiled(model)
+        images = self._crops.images
+        vectors = np.concatenate(
+            [run(self._encode(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
+        )
+        cosine = cosines(vectors, self._reference)
+        theirs, ours = score(self._reference, self._crops), score(vectors, self._crops)
+        drop = 0.0 if theirs is None or ours is None else 100 * (theirs.mAP - ours.mAP)
+        return Cost(map_drop=drop, mean_cosine=float(cosine.mean()), min_cosine=float(cosine.min()))
+
+
+def _compiled(model: ModelProto) -> Callable[[NDArray[Any]], Embeddings]:
+    """Run a plain model on OpenVINO, several times faster on int8; else on ONNX Runtime."""
+    name = model.graph.output[0].name
+    data = model.SerializeToString()
+    try:
+        openvino = require("openvino", extra="cpu", purpose="the search")
+    except MissingPackageError:
+        ort = require("onnxruntime", extra="export", purpose="the search")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(data, options)
+        feed = session.get_inputs()[0].name
+        return lambda batch: np.asarray(session.run([name], {feed: batch})[0], np.float32)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda batch: np.array(compiled(batch)[name], np.float32)
