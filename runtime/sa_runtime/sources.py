@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.errors import InputError
+from sa_runtime.manifest import Position
 from sa_runtime.store import Row
 from sa_runtime.video.decode import VideoReader
 from sa_runtime.video.detections import Detections, read_detections
@@ -128,15 +129,38 @@ def _images(path: Path, strict: bool) -> Images:
 
 
 def source_items(
-    sources: Sequence[Source], counts: SourceCounts, *, camera: str | None, skip: Skip
-) -> Iterator[Item]:
-    """The items of every source, in order; see :func:`image_items` and :func:`video_items`."""
-    for source in sources:
+    sources: Sequence[Source],
+    counts: SourceCounts,
+    *,
+    camera: str | None,
+    skip: Skip,
+    position: Position | None = None,
+) -> Generator[Item, None, None]:
+    """The items of every source, in order; see :func:`image_items` and :func:`video_items`.
+
+    Args:
+        sources: from :func:`find_sources`.
+        counts: added to.
+        camera: goes into every row.
+        skip: told of images that are left out.
+        position: where to start; it is moved on, and stands just behind the last item taken.
+    """
+    position = Position() if position is None else position
+    while position.source < len(sources):
+        source = sources[position.source]
         if isinstance(source, Video):
-            yield from video_items(source.path, source.detections, counts, camera=camera)
+            for item in video_items(
+                source.path, source.detections, counts, camera=camera, after=position.done
+            ):
+                position.done = item.rows[0].frame or 0
+                yield item
         else:
             told = None if source.strict else skip
-            yield from image_items(source.paths, counts, camera=camera, skip=told)
+            for done, path in enumerate(source.paths[position.done :], position.done + 1):
+                for item in image_items((path,), counts, camera=camera, skip=told):
+                    position.done = done
+                    yield item
+        position.source, position.done = position.source + 1, 0
 
 
 def is_image(path: Path) -> bool:
@@ -192,7 +216,12 @@ def image_items(
 
 
 def video_items(
-    path: Path, detections: Detections, counts: SourceCounts, *, camera: str | None = None
+    path: Path,
+    detections: Detections,
+    counts: SourceCounts,
+    *,
+    camera: str | None = None,
+    after: int = 0,
 ) -> Iterator[Item]:
     """The frames of a video that have boxes, in order; decoding stops after the last of them.
 
@@ -203,14 +232,16 @@ def video_items(
         detections: its boxes; their first frame, 1, is the video's first.
         counts: added to.
         camera: goes into every row.
+        after: leave out what an earlier run has taken, the frames up to this one.
 
     Raises:
         VideoError: the video cannot be opened.
     """
-    counts.invalid_boxes += detections.skipped
-    groups = dict(detections.groups())
+    if not after:
+        counts.invalid_boxes += detections.skipped
+    groups = {frame: where for frame, where in detections.groups() if frame > after}
     xyxy = detections.xyxy
-    waiting = len(detections)
+    waiting = int((detections.frames > after).sum())
     with VideoReader(path) as video:
         for frame in video.frames(groups):
             counts.frames += 1

@@ -1,4 +1,4 @@
-"""Embeddings on disk: one Parquet file, one row per person, the contract in its metadata."""
+"""Embeddings on disk: Parquet files, one row per person, the contract in their metadata."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sa_runtime.contract import METADATA_KEY, Contract, require_same_space
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.files import atomic_path
+from sa_runtime.manifest import Manifest
 from sa_runtime.runners.base import Embeddings
 
 SPACE_KEY = "sa_deploy.space"
@@ -167,26 +168,44 @@ class EmbeddingWriter:
         self._rows, self._vectors = [], []
 
 
-def read_embeddings(first: Path | str, *others: Path | str) -> StoredEmbeddings:
+def read_embeddings(
+    first: Path | str, *others: Path | str, unfinished: bool = False
+) -> StoredEmbeddings:
     """Read files of one feature space, one after the other.
 
     Args:
-        first: a file that ``sa-deploy embed`` wrote.
+        first: a file or folder that ``sa-deploy embed`` wrote.
         others: more of them; their rows follow.
+        unfinished: take what is there of a folder whose run has not come to its end.
 
     Raises:
-        InputError: a file that is missing or not Parquet.
+        InputError: a file that is missing or not Parquet, or a folder that is not finished.
         ContractError: a file without a feature space, or files of different ones.
     """
-    parts = [_read_one(Path(path)) for path in (first, *others)]
+    paths = [
+        file
+        for path in (first, *others)
+        for file in (_shards(Path(path), unfinished) if Path(path).is_dir() else [Path(path)])
+    ]
+    parts = [_read_one(path) for path in paths]
     contract = parts[0].contract
-    for path, part in zip(others, parts[1:], strict=True):
-        require_same_space(contract.space, part.contract.space, names=(str(first), str(path)))
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        require_same_space(contract.space, part.contract.space, names=(str(paths[0]), str(path)))
     return StoredEmbeddings(
         rows=pa.concat_tables([part.rows for part in parts]),
         vectors=np.concatenate([part.vectors for part in parts]),
         contract=contract,
     )
+
+
+def _shards(folder: Path, unfinished: bool) -> list[Path]:
+    manifest = Manifest.read(folder)
+    if not (manifest.complete or (unfinished and manifest.shards)):
+        raise InputError(
+            f"{folder}: not finished, {manifest.rows} rows so far; run `sa-deploy embed` again "
+            "with --resume, or read what is there with unfinished=True"
+        )
+    return [folder / shard.file for shard in manifest.shards]
 
 
 def _read_one(path: Path) -> StoredEmbeddings:

@@ -1,7 +1,9 @@
-"""``sa-deploy embed``: images, folders and videos to a Parquet file of vectors."""
+"""``sa-deploy embed``: images, folders and videos to Parquet files of vectors."""
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,12 +12,14 @@ import typer
 from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from sa_runtime.errors import InputError
     from sa_runtime.runners.base import Embeddings, Runner
+    from sa_runtime.shards import ShardFolder
     from sa_runtime.sources import Source, SourceCounts
-    from sa_runtime.store import EmbeddingWriter, Row
-    from sa_runtime.video.pipeline import PipelineResult
+    from sa_runtime.store import Row
+    from sa_runtime.video.pipeline import PipelineResult, Sink
 
 
 def embed(
@@ -24,7 +28,9 @@ def embed(
         list[Path],
         typer.Argument(help="Image files, folders of images, videos.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="FILE.parquet, or a folder for a file every so many rows.")
+    ],
     detections: Annotated[
         list[Path] | None,
         typer.Option(help="MOTChallenge text file of boxes; once for each video, in order."),
@@ -47,30 +53,54 @@ def embed(
     strict: Annotated[
         bool, typer.Option("--strict", help="Make a damaged image in a folder an error.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the folder of a run that was stopped.")
+    ] = False,
+    shard_rows: Annotated[
+        int, typer.Option(min=1, help="Rows after which a folder's next file begins.")
+    ] = 50_000,
     json_output: JsonFlag = False,
 ) -> None:
     """Embed people: whole images, or the boxes of videos.
 
     Boxes are clipped to their frame; those outside it or without size are left out and counted.
     """
+    from sa_runtime.errors import InputError
     from sa_runtime.runners.table import open_runner
+    from sa_runtime.shards import ShardFolder, plan_of
     from sa_runtime.sources import SourceCounts, find_sources
     from sa_runtime.store import EmbeddingWriter
     from sa_runtime.video.decode import quiet_opencv
 
-    counts = SourceCounts()
+    in_folder = out.is_dir() or not out.suffix
+    if resume and not in_folder:
+        raise InputError(f"--resume: {out} is one file; give --out a folder to go on with")
     options = {} if embedding is None else {"embedding": embedding}
+    sizes: dict[str, Any] = {"batch_size": batch_size, "max_delay_ms": max_delay_ms}
     with quiet_opencv():
         found = find_sources(sources, detections or [], strict=strict)
-        with (
-            open_runner(model, runtime, **options) as runner,
-            EmbeddingWriter(out, runner.contract, dtype) as writer,
-        ):
-            result = _run(found, counts, runner, writer, camera, batch_size, max_delay_ms)
+        with open_runner(model, runtime, **options) as runner:
             name, contract = runner.name, runner.contract
+            if in_folder:
+                plan = plan_of(
+                    found, contract, runtime=runner.label, dtype=dtype, camera=camera, strict=strict
+                )
+                folder = ShardFolder(out, plan, contract, dtype, resume=resume)
+                counts, before = folder.counts, folder.manifest.rows
+                result = _fill(folder, found, runner, camera, shard_rows, sizes)
+                outside, shards = folder.outside, len(folder.manifest.shards)
+            else:
+                counts, before, shards = SourceCounts(), 0, 1
+                with EmbeddingWriter(out, contract, dtype) as writer:
+                    result = embed_sources(
+                        found, counts, runner, writer.write, camera=camera, **sizes
+                    )
+                outside = result.outside
     for text in counts.truncated_videos:
         note(f"truncated video: {text}")
-    if not result.rows:
+    if before:
+        note(f"resumed: {before} rows were in {out}")
+    if not before + result.rows:
         note(f"no rows: {out} is empty, since no box could be used")
     summary: dict[str, Any] = {
         "model": str(model),
@@ -80,12 +110,16 @@ def embed(
         "dim": contract.output.dim,
         "dtype": dtype,
         "out": str(out),
-        "size_bytes": out.stat().st_size,
-        "rows": result.rows,
+        "size_bytes": sum(
+            file.stat().st_size for file in (out.glob("part-*.parquet") if in_folder else [out])
+        ),
+        "files": shards,
+        "rows": before + result.rows,
+        "resumed_rows": before,
         "images": counts.images,
         "frames": counts.frames,
         "seconds": round(result.wall_s, 3),
-        "rows_per_s": round(result.rows / result.wall_s, 1),
+        "rows_per_s": round(result.rows / result.wall_s, 1) if result.wall_s else 0.0,
         "busy_s": {
             "decode": round(result.decode_s, 3),
             "crop": round(result.crop_s, 3),
@@ -93,7 +127,7 @@ def embed(
             "write": round(result.write_s, 3),
         },
         "skipped": {
-            "boxes_outside": result.outside,
+            "boxes_outside": outside,
             "boxes_without_size": counts.invalid_boxes,
             "boxes_beyond_end": counts.beyond_end,
             "unreadable_images": counts.unreadable_images,
@@ -106,34 +140,84 @@ def embed(
         _print(summary)
 
 
-def _run(
+def embed_sources(
     sources: Sequence[Source],
     counts: SourceCounts,
     runner: Runner,
-    writer: EmbeddingWriter,
-    camera: str | None,
-    batch_size: int,
-    max_delay_ms: float | None,
+    sink: Sink,
+    *,
+    camera: str | None = None,
+    batch_size: int = 32,
+    max_delay_ms: float | None = None,
 ) -> PipelineResult:
-    from sa_runtime.errors import InputError
-    from sa_runtime.sources import Video, source_items
+    """Embed sources into a sink, with progress and what is left out on stderr.
+
+    Raises:
+        InputError: there are only images, and none of them could be decoded.
+    """
+    from sa_runtime.sources import source_items
     from sa_runtime.video.pipeline import run_pipeline
 
-    with progress(f"embed on {runner.name}", sum(map(len, sources))) as advance:
+    with _progress(runner, sources) as (advance, skip):
 
-        def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
-            writer.write(rows, vectors)
+        def told(rows: Sequence[Row], vectors: Embeddings) -> None:
+            sink(rows, vectors)
             advance(len(rows))
 
-        items = source_items(
-            sources, counts, camera=camera, skip=lambda error: note(f"skipped: {error}")
+        items = source_items(sources, counts, camera=camera, skip=skip)
+        result = run_pipeline(items, runner, told, batch_size=batch_size, max_delay_ms=max_delay_ms)
+    _require_images(sources, counts)
+    return result
+
+
+def _fill(
+    folder: ShardFolder,
+    sources: Sequence[Source],
+    runner: Runner,
+    camera: str | None,
+    shard_rows: int,
+    sizes: dict[str, Any],
+) -> PipelineResult:
+    """:func:`embed_sources` into a folder, from where it stands."""
+    from sa_runtime.sources import source_items
+
+    position = dataclasses.replace(folder.manifest.position)
+    with (
+        _progress(runner, sources) as (advance, skip),
+        closing(
+            source_items(sources, folder.counts, camera=camera, skip=skip, position=position)
+        ) as items,
+    ):
+        advance(folder.manifest.rows)
+        result = folder.fill(
+            items,
+            position,
+            runner,
+            lambda rows, _: advance(len(rows)),
+            shard_rows=shard_rows,
+            **sizes,
         )
-        result = run_pipeline(items, runner, sink, batch_size=batch_size, max_delay_ms=max_delay_ms)
+    _require_images(sources, folder.counts)
+    return result
+
+
+@contextmanager
+def _progress(
+    runner: Runner, sources: Sequence[Source]
+) -> Iterator[tuple[Callable[..., None], Callable[[InputError], None]]]:
+    """Progress over the rows, and what notes an image that is left out."""
+    with progress(f"embed on {runner.name}", sum(map(len, sources))) as advance:
+        yield advance, lambda error: note(f"skipped: {error}")
+
+
+def _require_images(sources: Sequence[Source], counts: SourceCounts) -> None:
+    from sa_runtime.errors import InputError
+    from sa_runtime.sources import Video
+
     if not counts.images and not any(isinstance(source, Video) for source in sources):
         raise InputError(
             f"none of {counts.unreadable_images} images could be decoded; no file written"
         )
-    return result
 
 
 def _print(summary: dict[str, Any]) -> None:
@@ -147,6 +231,9 @@ def _print(summary: dict[str, Any]) -> None:
         *((f"skipped: {what.replace('_', ' ')}", n) for what, n in summary["skipped"].items()),
         ("embedding", f"{summary['embedding']}, {summary['dim']} x {summary['dtype']}"),
         ("feature space", summary["space"]),
-        ("file", f"{summary['out']} ({summary['size_bytes'] / 2**20:.1f} MiB)"),
+        (
+            "file" if summary["files"] == 1 else f"{summary['files']} files in",
+            f"{summary['out']} ({summary['size_bytes'] / 2**20:.1f} MiB)",
+        ),
     ]
     print_table(f"{summary['model']} on {summary['runtime']}", ("embedded", ""), rows)
