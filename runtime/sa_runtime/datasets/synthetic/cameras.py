@@ -111,7 +111,7 @@ def camera(config: SyntheticConfig, index: int) -> Camera:
         cast=(cast[0] * exposure, cast[1] * exposure, cast[2] * exposure),
         saturation=draw.uniform(0.65, 1.05),
         hue=draw.uniform(-0.12, 0.12),
-        gamma=draw.uniform(0.85, 1.2),
+        gamma=draw.uniform(0.78, 1.28),
         blur=draw.uniform(0.3, 1.0),
         noise=draw.uniform(2.0, 7.0),
         quality=int(draw.integers(78, 95)),
@@ -141,11 +141,11 @@ class Exposure:
         """A moment: clouds, white balance, focus."""
         b, g, r = np.exp(draw.normal(0, 0.06, 3))
         return cls(
-            gain=float(np.exp(draw.normal(0, 0.14))),
+            gain=float(np.exp(draw.normal(0, 0.11))),
             cast=(float(b), float(g), float(r)),
             gamma=float(np.exp(draw.normal(0, 0.1))),
-            blur=float(draw.exponential(0.35)),
-            ramp=(float(draw.normal(0, 0.25)), float(draw.normal(0, 0.25))),
+            blur=float(draw.exponential(0.25)),
+            ramp=(float(draw.normal(0, 0.2)), float(draw.normal(0, 0.2))),
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.datasets.synthetic.body import draw
 from sa_runtime.datasets.synthetic.cameras import Camera, Exposure, Image, camera, develop
-from sa_runtime.datasets.synthetic.config import SyntheticConfig, rng
+from sa_runtime.datasets.synthetic.config import MAX_IDENTITIES, SyntheticConfig, rng
 from sa_runtime.datasets.synthetic.people import Person, person
 from sa_runtime.datasets.synthetic.scenes import scene
 from sa_runtime.datasets.synthetic.tubes import Sprite, View
@@ -169,7 +169,7 @@ def distractor(config: SyntheticConfig, index: int, which: int) -> Image:
     """A crop of nobody in the data set: a stranger, part of one, or background."""
     draw_ = rng(config.seed, "distractor", which)
     eye = camera(config, index)
-    stranger = person(config.seed, config.identities + 1 + which)
+    stranger = person(config.seed, MAX_IDENTITIES + PASSERS + 1 + which)
     kind = draw_.random()
     misses = 1.0 if kind < 0.4 else 6.0
     facing = heading(eye, draw_)
@@ -205,7 +205,7 @@ def _shot(
         shadow(canvas, stands, eye, (left, top))
     for _, layer in sorted(layers, key=lambda item: -item[0].distance_m):
         blend(canvas, layer, (left, top))
-    if draw_.random() < 0.1:
+    if draw_.random() < 0.07:
         _obstacle(canvas, draw_)
     seen = develop(canvas, eye, Exposure.drawn(draw_), draw_)
     return _cut(seen, box, (left, top), config)
@@ -215,16 +215,16 @@ def _passers(
     config: SyntheticConfig, eye: Camera, pose: Pose, draw_: np.random.Generator
 ) -> list[tuple[Pose, Placed]]:
     """Sometimes somebody else walks by, half in front or behind."""
-    if draw_.random() > 0.22:
+    if draw_.random() > 0.16:
         return []
-    aside = float(draw_.choice([-1, 1]) * draw_.uniform(0.32, 0.6))
+    aside = float(draw_.choice([-1, 1]) * draw_.uniform(0.36, 0.7))
     other = Pose(
         x_m=pose.x_m + aside,
         distance_m=pose.distance_m + float(draw_.uniform(-0.5, 1.5)),
         heading=heading(eye, draw_),
         phase=float(draw_.uniform(0, 2 * math.pi)),
     )
-    number = config.identities + config.distractors + 1 + int(draw_.integers(PASSERS))
+    number = MAX_IDENTITIES + 1 + int(draw_.integers(PASSERS))
     return [(other, place(person(config.seed, number), other, eye))]
 
 
@@ -239,7 +239,7 @@ def _detected(box: Box, draw_: np.random.Generator, misses: float) -> Box:
     x = (box.left + box.right) / 2 + box.width * 0.06 * misses * float(draw_.normal())
     y = (box.top + box.bottom) / 2 + box.height * 0.025 * misses * float(draw_.normal())
     bottom = y + height / 2
-    if draw_.random() < 0.1:
+    if draw_.random() < 0.08:
         bottom -= height * float(draw_.uniform(0.12, 0.3))
     return Box(x - width / 2, y - height / 2, x + width / 2, bottom)
 
