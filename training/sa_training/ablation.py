@@ -89,23 +89,27 @@ def variants(
         changes: fields that get the same value in every row.
 
     Raises:
-        InputError: an unknown recipe or field, a value that it cannot hold, or two equal rows.
+        InputError: an unknown recipe or field, a value that it cannot hold, a field that
+            is varied and changed, or two equal rows.
 
     >>> [one.name for one in variants(["tiny"], vary={"network.attention": ["none", "both"]})]
     ['tiny@attention=none', 'tiny@attention=both']
     """
+    vary, changes = vary or {}, changes or {}
+    for key in vary:
+        if key in changes:
+            raise InputError(f"recipe field {key}: is varied and set; leave one of them away")
     found: dict[str, Variant] = {}
     for name in names:
-        base = override(recipe(name), changes or {})
-        for values in itertools.product(*(vary or {}).values()):
-            chosen = dict(zip(vary or {}, values, strict=True))
+        for values in itertools.product(*vary.values()):
+            chosen = dict(zip(vary, values, strict=True))
             row = name + "".join(
                 f"@{key.removeprefix('network.')}={value}" for key, value in chosen.items()
             )
             row = _UNSAFE.sub("_", row)
             if row in found:
                 raise InputError(f"recipe {row}: listed twice; leave one of them away")
-            found[row] = Variant(name=row, recipe=override(base, chosen))
+            found[row] = Variant(name=row, recipe=override(recipe(name), {**changes, **chosen}))
     return tuple(found.values())
 
 
