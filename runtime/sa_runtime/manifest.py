@@ -26,10 +26,12 @@ class Position:
     Attributes:
         source: index of the source, in the order given.
         done: of that source: images taken, or number of the last frame taken.
+        digest: of that frame, see :func:`sa_runtime.video.decode.frame_digest`.
     """
 
     source: int = 0
     done: int = 0
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from sa_runtime.manifest import MANIFEST, Manifest, Position, Shard, differences
 from sa_runtime.runners.base import Embeddings, Runner
 from sa_runtime.sources import Images, Source, SourceCounts
 from sa_runtime.store import EmbeddingWriter, Row, StoredType
+from sa_runtime.video.decode import frame_digest
 from sa_runtime.video.pipeline import Item, PipelineResult, Sink, run_pipeline
 
 SHARD_ROWS = 50_000
@@ -154,7 +155,7 @@ class ShardFolder:
                 pass
             _add(total, result)
             self.outside += result.outside
-            self.manifest.position = dataclasses.replace(position)
+            self.manifest.position = dataclasses.replace(position, digest=part.digest)
             self.manifest.counts = {**dataclasses.asdict(self.counts), "outside": self.outside}
             self.manifest.complete = part.ended
             self.manifest.write(self.path)
@@ -172,7 +173,16 @@ class _Part:
         self._items = items
         self._left = rows
         self._stop = time.monotonic() + SHARD_SECONDS
+        self._last: Item | None = None
         self.ended = False
+
+    @property
+    def digest(self) -> str:
+        """Of the last video frame taken."""
+        seconds = None if self._last is None else self._last.rows[0].timestamp_s
+        if self._last is None or seconds is None:
+            return ""
+        return frame_digest(self._last.image, seconds)
 
     def __iter__(self) -> Iterator[Item]:
         return self
@@ -186,6 +196,7 @@ class _Part:
             self.ended = True
             raise
         self._left -= len(item.rows)
+        self._last = item
         return item
 
 

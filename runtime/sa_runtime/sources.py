@@ -149,8 +149,9 @@ def source_items(
     while position.source < len(sources):
         source = sources[position.source]
         if isinstance(source, Video):
+            start = (position.done, position.digest)
             for item in video_items(
-                source.path, source.detections, counts, camera=camera, after=position.done
+                source.path, source.detections, counts, camera=camera, after=start
             ):
                 position.done = item.rows[0].frame or 0
                 yield item
@@ -160,7 +161,7 @@ def source_items(
                 for item in image_items((path,), counts, camera=camera, skip=told):
                     position.done = done
                     yield item
-        position.source, position.done = position.source + 1, 0
+        position.source, position.done, position.digest = position.source + 1, 0, ""
 
 
 def is_image(path: Path) -> bool:
@@ -221,7 +222,7 @@ def video_items(
     counts: SourceCounts,
     *,
     camera: str | None = None,
-    after: int = 0,
+    after: tuple[int, str] = (0, ""),
 ) -> Iterator[Item]:
     """The frames of a video that have boxes, in order; decoding stops after the last of them.
 
@@ -232,17 +233,20 @@ def video_items(
         detections: its boxes; their first frame, 1, is the video's first.
         counts: added to.
         camera: goes into every row.
-        after: leave out what an earlier run has taken, the frames up to this one.
+        after: leave out what an earlier run has taken: number and digest of its last frame.
 
     Raises:
         VideoError: the video cannot be opened.
     """
-    if not after:
+    taken, digest = after
+    if not taken:
         counts.invalid_boxes += detections.skipped
-    groups = {frame: where for frame, where in detections.groups() if frame > after}
+    groups = {frame: where for frame, where in detections.groups() if frame > taken}
     xyxy = detections.xyxy
-    waiting = int((detections.frames > after).sum())
+    waiting = int((detections.frames > taken).sum())
     with VideoReader(path) as video:
+        if digest:
+            video.skip_to(taken, digest)
         for frame in video.frames(groups):
             counts.frames += 1
             where = groups[frame.number]

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sa_runtime.errors import VideoError
-from sa_runtime.video.decode import VideoReader, quiet_opencv
+from sa_runtime.video.decode import VideoReader, frame_digest, quiet_opencv
 
 
 def write_video(path: Path, frames: int, *, codec: str = "mp4v", fps: float = 20.0) -> Path:
@@ -91,7 +91,7 @@ def test_opencv_and_ffmpeg_can_be_kept_quiet(tmp_path: Path) -> None:
     text.write_text("hello")
     loud = (
         "import sys, contextlib; from sa_runtime.errors import VideoError\n"
-        "from sa_runtime.video.decode import VideoReader, quiet_opencv\n"
+        "from sa_runtime.video.decode import VideoReader, frame_digest, quiet_opencv\n"
         "with contextlib.{context}, contextlib.suppress(VideoError): VideoReader(sys.argv[1])"
     )
     printed = {}
@@ -102,3 +102,44 @@ def test_opencv_and_ffmpeg_can_be_kept_quiet(tmp_path: Path) -> None:
         printed[context] = run.stderr
     assert "moov atom not found" in printed["nullcontext()"]
     assert printed["nullcontext(), quiet_opencv()"] == ""
+
+
+@pytest.mark.parametrize("codec", ["mp4v", "MJPG"])
+def test_a_frame_read_before_is_found_again_at_once(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / ("a.mp4" if codec == "mp4v" else "a.avi")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    for number in range(1, 91):  # the last ones look the same
+        writer.write(still if number > 80 else rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    with VideoReader(path) as video:
+        whole = list(video.frames(range(1, 91)))
+    for number in (1, 17, 80, 85, 90):
+        last = whole[number - 1]
+        with VideoReader(path) as video:
+            video.skip_to(number, frame_digest(last.image, last.timestamp_s))
+            assert video.decoded == number
+            for found, expected in zip(
+                video.frames(range(number + 1, 91)), whole[number:], strict=True
+            ):
+                assert found[:2] == pytest.approx(expected[:2])
+                np.testing.assert_array_equal(found.image, expected.image)
+
+
+def test_a_frame_that_is_not_found_is_decoded_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for number in range(1, 31):
+        writer.write(np.full((48, 64, 3), 5 * number, np.uint8))
+    writer.release()
+    with VideoReader(path) as video:
+        whole = list(video.frames(range(1, 31)))
+    wrong = whole[20]
+    with VideoReader(path) as video:
+        video.skip_to(20, frame_digest(wrong.image, wrong.timestamp_s))
+        assert video.decoded == 0
+        found = list(video.frames([21, 30]))
+    assert [frame.number for frame in found] == [21, 30]
+    for frame in found:
+        np.testing.assert_array_equal(frame.image, whole[frame.number - 1].image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,25 @@ class VideoReader:
                 raise VideoError(f"{self.path}: frame {number} cannot be converted to an image")
             yield Frame(number, self._timestamp_s(), np.asarray(image, np.uint8))
 
+    def skip_to(self, number: int, digest: str) -> None:
+        """Stand just behind a frame that was read before, where the container leads to it.
+
+        Containers may lead elsewhere, by a wrong index or an uneven frame rate. Unless the very
+        frame is found, the reader stays at its start and :meth:`frames` decodes its way there.
+
+        Args:
+            number: of the frame.
+            digest: of the frame, from :func:`frame_digest`.
+        """
+        self._capture.set(cv2.CAP_PROP_POS_FRAMES, number - 1)
+        found, image = self._capture.read()
+        self.decoded = number
+        if found and frame_digest(np.asarray(image, np.uint8), self._timestamp_s()) == digest:
+            return
+        self._capture.release()
+        self._capture = cv2.VideoCapture(str(self.path))
+        self.decoded = 0
+
     def close(self) -> None:
         """Free the decoder; closing twice is allowed."""
         self._capture.release()
@@ -106,6 +126,18 @@ class VideoReader:
         if seconds <= 0 and self.fps > 0:
             seconds = (self.decoded - 1) / self.fps
         return float(seconds)
+
+
+def frame_digest(image: Image, timestamp_s: float) -> str:
+    """What tells a frame from the others of its video, those that look the same included.
+
+    Args:
+        image: (H, W, 3) uint8.
+        timestamp_s: of the frame.
+    """
+    digest = hashlib.sha256(f"{timestamp_s:.6f} {image.shape}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
