@@ -132,8 +132,7 @@ def ablate(
     }
     write_json(out / JSON, content)
     write_csv(out / CSV, runs)
-    title = f"{dataset}: a point for each seed, a line for their mean"
-    draw(out / PICTURE, result, title)
+    draw(out / PICTURE, result, f"{dataset}: points are seeds, bars their means, dashed the first")
     if json_output:
         print_json({**content, "picture": str(out / PICTURE)})
         return
