@@ -51,9 +51,11 @@ def main() -> None:
     options = parser.parse_args()
     config = SyntheticConfig()
     crops, frame = options.folder / "synthetic.png", options.folder / "synthetic-video.jpg"
-    # A palette keeps the noisy crops small.
-    palette = Image.fromarray(sheet(config)[..., ::-1]).quantize(256, dither=Image.Dither.NONE)
-    palette.save(crops, optimize=True)
+    # 256 colours keep the noisy crops small. Pillow dithers only towards a palette it is given.
+    full = Image.fromarray(sheet(config)[..., ::-1])
+    full.quantize(palette=full.quantize(256, method=Image.Quantize.MAXCOVERAGE)).save(
+        crops, optimize=True
+    )
     Image.fromarray(frame_with_boxes(config, 0, 30)[..., ::-1]).save(frame, quality=85)
     for path in (crops, frame):
         print(f"{path}: {path.stat().st_size} bytes")
