@@ -105,11 +105,11 @@ def embedded(runner: BaseRunner, video: Video, folder: Path, batch: int) -> dict
     }
 
 
-def bare(runner: BaseRunner, batches: Sequence[Images]) -> tuple[float, list[Embeddings]]:
-    """Seconds of inference alone, and the vectors."""
-    start = time.perf_counter()
+def bare(runner: BaseRunner, batches: Sequence[Images]) -> tuple[float, float, list[Embeddings]]:
+    """Seconds of inference alone, of the clock and of cores, and the vectors."""
+    start, cpu = time.perf_counter(), time.process_time()
     vectors = list(runner.run_stream(batches))
-    return time.perf_counter() - start, vectors
+    return time.perf_counter() - start, time.process_time() - cpu, vectors
 
 
 def stages_alone(
@@ -141,16 +141,20 @@ def throughput(
     """Embedding against bare inference, alternating."""
     spec = runner.contract.input
     alone, batches, rows = stages_alone(video, spec.height, spec.width, batch)
-    _, vectors = bare(runner, batches)
+    *_, vectors = bare(runner, batches)
+    embedded(runner, video, folder, batch)
     before = time.process_time()
     with EmbeddingWriter(folder / "out.parquet", runner.contract) as writer:
-        writer.write(rows, np.concatenate(vectors))
+        for start, part in zip(range(0, len(rows), batch), vectors, strict=True):
+            writer.write(rows[start : start + batch], part)
     alone["write"] = time.process_time() - before
-    embedded(runner, video, folder, batch)
     runs: list[dict[str, float]] = []
     bare_s: list[float] = []
+    bare_core_s: list[float] = []
     for _ in range(rounds):
-        bare_s.append(bare(runner, batches)[0])
+        seconds, core_seconds, _ = bare(runner, batches)
+        bare_s.append(seconds)
+        bare_core_s.append(core_seconds)
         runs.append(embedded(runner, video, folder, batch))
     inference = statistics.median(bare_s)
     middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -166,6 +170,7 @@ def throughput(
         "ratios": [b / run["seconds"] for b, run in zip(bare_s, runs, strict=True)],
         "ceiling": inference / (inference + sum(alone.values()) / cores),
         "bare_s": inference,
+        "bare_core_s": statistics.median(bare_core_s),
         "embed_s": middle["seconds"],
         "embed_core_s": middle["core_seconds"],
         "busy_s": {key: middle[key] for key in ("decode", "crop", "inference", "write")},
