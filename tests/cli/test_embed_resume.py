@@ -148,6 +148,8 @@ def test_what_was_stopped_goes_on(run: Run, tmp_path: Path, monkeypatch: Any) ->
         with pytest.raises(RuntimeError, match="stopped"):
             run(out, "--shard-rows", "50", "--resume")
         left = 1
+        # As if it had been stopped between naming a file and saying so in the manifest.
+        (out / f"part-{done:05d}.parquet").write_bytes(b"torn")
         state = Manifest.read(out)
         assert (len(state.shards), state.complete) == (done, False)
         assert state.rows == sum(shard.rows for shard in whole.shards[:done])
