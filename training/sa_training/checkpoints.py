@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from sa_runtime.files import atomic_path
 from sa_training.network import NetworkConfig, SANetwork
 from sa_training.recipes import Recipe, sa
 
+_BROKEN = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What reading a file that is no whole checkpoint raises."""
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 _UNUSED = re.compile(r"^(base\.fc\.|fusion_conv\.)|num_batches_tracked$")
@@ -86,6 +92,12 @@ def previous_of(path: Path) -> Path:
     'run/checkpoint.previous.pt'
     """
     return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process was writing."""
+    for partial in folder.glob(".*.partial.pt"):
+        partial.unlink(missing_ok=True)
 
 
 def _keep(path: Path) -> None:
@@ -191,11 +203,21 @@ def weights_sha256(network: SANetwork) -> str:
     return digest.hexdigest()
 
 
+def _check_sums(path: Path) -> None:
+    """Compare the parts of a zip with their checksums, which torch does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            wrong = parts.testzip()
+        if wrong is not None:
+            raise ValueError(f"{wrong} has changed since it was written")
+
+
 def _last_good(path: Path) -> str:
     """The end of a message: the newest whole checkpoint beside a broken one."""
     files = [file for file in path.parent.glob(f"*{path.suffix}") if file != path]
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
+            _check_sums(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
             step = content["training"].get("step")
             at = f"epoch {content['epoch']}" + ("" if step is None else f", step {step}")
@@ -209,8 +231,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint of `sa-deploy train`")
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as exc:
+    except _BROKEN as exc:
         raise CheckpointError(
             f"{path}: not a readable checkpoint; it is truncated, or no checkpoint, or holds "
             f"more than tensors and plain values ({' '.join(str(exc).split())[:120]})"

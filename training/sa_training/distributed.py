@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,13 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def same_everywhere(state: Mapping[str, torch.Tensor]) -> None:
+    """Give joined processes the tensors of the first: batch-norm statistics are each one's own."""
+    if dist.is_initialized():
+        for value in state.values():
+            dist.broadcast(value, 0)
 
 
 def shared_embed(embed: Embed) -> Embed:

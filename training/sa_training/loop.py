@@ -20,10 +20,11 @@ from sa_training.checkpoints import (
     Checkpoint,
     load_checkpoint,
     load_weights,
+    remove_partial,
     save_checkpoint,
 )
 from sa_training.data import BatchSampler, FileImages, Images, TrainingCrops, training_loader
-from sa_training.distributed import Processes, joined
+from sa_training.distributed import Processes, joined, same_everywhere
 from sa_training.network import SANetwork
 from sa_training.optimisation import autocast_type, lr_factor, resolve_device
 from sa_training.pretrained import initialise
@@ -46,7 +47,7 @@ class TrainingOptions:
         workers: processes that decode; 0 decodes in the training process.
         device: ``auto``, or a torch device.
         precision: ``auto`` (bf16 where the hardware has it), ``fp32``, ``bf16`` or ``fp16``.
-        compiler: backend of ``torch.compile`` to run the network through; ``None`` runs it as it is.
+        compiler: backend of ``torch.compile``; ``None`` runs the network as it is.
         accumulate: chunks that each batch is split into, for less memory. Batch norm and triplets
             then see a chunk at a time.
         max_steps: stop early, ``None`` for the whole recipe.
@@ -267,6 +268,8 @@ class _Run:
     def train(self) -> None:
         """Run to the last step and leave the checkpoint of it."""
         options = self.options
+        if self.processes.first:
+            remove_partial(options.out)
         with Metrics.opened(
             options.out if self.processes.first else None,
             names=self.trainer.names,
@@ -417,6 +420,7 @@ class _Run:
         """The network that a checkpoint would keep, in evaluation mode."""
         network = SANetwork(self.recipe.network).to(self.trainer.device)
         network.load_state_dict(self.trainer.kept_weights())
+        same_everywhere(network.state_dict())
         return network.to(memory_format=torch.channels_last).eval()
 
 
