@@ -13,6 +13,7 @@
     ├── BuildError                an engine that could not be built
     ├── RunnerError               a runtime that failed while opening or running a model
     ├── MissingPackageError       an optional package that is not installed
+    ├── RegressionError           a build that is slower than its base; exit code 3
     └── ParityError               an artefact whose embeddings disagree with its network; exit code 3
 
 A message names the offending thing, says what came and what was expected, and
@@ -66,6 +67,12 @@ class RunnerError(SaDeployError):
 
 class MissingPackageError(SaDeployError):
     """An optional package that is not installed."""
+
+
+class RegressionError(SaDeployError):
+    """A build that is slower than its base."""
+
+    exit_code = 3
 
 
 class ParityError(SaDeployError):

@@ -1,0 +1,428 @@
+"""The schedule: who is measured, in which turns, and what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from sa_runtime.bench.client import COMMAND, Client
+from sa_runtime.bench.crops import bench_crops
+from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
+from sa_runtime.contract import Contract, require_same_space
+from sa_runtime.datasets.table import load_dataset
+from sa_runtime.environment import this_environment
+from sa_runtime.errors import InputError, MissingPackageError, RunnerError
+from sa_runtime.runners.base import Options
+from sa_runtime.runners.table import option_names, runner_class, runtimes_for
+from sa_runtime.sources import find_sources
+
+ROUNDS = 20
+LEAST_ROUNDS = 5
+PACE_S = 0.01
+LIMIT_S = 0.5
+"""At most, of the roofline at each precision, before and after the rounds; the better counts."""
+
+Progress = Callable[[int, int, str], None]
+"""Told of (done, total, what comes next)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+        runtimes: names, or ``auto``; empty for all that open the models here.
+        batch_sizes: crops in a batch.
+        seconds: of every contender at every batch size, split over the rounds.
+        iterations: batches instead of ``seconds``; 0 measures by time.
+        streams: batches in flight.
+        threads: of every runtime, 0 for one per core.
+        source: ``synthetic``, a folder of crops, or a video.
+        detections: boxes of the video.
+        dataset, data_dir: labelled people for mAP; none where ``data_dir`` is ``None``.
+        reference: model that cosines refer to; the first contender at fp32 by default.
+    """
+
+    runtimes: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    seconds: float = 3.0
+    iterations: int = 0
+    streams: int = 1
+    threads: int = 0
+    source: str = "synthetic"
+    detections: Path | None = None
+    dataset: str = "market"
+    data_dir: Path | None = None
+    reference: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; raises InputError."""
+        rules = (
+            ("batch-sizes", self.batch_sizes, bool(self.batch_sizes), "at least one"),
+            ("batch-sizes", self.batch_sizes, all(b >= 1 for b in self.batch_sizes), "1 or more"),
+            ("duration", self.seconds, self.seconds > 0, "more than 0 seconds"),
+            ("iterations", self.iterations, self.iterations >= 0, "0 or more"),
+            ("streams", self.streams, self.streams >= 1, "1 or more"),
+            ("threads", self.threads, self.threads >= 0, "0 or more"),
+        )
+        for name, value, holds, rule in rules:
+            if not holds:
+                raise InputError(f"--{name} {value}: expected {rule}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A contender before it is opened."""
+
+    model: Path
+    runtime: str
+    options: Options
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Contender:
+    planned: Planned
+    client: Client
+    opened: dict[str, Any]
+    contract: Contract
+    name: str
+    rounds: dict[int, list[float]] = dataclasses.field(default_factory=dict)
+    latencies: dict[int, list[float]] = dataclasses.field(default_factory=dict)
+    pace: dict[int, list[float]] = dataclasses.field(default_factory=dict)
+
+
+def plan(models: Sequence[Path], options: BenchOptions) -> tuple[list[Planned], dict[str, str]]:
+    """Contenders of some models, and why runtimes are left out.
+
+    Every runtime that is installed and opens the model, at its own precision and at the lower ones
+    that it offers on this machine; or those that the options name.
+
+    Raises:
+        InputError: a model that no runtime opens, or an unknown runtime.
+        MissingPackageError: a named runtime, or all of a model's runtimes, are not installed.
+    """
+    planned: list[Planned] = []
+    skipped: dict[str, str] = {}
+    for model in models:
+        fitting = runtimes_for(model)
+        before = len(planned)
+        for runtime in options.runtimes or fitting:
+            if runtime == "auto":
+                planned.append(Planned(model=model, runtime=runtime, options=_common(options)))
+                continue
+            try:
+                kind = runner_class(runtime)
+                if runtime not in fitting:
+                    skipped[f"{model.name} {runtime}"] = f"it does not open {model.suffix} files"
+                    continue
+                variants = kind.variants(model)
+            except MissingPackageError:
+                if options.runtimes:
+                    raise
+                skipped[f"{model.name} {runtime}"] = "not installed"
+                continue
+            known = option_names(kind)
+            common = {k: v for k, v in _common(options).items() if k in known}
+            if options.streams > 1 and {"hint", "streams"} <= set(known):
+                common |= {"hint": "throughput", "streams": options.streams}
+            planned += [
+                Planned(model=model, runtime=runtime, options={**v, **common}) for v in variants
+            ]
+        if len(planned) == before:
+            reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+            raise InputError(f"{model}: nothing to measure it with ({reasons})")
+    return planned, skipped
+
+
+def _common(options: BenchOptions) -> Options:
+    return {"threads": options.threads} if options.threads else {}
+
+
+def run_bench(
+    models: Sequence[Path],
+    options: BenchOptions,
+    *,
+    on_progress: Progress | None = None,
+    command: Sequence[str] = COMMAND,
+) -> BenchResult:
+    """Measure models side by side; they take turns, so that a busy moment hits all of them.
+
+    Args:
+        models: artefacts.
+        options: what to measure.
+        on_progress: told where the run is.
+        command: that starts a measuring process.
+
+    Raises:
+        InputError: options that do not fit, or models of different input sizes.
+        ContractError: vectors of different feature spaces.
+        MissingPackageError: a runtime that was asked for is not installed.
+        RunnerError: no contender could be opened.
+    """
+    tell = on_progress or (lambda done, total, text: None)
+    load = os.getloadavg()[0]
+    planned, skipped = plan(models, options)
+    _check_inputs(options)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        contenders = _opened(planned, skipped, stack, command, tell)
+        limiter = stack.enter_context(Client(command))
+        limit_s = min(LIMIT_S, options.seconds / 2)
+        limits = limiter.ask("limits", seconds=limit_s)["tflops"]
+        size = contenders[0].contract.input
+        crops = bench_crops(options.source, size.height, size.width, folder, options.detections)
+        np.save(folder / "crops.npy", crops)
+        for contender in contenders:
+            contender.client.ask("load", images=str(folder / "crops.npy"))
+        _rounds(contenders, limiter, options, tell)
+        reference, cosines = _cosines(contenders, options, folder, command)
+        again = limiter.ask("limits", seconds=limit_s)["tflops"]
+        limits = {precision: max(value, again[precision]) for precision, value in limits.items()}
+        results = []
+        for number, contender in enumerate(contenders):
+            tell(number, len(contenders), f"{contender.name}: retrieval, end to end, memory")
+            results.append(
+                _result(contender, options, limits, cosines.get(contender.name), len(models) > 1)
+            )
+    return BenchResult(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=_plain(
+            {**dataclasses.asdict(this_environment(commit=True)), "load_before": round(load, 2)}
+        ),
+        options={
+            field.name: _plain(getattr(options, field.name))
+            for field in dataclasses.fields(options)
+        },
+        limits_tflops={precision: round(value, 4) for precision, value in limits.items()},
+        reference=reference,
+        contenders=tuple(results),
+        skipped=skipped,
+    )
+
+
+def _check_inputs(options: BenchOptions) -> None:
+    """Raise what a source, data set or reference will raise, before anything is measured."""
+    if options.source != "synthetic":
+        find_sources([Path(options.source)], [options.detections] if options.detections else [])
+    elif options.detections is not None:
+        raise InputError(f"--detections {options.detections}: expected a video as --source")
+    if options.data_dir is not None:
+        load_dataset(options.dataset, options.data_dir)
+    if options.reference is not None:
+        runtimes_for(options.reference)
+
+
+def _opened(
+    planned: Sequence[Planned],
+    skipped: dict[str, str],
+    stack: contextlib.ExitStack,
+    command: Sequence[str],
+    tell: Progress,
+) -> list[_Contender]:
+    contenders: list[_Contender] = []
+    several = len({p.model for p in planned}) > 1
+    for number, entry in enumerate(planned):
+        tell(number, len(planned), f"open {entry.model.name} on {entry.runtime}")
+        client = stack.enter_context(Client(command))
+        try:
+            opened = client.ask(
+                "open", model=str(entry.model), runtime=entry.runtime, options=entry.options
+            )
+        except RunnerError as exc:
+            skipped[f"{entry.model.name} {entry.runtime}"] = str(exc).splitlines()[0]
+            continue
+        name = ("auto: " if entry.runtime == "auto" else "") + opened["label"]
+        if several:
+            name = f"{entry.model.name} {name}"
+        contract = Contract.from_json(opened["contract"], source=str(entry.model))
+        contenders.append(
+            _Contender(planned=entry, client=client, opened=opened, contract=contract, name=name)
+        )
+    if not contenders:
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        raise RunnerError(f"no contender could be opened: {reasons}")
+    first = contenders[0]
+    for other in contenders[1:]:
+        mine, its = first.contract.input, other.contract.input
+        if (mine.height, mine.width) != (its.height, its.width):
+            raise InputError(
+                f"{other.planned.model.name} takes {its.height}x{its.width} pixels and "
+                f"{first.planned.model.name} {mine.height}x{mine.width}: measure them apart"
+            )
+        require_same_space(
+            first.contract.space, other.contract.space, names=(first.name, other.name)
+        )
+    return contenders
+
+
+def _rounds(
+    contenders: Sequence[_Contender], limiter: Client, options: BenchOptions, tell: Progress
+) -> None:
+    """Every contender at every batch size, in bursts that take turns."""
+    entries = [
+        (contender, batch, _bursts(contender, batch, options))
+        for contender in contenders
+        for batch in options.batch_sizes
+    ]
+    most = max(bursts for _, _, bursts in entries)
+    for number in range(most):
+        tell(number, most, f"round {number + 1} of {most}")
+        for contender, batch, bursts in entries:
+            # A slow one needs fewer bursts than there are rounds: they are spread evenly.
+            if (number + 1) * bursts // most > number * bursts // most:
+                before = limiter.ask("pace", seconds=PACE_S)["tflops"]
+                _burst(contender, batch, bursts, options)
+                after = limiter.ask("pace", seconds=PACE_S)["tflops"]
+                contender.pace.setdefault(batch, []).append((before + after) / 2)
+
+
+def _bursts(contender: _Contender, batch: int, options: BenchOptions) -> int:
+    if options.iterations:
+        return min(ROUNDS, options.iterations)
+    asked = contender.client.ask("run", batch=batch, streams=1, seconds=0, iterations=1)
+    fitting = int(options.seconds / max(asked["wall_s"], 1e-9))
+    return min(max(fitting, LEAST_ROUNDS), ROUNDS)
+
+
+def _burst(contender: _Contender, batch: int, bursts: int, options: BenchOptions) -> None:
+    done = len(contender.rounds.setdefault(batch, []))
+    share = options.iterations * (done + 1) // bursts - options.iterations * done // bursts
+    answer = contender.client.ask(
+        "run",
+        batch=batch,
+        streams=options.streams,
+        seconds=0 if options.iterations else options.seconds / bursts,
+        iterations=max(1, share),
+    )
+    count = len(answer["latencies_ms"])
+    contender.rounds[batch].append(count * batch / answer["wall_s"])
+    contender.latencies.setdefault(batch, []).extend(answer["latencies_ms"])
+
+
+def _cosines(
+    contenders: Sequence[_Contender],
+    options: BenchOptions,
+    folder: Path,
+    command: Sequence[str],
+) -> tuple[str, dict[str, dict[str, float]]]:
+    """Name of the reference, and cosines of the others to its vectors of the crops."""
+    crops = str(folder / "crops.npy")
+
+    def vectors(client: Client) -> np.ndarray[Any, np.dtype[np.float64]]:
+        client.ask("embed", images=crops, out=str(folder / "vectors.npy"), batch=16)
+        found: np.ndarray[Any, np.dtype[np.float32]] = np.load(folder / "vectors.npy")
+        return found.astype(np.float64)
+
+    with contextlib.ExitStack() as stack:
+        if options.reference is None:
+            chosen = next((c for c in contenders if c.opened["precision"] == "fp32"), contenders[0])
+            name, expected = chosen.name, vectors(chosen.client)
+        else:
+            client = stack.enter_context(Client(command))
+            opened = client.ask(
+                "open", model=str(options.reference), runtime="auto", options={"calibrate": False}
+            )
+            name = f"{options.reference.name} {opened['label']}"
+            space = Contract.from_json(opened["contract"], source=name).space
+            mine = contenders[0]
+            require_same_space(mine.contract.space, space, names=(mine.name, name))
+            expected = vectors(client)
+        cosines = {}
+        for contender in contenders:
+            if contender.name == name:
+                continue
+            cosine = np.einsum("nd,nd->n", vectors(contender.client), expected)
+            cosines[contender.name] = {"min": float(cosine.min()), "mean": float(cosine.mean())}
+    return name, cosines
+
+
+def _result(
+    contender: _Contender,
+    options: BenchOptions,
+    limits: dict[str, float],
+    cosine: dict[str, float] | None,
+    several: bool,
+) -> ContenderResult:
+    client, opened, model = contender.client, contender.opened, contender.planned.model
+    retrieval = None
+    if options.data_dir is not None:
+        retrieval = client.ask(
+            "evaluate", dataset=options.dataset, data_dir=str(options.data_dir), batch=32
+        )
+    end_to_end = _end_to_end(client, options) if options.source != "synthetic" else None
+    return ContenderResult(
+        name=contender.name,
+        model=model.name,
+        runtime=opened["runtime"],
+        precision=opened["precision"],
+        device=opened["device"],
+        details=opened["details"],
+        reason=opened["reason"] if contender.planned.runtime == "auto" else "",
+        size_mb=round(sum(file.stat().st_size for file in _files(model)) / 1e6, 3),
+        open_s=round(opened["open_s"], 4),
+        first_s=round(opened["first_s"], 4),
+        cosine=cosine,
+        retrieval=retrieval,
+        end_to_end=end_to_end,
+        peak_memory_mb=round(client.ask("memory")["peak_mb"], 1),
+        series=tuple(_series(contender, batch, options, limits) for batch in options.batch_sizes),
+    )
+
+
+def _series(
+    contender: _Contender, batch: int, options: BenchOptions, limits: dict[str, float]
+) -> Series:
+    speed = median(contender.rounds[batch])
+    precision = contender.opened["precision"].partition("+")[0]
+    limit = limits.get({"fp16": "bf16"}.get(precision, precision))
+    percent = None
+    if limit and contender.contract.flops and contender.opened["device"].startswith("cpu"):
+        percent = round(100 * speed * contender.contract.flops / (limit * 1e12), 1)
+    return Series(
+        batch=batch,
+        streams=options.streams,
+        iterations=len(contender.latencies[batch]),
+        images_per_s=round(speed, 3),
+        latency_ms={k: round(v, 4) for k, v in percentiles(contender.latencies[batch]).items()},
+        percent_of_limit=percent,
+        rounds_images_per_s=tuple(round(value, 3) for value in contender.rounds[batch]),
+        rounds_pace_tflops=tuple(round(value, 5) for value in contender.pace[batch]),
+    )
+
+
+def _end_to_end(client: Client, options: BenchOptions) -> dict[str, float]:
+    found = client.ask(
+        "end_to_end",
+        source=options.source,
+        detections=None if options.detections is None else str(options.detections),
+        batch=max(options.batch_sizes),
+        seconds=2 * options.seconds,
+    )
+    stages = ("decode_s", "crop_s", "inference_s", "write_s", "wall_s")
+    return {
+        "batch": max(options.batch_sizes),
+        "rows": found["rows"],
+        "rows_per_s": round(found["rows"] / found["wall_s"], 3),
+        **{stage: round(found[stage], 4) for stage in stages},
+    }
+
+
+def _files(model: Path) -> Iterator[Path]:
+    yield model
+    if model.suffix == ".xml" and model.with_suffix(".bin").exists():
+        yield model.with_suffix(".bin")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: lists and text for tuples and paths."""
+    return json.loads(json.dumps(value, default=str))

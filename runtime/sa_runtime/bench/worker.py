@@ -1,0 +1,214 @@
+"""One contender in a process of its own: ``python -m sa_runtime.bench.worker``.
+
+Reads one JSON request a line from standard input and answers each with one JSON line on standard
+output; what libraries print goes to standard error. Requests are the methods of :class:`Worker`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sa_runtime.errors import SaDeployError
+from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+
+if TYPE_CHECKING:
+    from sa_runtime.bench.limits import Limits, Pace
+
+Answer = dict[str, Any]
+
+
+class Worker:
+    """A model on a runtime, and what is asked of it."""
+
+    def __init__(self) -> None:
+        self._runner: BaseRunner | None = None
+        self._images: Images | None = None
+        self._limits: Limits | None = None
+        self._pace: Pace | None = None
+
+    @property
+    def runner(self) -> BaseRunner:
+        """The open model."""
+        assert self._runner is not None, "open comes first"
+        return self._runner
+
+    def open(self, model: str, runtime: str, options: dict[str, Any]) -> Answer:
+        """Open the model and run it once; times are those of a fresh process."""
+        from sa_runtime.runners.table import open_runner
+
+        start = time.perf_counter()
+        self._runner = runner = open_runner(model, runtime, **options)
+        opened = time.perf_counter()
+        spec = runner.contract.input
+        runner.run(np.zeros((1, spec.height, spec.width, 3), np.uint8))
+        return {
+            "runtime": runner.name,
+            "label": runner.label,
+            "precision": runner.precision,
+            "device": runner.device,
+            "details": runner.details,
+            "reason": runner.reason,
+            "open_s": opened - start,
+            "first_s": time.perf_counter() - opened,
+            "max_batch": runner.max_batch,
+            "contract": runner.contract.to_json(),
+        }
+
+    def load(self, images: str) -> Answer:
+        """Take the crops of a ``.npy`` file, (N, H, W, 3) uint8, to run on."""
+        self._images = np.load(images)
+        return {}
+
+    def run(self, batch: int, streams: int, seconds: float, iterations: int) -> Answer:
+        """Run batches and time each, after one that is not counted.
+
+        Args:
+            batch: crops in each.
+            streams: batches in flight; with more than one, a latency counts from handing a batch
+                in to having its vectors.
+            seconds: to go on for.
+            iterations: at least so many; exactly so many where ``seconds`` is 0.
+        """
+        images = self._batch(batch)
+        if streams == 1:
+            self.runner.run(images)
+            return self._serial(images, seconds, iterations)
+        for _ in self.runner.run_stream([images] * streams):
+            pass
+        return self._overlapped(images, seconds, max(iterations, streams))
+
+    def _serial(self, images: Images, seconds: float, iterations: int) -> Answer:
+        run, clock = self.runner.run, time.perf_counter_ns
+        latencies: list[int] = []
+        start = clock()
+        stop = start + int(seconds * 1e9)
+        while len(latencies) < iterations or clock() < stop:
+            before = clock()
+            run(images)
+            latencies.append(clock() - before)
+        return _timed(latencies, clock() - start)
+
+    def _overlapped(self, images: Images, seconds: float, iterations: int) -> Answer:
+        clock = time.perf_counter_ns
+        handed_in: list[int] = []
+        latencies: list[int] = []
+        start = clock()
+        stop = start + int(seconds * 1e9)
+
+        def batches() -> Iterator[Images]:
+            while len(handed_in) < iterations or clock() < stop:
+                handed_in.append(clock())
+                yield images
+
+        for done, _ in enumerate(self.runner.run_stream(batches())):
+            latencies.append(clock() - handed_in[done])
+        return _timed(latencies, clock() - start)
+
+    def embed(self, images: str, out: str, batch: int) -> Answer:
+        """Vectors of the crops in a ``.npy`` file, written to another, a batch at a time."""
+        crops = np.load(images)
+        parts = [self.runner.run(crops[i : i + batch]) for i in range(0, len(crops), batch)]
+        np.save(out, np.concatenate(parts))
+        return {}
+
+    def end_to_end(self, source: str, detections: str | None, batch: int, seconds: float) -> Answer:
+        """Embed a folder or video from file to file, over and over, for some seconds."""
+        from sa_runtime.sources import SourceCounts, find_sources, source_items
+        from sa_runtime.store import EmbeddingWriter, Row
+        from sa_runtime.video.decode import quiet_opencv
+        from sa_runtime.video.pipeline import Item, run_pipeline
+
+        stop = time.perf_counter() + seconds
+        with quiet_opencv(), tempfile.TemporaryDirectory() as folder:
+            found = find_sources([Path(source)], [Path(detections)] if detections else [])
+
+            def items() -> Iterator[Item]:
+                while True:
+                    for item in source_items(
+                        found, SourceCounts(), camera=None, skip=lambda error: None
+                    ):
+                        yield item
+                        if time.perf_counter() > stop:
+                            return
+
+            out = Path(folder) / "embeddings.parquet"
+            with EmbeddingWriter(out, self.runner.contract, "float32") as writer:
+
+                def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
+                    writer.write(rows, vectors)
+
+                result = run_pipeline(items(), self.runner, sink, batch_size=batch)
+        return dataclasses.asdict(result)
+
+    def evaluate(self, dataset: str, data_dir: str, batch: int) -> Answer:
+        """Retrieval on a labelled data set."""
+        from sa_runtime.datasets.table import load_dataset
+        from sa_runtime.embedder import Embedder
+        from sa_runtime.retrieval.evaluation import evaluate_embedder
+
+        embedder = Embedder.from_runner(self.runner, batch_size=batch)
+        images = load_dataset(dataset, Path(data_dir))
+        result = evaluate_embedder(embedder.embed_paths, images).result
+        return {"mAP": result.mAP, "rank1": result.rank(1)}
+
+    def limits(self, seconds: float) -> Answer:
+        """The processor's limits; for a worker without a model."""
+        from sa_runtime.bench.limits import Limits
+
+        self._limits = self._limits or Limits()
+        return {"tflops": self._limits.measure(seconds)}
+
+    def pace(self, seconds: float) -> Answer:
+        """How fast the machine is at this moment; for a worker without a model."""
+        from sa_runtime.bench.limits import Pace
+
+        self._pace = self._pace or Pace()
+        return {"tflops": self._pace.measure(seconds)}
+
+    def memory(self) -> Answer:
+        """Most memory that this process held so far."""
+        return {"peak_mb": _peak_mb()}
+
+    def _batch(self, size: int) -> Images:
+        assert self._images is not None, "load comes first"
+        return np.resize(self._images, (size, *self._images.shape[1:]))
+
+
+def _timed(latencies_ns: list[int], wall_ns: int) -> Answer:
+    return {"latencies_ms": [value / 1e6 for value in latencies_ns], "wall_s": wall_ns / 1e9}
+
+
+def _peak_mb() -> float:
+    import resource
+
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        request: dict[str, Any] = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+        except SaDeployError as error:
+            answer = {"error": type(error).__name__, "text": str(error)}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""``sa-deploy bench``: how fast artefacts run here, on which runtime, and what they lose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from sa_runtime.bench.compare import Comparison
+    from sa_runtime.bench.result import BenchResult, ContenderResult
+
+
+def bench(
+    models: Annotated[
+        list[Path], typer.Argument(help="Artefacts, or checkpoints, of one input size.")
+    ],
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="A runtime's name or auto; repeatable. All that fit by default."),
+    ] = None,
+    batch_sizes: Annotated[str, typer.Option(help="With commas.")] = "1,8,32",
+    duration: Annotated[
+        float, typer.Option(help="Seconds for each runtime at each batch size.")
+    ] = 3.0,
+    iterations: Annotated[
+        int, typer.Option(min=0, help="Batches instead of seconds; 0 measures by time.")
+    ] = 0,
+    streams: Annotated[int, typer.Option(min=1, help="Batches in flight.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Of each runtime; 0 for all cores.")] = 0,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="synthetic; or a folder of crops or a video, which is also measured end to end."
+        ),
+    ] = "synthetic",
+    detections: Annotated[
+        Path | None, typer.Option(help="MOTChallenge text file of the video's boxes.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Labelled data set, for mAP and rank-1.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option("-d", "--dataset", help="Layout of the data set: market, synthetic, ...")
+    ] = "market",
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Model that cosines refer to; the first at fp32 by default."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of throughput against p99: .png, .svg or .pdf.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="An earlier --json result to be no slower than.")
+    ] = None,
+    fail_above: Annotated[
+        str, typer.Option(help="Slowdown against --compare that ends in exit code 3.")
+    ] = "5%",
+    json_output: JsonFlag = False,
+) -> None:
+    """Measure artefacts on every runtime that opens them, side by side in turns."""
+    from sa_runtime.bench.compare import compare as compare_results
+    from sa_runtime.bench.compare import parse_percent, require_no_slower
+    from sa_runtime.bench.plot import check_plot_path, plot_result
+    from sa_runtime.bench.result import BenchResult
+    from sa_runtime.bench.run import BenchOptions, run_bench
+
+    allowed = parse_percent(fail_above)
+    base = None if compare is None else BenchResult.from_file(compare)
+    if plot is not None:
+        check_plot_path(plot)
+    options = BenchOptions(
+        runtimes=tuple(runtime or ()),
+        batch_sizes=_sizes(batch_sizes),
+        seconds=duration,
+        iterations=iterations,
+        streams=streams,
+        threads=threads,
+        source=source,
+        detections=detections,
+        dataset=dataset,
+        data_dir=data_dir,
+        reference=reference,
+    )
+    with progress("bench", None) as advance:
+        result = run_bench(
+            models,
+            options,
+            on_progress=lambda done, total, text: advance(
+                completed=done, total=total, description=text
+            ),
+        )
+    comparison = None if base is None else compare_results(base, result, fail_above=allowed)
+    if plot is not None:
+        plot_result(result, plot)
+        note(f"plot: {plot}")
+    _notes(result)
+    if json_output:
+        summary = result.to_dict()
+        if comparison is not None:
+            summary["comparison"] = comparison.to_dict()
+        print_json(summary)
+    else:
+        _print(result)
+        if comparison is not None:
+            _print_comparison(comparison)
+    if comparison is not None:
+        for text in comparison.notes:
+            note(text)
+        require_no_slower(comparison)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    from sa_runtime.errors import InputError
+
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as exc:
+        raise InputError(f"--batch-sizes {text}: expected numbers with commas, as 1,8,32") from exc
+
+
+def _notes(result: BenchResult) -> None:
+    for contender in result.contenders:
+        if contender.reason:
+            note(f"auto took {contender.reason}")
+    for name, why in result.skipped.items():
+        note(f"left out: {name}: {why}")
+    load = float(result.environment["load_before"])
+    if load > 0.5 * int(result.environment["cores"]):
+        note(f"the machine was busy before this run (load {load}): speeds may be too low")
+
+
+def _print(result: BenchResult) -> None:
+    limits = ", ".join(f"{name} {value:.2f}" for name, value in result.limits_tflops.items())
+    environment = result.environment
+    print_table(
+        f"{environment['processor']}, {environment['cores']} cores; limits in TFLOPS: {limits}",
+        ("runtime", "batch", "images/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "% of limit"),
+        [
+            (
+                contender.name,
+                series.batch,
+                f"{series.images_per_s:.1f}",
+                *(f"{series.latency_ms[key]:.2f}" for key in ("p50", "p90", "p99", "max")),
+                "-" if series.percent_of_limit is None else f"{series.percent_of_limit:.0f}",
+            )
+            for contender in result.contenders
+            for series in contender.series
+        ],
+    )
+    labelled = any(contender.retrieval for contender in result.contenders)
+    columns = ["runtime", "open s", "first crop s", "peak MB", "file MB", "least cosine"]
+    print_table(
+        f"Cosine to {result.reference}",
+        [*columns, *(["mAP", "rank-1"] if labelled else [])],
+        [_model_row(contender, labelled) for contender in result.contenders],
+    )
+    if any(contender.end_to_end for contender in result.contenders):
+        _print_end_to_end(result)
+
+
+def _model_row(contender: ContenderResult, labelled: bool) -> list[object]:
+    row: list[object] = [
+        contender.name,
+        f"{contender.open_s:.2f}",
+        f"{contender.first_s:.3f}",
+        f"{contender.peak_memory_mb:.0f}",
+        f"{contender.size_mb:.1f}",
+        "-" if contender.cosine is None else f"{contender.cosine['min']:.6f}",
+    ]
+    if labelled and contender.retrieval:
+        row += [f"{100 * contender.retrieval[key]:.2f}" for key in ("mAP", "rank1")]
+    return row
+
+
+def _print_end_to_end(result: BenchResult) -> None:
+    rows: list[tuple[object, ...]] = []
+    for contender in result.contenders:
+        whole = contender.end_to_end
+        if whole is None:
+            continue
+        bare = next(s.images_per_s for s in contender.series if s.batch == whole["batch"])
+        busy = [
+            f"{100 * whole[f'{stage}_s'] / whole['wall_s']:.0f} %"
+            for stage in ("decode", "crop", "inference", "write")
+        ]
+        speed = whole["rows_per_s"]
+        rows.append((contender.name, f"{speed:.1f}", f"{100 * speed / bare:.0f} %", *busy))
+    print_table(
+        f"End to end on {result.options['source']}: share of the time that each stage is busy",
+        ("runtime", "rows/s", "of bare", "decode", "crop", "inference", "write"),
+        rows,
+    )
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    changes: list[tuple[Any, ...]] = [
+        (
+            change.name,
+            change.batch if change.streams == 1 else f"{change.batch} x{change.streams}",
+            f"{100 * change.change:+.1f} %",
+            f"{100 * change.low:+.1f} to {100 * change.high:+.1f} %",
+            change.verdict,
+        )
+        for change in comparison.changes
+    ]
+    print_table(
+        "Against the base, relative to the machine's pace",
+        ("runtime", "batch", "speed", "error bar", "verdict"),
+        changes,
+    )
