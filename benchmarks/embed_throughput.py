@@ -10,6 +10,9 @@ Decoding needs a processor as inference does. What it, cropping and writing cost
 of one core, bounds the ratio on a machine that inference fills: ``ceiling`` is ``t / (t + c / n)``
 with ``t`` the seconds of bare inference, ``c`` those core seconds and ``n`` the number of cores.
 
+``core_ratio`` compares the core seconds of both instead of those of the clock: it is what is left
+where inference keeps every core busy, and other processes on the machine hardly change it.
+
 ``--memory N`` instead embeds N crops in one go and samples the resident memory (Linux only).
 """
 
@@ -168,6 +171,7 @@ def throughput(
         "embed_crops_per_s": len(rows) / middle["seconds"],
         "ratio": inference / middle["seconds"],
         "ratios": [b / run["seconds"] for b, run in zip(bare_s, runs, strict=True)],
+        "core_ratio": statistics.median(bare_core_s) / middle["core_seconds"],
         "ceiling": inference / (inference + sum(alone.values()) / cores),
         "bare_s": inference,
         "bare_core_s": statistics.median(bare_core_s),
