@@ -63,8 +63,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_onnx_model(tiny_checkpoint: Path) -> Path:
     """``model.onnx`` of :func:`tiny_checkpoint`: FP32, uint8 NHWC in, dynamic batch."""
-    from sa_export.artefacts import Exporter, ExportOptions
+    from sa_export.artefacts import Exporter
     from sa_export.crops import validation_crops
+    from sa_export.options import ExportOptions
     from sa_training.checkpoints import load_checkpoint
 
     crops = validation_crops(None, height=128, width=64)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sa_runtime.canary import CANARY_KEY, make_canary
+from sa_runtime.contract import METADATA_KEY
 from sa_runtime.runners.base import Embeddings, Images
 
 MAX_BATCH = 4
@@ -56,10 +57,12 @@ def tiny_artefacts(
     import onnx
     import onnx.inliner
 
-    from sa_export.artefacts import ExportOptions, OnnxWriter, contract_of
+    from sa_export.contracts import contract_of
     from sa_export.deploy import Border, DeployNetwork
     from sa_export.onnx_file import BF16_OPSET, onnx_from_network
+    from sa_export.onnx_graph import OnnxWriter
     from sa_export.openvino_file import OpenVinoWriter
+    from sa_export.options import ExportOptions
     from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
     from sa_training.checkpoints import load_checkpoint
 
@@ -78,7 +81,7 @@ def tiny_artefacts(
     written: dict[str, tuple[Any, Any, str]] = {
         "onnx": (OnnxWriter(model), contract, "model.onnx"),
         "openvino": (
-            OpenVinoWriter(onnx.inliner.inline_local_functions(model)),
+            OpenVinoWriter(onnx.inliner.inline_local_functions(model), half=False),
             contract,
             "model.xml",
         ),
@@ -97,7 +100,7 @@ def tiny_artefacts(
     }
     files = {"torch": tiny_checkpoint}
     for name, (write, stated, file) in written.items():
-        write(stated, folder / file)
+        write({METADATA_KEY: stated.to_json()}, folder / file)
         files[name] = folder / file
     made = TinyArtefacts(files=files, network=checkpoint.network)
     images = made.crops(3, seed=7)

@@ -2,102 +2,52 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
+from sa_export.contracts import contract_of, resized
 from sa_export.crops import CropSet
-from sa_export.deploy import Border, DeployNetwork, FloatType, InputKind
-from sa_export.lowering import plain_pool
-from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network, write_contract
-from sa_export.parity import DEFAULT_GATES, Gates, Parity, measure_parity, require_parity
+from sa_export.deploy import Border, DeployNetwork, FloatType
+from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
+from sa_export.onnx_graph import OnnxWriter
 from sa_export.openvino_file import OpenVinoWriter
+from sa_export.options import ExportOptions, Format
+from sa_export.parity import (
+    DEFAULT_GATES,
+    Gates,
+    Parity,
+    canary_of_crops,
+    measure_parity,
+    require_parity,
+)
 from sa_export.parity import network_embed as embed_by_network
 from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.quantizer import Calibration, Quantizer
 from sa_export.quantize.search import Limits
 from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
-from sa_runtime.contract import (
-    Contract,
-    ExtraOutput,
-    InputSpec,
-    OutputSpec,
-    Precision,
-    space_id,
-)
+from sa_runtime.canary import CANARY_KEY
+from sa_runtime.contract import METADATA_KEY, Contract
 from sa_runtime.errors import InputError
 from sa_runtime.files import atomic_path
 from sa_runtime.runners.base import Embeddings, encode
 from sa_runtime.runners.table import open_runner
-from sa_training.attention_pool import lowered_to
-from sa_training.checkpoints import Checkpoint, weights_sha256
-from sa_training.network import SANetwork
+from sa_training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Format = Literal["onnx", "torchscript", "torch-export", "openvino"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: dict[Format, str] = {
-    "onnx": ".onnx",
-    "torchscript": ".torchscript",
-    "torch-export": ".pt2",
-    "openvino": ".xml",
-}
 RUNTIMES: dict[Format, str] = {
     "onnx": "onnxruntime",
     "torchscript": "torchscript",
     "torch-export": "torch-export",
     "openvino": "openvino",
 }
-Writer = Callable[[Contract, Path], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What to write.
-
-    Attributes:
-        embeddings, input, attention_map: see :class:`sa_export.deploy.Border`.
-        precision: of the artefacts.
-        height, width: of the input, the network's own where ``None``.
-        opset: of ONNX's standard operators, ``None`` for the default.
-        batch: a fixed batch size, ``None`` for any.
-        plugin: whether attention pooling is one node in ONNX.
-        gates: what the artefact must keep, ``None`` for the defaults of the precision.
-    """
-
-    embeddings: tuple[str, ...] = ("parts",)
-    input: InputKind = "uint8-nhwc"
-    attention_map: bool = False
-    precision: Precision = "fp32"
-    height: int | None = None
-    width: int | None = None
-    opset: int | None = None
-    batch: int | None = None
-    plugin: bool = True
-    gates: Gates | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field; raises InputError."""
-        if self.precision not in get_args(Precision):
-            choices = ", ".join(get_args(Precision))
-            raise InputError(f"--precision {self.precision}: unknown; choose from {choices}")
-        if self.batch is not None and self.batch < 1:
-            raise InputError(f"--batch {self.batch}: expected at least 1")
-
-    def file_name(self, kind: Format) -> str:
-        """``model.onnx``; ``model.fp16.onnx`` where the precision is not FP32."""
-        middle = "" if self.precision == "fp32" else f".{self.precision}"
-        return f"model{middle}{SUFFIXES[kind]}"
+Writer = Callable[[Mapping[str, str], Path], None]
+"""Writes a file with some metadata inside."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,11 +146,11 @@ class Exporter:
         write, contract = self._writer(kind)
         target = folder / self.options.file_name(kind)
         with atomic_artefact(target) as temporary:
-            write(contract, temporary)
-            parity = self._proven(kind, temporary, target)
+            write({METADATA_KEY: contract.to_json()}, temporary)
+            parity, canary = self._proven(kind, temporary, target)
             summary = {name: report.summary() for name, report in parity.items()}
             contract = dataclasses.replace(contract, parity=summary)
-            write(contract, temporary)
+            write({METADATA_KEY: contract.to_json(), CANARY_KEY: canary}, temporary)
         artefact = Artefact(
             path=target,
             format=kind,
@@ -244,7 +194,10 @@ class Exporter:
                 model, contract = self._quantised(kind, plugin=plugin)
             else:
                 model = self.onnx_model(plugin=plugin)
-            return (OnnxWriter if kind == "onnx" else OpenVinoWriter)(model), contract
+            if kind == "onnx":
+                return OnnxWriter(model), contract
+            half = self.options.precision in ("fp16", "bf16")
+            return OpenVinoWriter(model, half=half), contract
         if self.options.precision == "int8":
             raise InputError(
                 f"--{kind} --precision int8: int8 is written as ONNX or OpenVINO; "
@@ -273,11 +226,12 @@ class Exporter:
         report = self._quantizer.report(target, plain)
         return model, dataclasses.replace(self.contract, quantization=report)
 
-    def _proven(self, kind: Format, path: Path, target: Path) -> dict[str, Parity]:
+    def _proven(self, kind: Format, path: Path, target: Path) -> tuple[dict[str, Parity], str]:
+        """Parity by embedding, and canary crops of the main one."""
         runtime = RUNTIMES[kind]
         if kind == "onnx" and self.options.precision == "bf16":
             runtime = "openvino"  # ONNX Runtime has no bf16 convolution on the CPU
-        reports = {}
+        reports, canary = {}, ""
         for embedding in self.options.embeddings:
             self._on_note(f"comparing {target.name} ({embedding}) with the network on {runtime}")
             with open_runner(path, runtime, embedding=embedding) as runner:
@@ -288,117 +242,10 @@ class Exporter:
                     runtime=runtime,
                     largest=self.options.batch or 16,
                 )
+                canary = canary or canary_of_crops(self.crops, runner)
             require_parity(report, self.gates, name=f"{target} ({embedding})")
             reports[embedding] = report
-        return reports
-
-
-class OnnxWriter:
-    """Writes an ONNX model with a contract.
-
-    Args:
-        model: it is changed.
-    """
-
-    def __init__(self, model: ModelProto) -> None:
-        self._model = model
-
-    def __call__(self, contract: Contract, path: Path) -> None:
-        """Write the file."""
-        write_contract(self._model, contract)
-        path.write_bytes(self._model.SerializeToString())
-
-
-def resized(network: SANetwork, height: int | None, width: int | None) -> SANetwork:
-    """The same weights at another input size.
-
-    Raises:
-        InputError: a size that the network cannot take.
-    """
-    config = network.config
-    height, width = height or config.height, width or config.width
-    if (height, width) == (config.height, config.width):
-        return network
-    try:
-        config = dataclasses.replace(config, height=height, width=width)
-    except ValueError as exc:
-        raise InputError(f"--height {height} --width {width}: {exc}") from exc
-    other = SANetwork(config)
-    other.load_state_dict(network.state_dict())
-    return other.eval()
-
-
-def contract_of(
-    checkpoint: Checkpoint, deployed: DeployNetwork, options: ExportOptions
-) -> Contract:
-    """The contract of a checkpoint's artefacts, without parity."""
-    config, border = deployed.config, deployed.border
-    weights = weights_sha256(checkpoint.network)
-    trained = checkpoint.network.config
-    same_size = (config.height, config.width) == (trained.height, trained.width)
-    seen = weights if same_size else f"{weights}@{config.height}x{config.width}"
-    channels_last = border.input == "uint8-nhwc"
-    main, *others = border.embeddings
-    dims = {name: checkpoint.network.embedding_dim(name) for name in border.embeddings}
-    extra = [
-        ExtraOutput(
-            name=border.output_names[index],
-            kind="embedding",
-            shape=(dims[name],),
-            embedding=name,
-            space=space_id(seen, name),
-            index=index,
-        )
-        for index, name in enumerate(others, start=1)
-    ]
-    if border.attention_map:
-        rows, columns = map_size(deployed)
-        extra.append(
-            ExtraOutput(
-                name="attention", kind="attention", shape=(rows, columns), index=len(extra) + 1
-            )
-        )
-    return Contract(
-        input=InputSpec(
-            layout="nhwc" if channels_last else "nchw",
-            dtype="uint8" if channels_last else "float32",
-            colour="bgr" if channels_last else "rgb",
-            height=config.height,
-            width=config.width,
-        ),
-        output=OutputSpec(embedding=main, dim=dims[main]),
-        extra_outputs=tuple(extra),
-        network=dataclasses.asdict(config),
-        recipe=checkpoint.recipe.name,
-        weights_sha256=weights,
-        space=space_id(seen, main),
-        precision=options.precision,
-        max_batch=options.batch,
-        fixed_batch=options.batch is not None,
-        flops=flops_per_image(deployed),
-        producer=f"sa-deploy {version('sa-deploy')}",
-    )
-
-
-def map_size(deployed: DeployNetwork) -> tuple[int, int]:
-    """Rows and columns of the last feature map."""
-    base = copy.deepcopy(deployed.base).to("meta")
-    size = (1, 3, deployed.config.height, deployed.config.width)
-    last: torch.Tensor = base(torch.empty(size, dtype=deployed.dtype, device="meta"))[-1]
-    return last.shape[2], last.shape[3]
-
-
-def flops_per_image(deployed: DeployNetwork) -> int:
-    """Floating point operations of one image, a multiply and an add counted as two."""
-    model = copy.deepcopy(deployed).to("meta")
-    height, width = deployed.config.height, deployed.config.width
-    if deployed.border.input == "uint8-nhwc":
-        image = torch.empty((1, height, width, 3), dtype=torch.uint8, device="meta")
-    else:
-        image = torch.empty((1, 3, height, width), device="meta")
-    with lowered_to(plain_pool), FlopCounterMode(display=False) as counter:
-        model(image)
-    return int(counter.get_total_flops())
+        return reports, canary
 
 
 @contextmanager

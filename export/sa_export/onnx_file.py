@@ -1,4 +1,4 @@
-"""The network as one ONNX model with the AttentionPool operator and the contract inside."""
+"""The network as one ONNX model with the AttentionPool operator inside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from sa_export.attention_pool import OP_TYPE, attention_pool_function
 from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool, symbolic_pool
-from sa_runtime.contract import METADATA_KEY, Contract
+from sa_export.onnx_graph import write_contract
+from sa_runtime.contract import Contract
 from sa_runtime.errors import InputError
 from sa_runtime.extras import require
 from sa_training.attention_pool import lowered_to
@@ -31,13 +32,13 @@ def onnx_from_network(
 
     Args:
         network: from crops to unit vectors.
-        contract: written into the file's ``metadata_props``; says whether the batch is fixed.
+        contract: says what goes in and whether the batch is fixed; it travels inside.
         opset: of the standard operators, at least 18.
         plugin: pool with attention by one ``AttentionPool`` node of domain ``sa_deploy`` with a
             function body. Otherwise, and where there is no attention, by standard operators.
 
     Returns:
-        A checked model.
+        A checked model with the contract in its ``metadata_props``.
 
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
@@ -75,16 +76,6 @@ def onnx_from_network(
     write_contract(model, contract)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def write_contract(model: ModelProto, contract: Contract) -> None:
-    """Make ``contract`` the one entry of a model's ``metadata_props``, and its producer."""
-    from onnx import helper
-
-    del model.metadata_props[:]
-    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    model.producer_name = "sa-deploy"
-    model.producer_version = contract.producer
 
 
 def example_input(contract: Contract) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_runtime.artefact import RT_INFO_PATH
-from sa_runtime.contract import Contract
 from sa_runtime.extras import require
 
 if TYPE_CHECKING:
@@ -18,24 +17,22 @@ class OpenVinoWriter:
 
     Args:
         model: without model-local functions, which OpenVINO's reader does not know.
+        half: store weights as FP16. The IR has no bf16 arithmetic of its own: runners ask for it as
+            the contract says, and FP16 rounds weights less than bf16 does.
 
     Raises:
         MissingPackageError: OpenVINO is not installed.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, *, half: bool) -> None:
         self._openvino = require("openvino", extra="cpu", purpose="--openvino")
-        bare = type(model)()
-        bare.CopyFrom(model)
+        bare = type(model).FromString(model.SerializeToString())
         del bare.metadata_props[:]
         self._model = self._openvino.Core().read_model(bare.SerializeToString())
+        self._half = half
 
-    def __call__(self, contract: Contract, path: Path) -> None:
-        """Write both files with this contract; weights of fp16 and bf16 artefacts as FP16.
-
-        The IR has no bf16 arithmetic of its own: the runner asks for it as the contract says, and
-        FP16 rounds weights less than bf16 does.
-        """
-        self._model.set_rt_info(contract.to_json(), list(RT_INFO_PATH))
-        half = contract.precision in ("fp16", "bf16")
-        self._openvino.save_model(self._model, str(path), compress_to_fp16=half)
+    def __call__(self, metadata: Mapping[str, str], path: Path) -> None:
+        """Write both files with these entries in ``rt_info``."""
+        for key, value in metadata.items():
+            self._model.set_rt_info(value, key.split("."))
+        self._openvino.save_model(self._model, str(path), compress_to_fp16=self._half)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sa_export.crops import CropSet, spread
+from sa_runtime.canary import make_canary
 from sa_runtime.contract import Precision
 from sa_runtime.errors import ParityError
 from sa_runtime.retrieval.metrics import evaluate
-from sa_runtime.runners.base import Embeddings, Images
-from sa_training.network import SANetwork
-from sa_training.pixels import network_input
+from sa_runtime.runners.base import Embeddings, Images, Runner
+
+if TYPE_CHECKING:
+    from sa_training.network import SANetwork
 
 Embed = Callable[[Images], Embeddings]
 SMALL_BATCHES = (1, 3)
 _SMALL_CROPS = 32
 _WORST = 5
 _TOP = 10
+_CANARY_CROPS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,10 @@ class Parity:
 
 def network_embed(network: SANetwork, embedding: str) -> Embed:
     """The FP32 network as a function from crops to embeddings, 16 crops at a time."""
+    import torch
+
+    from sa_training.pixels import network_input
+
     network.eval()
 
     def embed(images: Images) -> Embeddings:
@@ -248,6 +254,12 @@ def require_parity(parity: Parity, gates: Gates, *, name: str) -> None:
             f"{name}: {'; '.join(broken)}. Measured on {parity.crops} crops ({parity.validation}) "
             f"with {parity.runtime}; no file was left"
         )
+
+
+def canary_of_crops(crops: CropSet, runner: Runner) -> str:
+    """A few of the crops and what a runner makes of them, for runtimes to check themselves on."""
+    images = crops.images[spread(range(len(crops)), _CANARY_CROPS)]
+    return make_canary(images, runner.run(images))
 
 
 def score(vectors: Embeddings, crops: CropSet) -> Score | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool
 from sa_export.onnx_file import dynamic_shapes, example_input
-from sa_runtime.contract import METADATA_KEY, Contract
+from sa_runtime.contract import Contract
 from sa_training.attention_pool import lowered_to
 
 
@@ -31,11 +32,11 @@ class TorchScriptWriter:
             )
             self._module = torch.jit.freeze(traced)
 
-    def __call__(self, contract: Contract, path: Path) -> None:
-        """Write the file with this contract in it."""
+    def __call__(self, metadata: Mapping[str, str], path: Path) -> None:
+        """Write the file with these entries as extra files."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            extra = {METADATA_KEY: contract.to_json().encode()}
+            extra = {key: value.encode() for key, value in metadata.items()}
             torch.jit.save(self._module, str(path), _extra_files=extra)
 
 
@@ -54,8 +55,8 @@ class TorchExportWriter:
                 network.eval(), (example_input(contract),), dynamic_shapes=dynamic_shapes(contract)
             )
 
-    def __call__(self, contract: Contract, path: Path) -> None:
-        """Write the file with this contract in it."""
+    def __call__(self, metadata: Mapping[str, str], path: Path) -> None:
+        """Write the file with these entries as extra files."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.save(self._program, path, extra_files={METADATA_KEY: contract.to_json()})
+            torch.export.save(self._program, path, extra_files=dict(metadata))

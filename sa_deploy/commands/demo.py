@@ -28,8 +28,9 @@ def demo(
 
     import numpy as np
 
-    from sa_export.artefacts import Exporter, ExportOptions
+    from sa_export.artefacts import Exporter
     from sa_export.crops import validation_crops
+    from sa_export.options import ExportOptions
     from sa_export.parity import network_embed
     from sa_runtime.crops import read_image, resize
     from sa_runtime.datasets.synthetic import SyntheticConfig, work, write_synthetic

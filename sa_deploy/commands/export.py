@@ -114,7 +114,8 @@ def export(
     import dataclasses
 
     from sa_export import crops as export_crops
-    from sa_export.artefacts import FORMATS, Artefact, Exporter, ExportOptions
+    from sa_export.artefacts import Exporter
+    from sa_export.options import FORMATS, ExportOptions
     from sa_export.parity import DEFAULT_GATES
     from sa_export.quantize.quantizer import Calibration
     from sa_training.checkpoints import load_checkpoint
@@ -157,10 +158,7 @@ def export(
         calibration=ranges,
         on_note=note,
     )
-    artefacts: list[Artefact] = []
-    for kind in FORMATS:
-        if wanted[kind]:
-            artefacts.append(exporter.write(kind, out))
+    artefacts = [exporter.write(kind, out) for kind in FORMATS if wanted[kind]]
     if json_output:
         print_json({"artefacts": [artefact.to_dict() for artefact in artefacts]})
         return

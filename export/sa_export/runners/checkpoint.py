@@ -8,8 +8,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from sa_export.artefacts import ExportOptions, contract_of
+from sa_export.contracts import contract_of
 from sa_export.deploy import Border, DeployNetwork
+from sa_export.options import ExportOptions
 from sa_export.runners.base import TorchRunner
 from sa_runtime.errors import InputError
 from sa_training.checkpoints import load_checkpoint

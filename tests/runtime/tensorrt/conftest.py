@@ -120,3 +120,38 @@ def interpreted() -> Iterator[Interpreted]:
     with worker:
         yield run
     assert worker.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def exported_models(
+    tiny_checkpoint: Path, tiny_onnx_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """ONNX files of the tiny network as the exporter writes them, by precision.
+
+    FP16 and int8 hold two embeddings, so that one function body serves P = 6 and P = 1. The int8
+    ranges are made up: engines are built from these files, not evaluated.
+    """
+    import dataclasses
+
+    from sa_export.artefacts import Exporter
+    from sa_export.crops import validation_crops
+    from sa_export.onnx_graph import write_contract
+    from sa_export.options import ExportOptions
+    from sa_export.quantize.qdq import SCHEMES, quantise, quantised_tensors
+    from sa_training.checkpoints import load_checkpoint
+
+    options = ExportOptions(embeddings=("parts", "global"), precision="fp16")
+    crops = validation_crops(None, height=128, width=64)
+    exporter = Exporter(load_checkpoint(tiny_checkpoint), options, crops)
+    model = exporter.onnx_model(plugin=True)
+    folder = tmp_path_factory.mktemp("exported")
+    paths = {name: folder / f"model.{name}.onnx" for name in ("fp16", "int8")}
+    paths["fp16"].write_bytes(model.SerializeToString())
+    # An older version of the opset has no half-precision scales.
+    model.opset_import[0].version = max(model.opset_import[0].version, 19)
+    scheme = SCHEMES["tensorrt"]
+    ranges = dict.fromkeys(quantised_tensors(model, scheme), (-4.0, 4.0))
+    quantised = quantise(model, ranges, scheme)
+    write_contract(quantised, dataclasses.replace(exporter.contract, precision="int8"))
+    paths["int8"].write_bytes(quantised.SerializeToString())
+    return {"fp32": tiny_onnx_model, **paths}
