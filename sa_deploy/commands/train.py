@@ -121,7 +121,11 @@ def train(
     workers: Annotated[
         int | None,
         typer.Option(
-            "-j", "--workers", min=0, rich_help_panel=_RUN, help="Processes that decode images."
+            "-j",
+            "--workers",
+            min=0,
+            rich_help_panel=_RUN,
+            help="Decoding processes, a core each.",
         ),
     ] = None,
     device: Annotated[
@@ -163,6 +167,18 @@ def train(
     from sa_training.recipes import recipe as recipe_by_name
     from sa_training.tasks import load_task
 
+    speaks = Processes.from_environment().first
+    if split is not None and speaks:
+        note("--split has no effect, here as in the authors' code: the data sets have one split")
+    if combine_trainval and hold_out:
+        note(f"--combine-trainval: all people but the --hold-out {hold_out} are trained on")
+    task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
+    if resume is not None and resume.is_dir():
+        resume = resume / "checkpoint.pt"
+    if evaluate:
+        size = (height, width)
+        train_run.evaluate(task, resume, size, device, json_output)
+        return
     chosen = override(
         recipe_by_name(recipe),
         {
@@ -186,18 +202,6 @@ def train(
             **_settings(set_ or []),
         },
     )
-    speaks = Processes.from_environment().first
-    if split is not None and speaks:
-        note("--split has no effect, here as in the authors' code: the data sets have one split")
-    if combine_trainval and hold_out:
-        note(f"--combine-trainval: all people but the --hold-out {hold_out} are trained on")
-    task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
-    if resume is not None and resume.is_dir():
-        resume = resume / "checkpoint.pt"
-    if evaluate:
-        size = (height, width)
-        train_run.evaluate(task, resume, size, device, json_output)
-        return
     options = TrainingOptions(
         out=out,
         seed=seed,
@@ -238,12 +242,13 @@ def _settings(pairs: list[str]) -> dict[str, str]:
 
 
 def _workers(wanted: int | None, device: str) -> int:
-    """Decoding beside the training pays where a GPU does the rest."""
+    """Processes that decode: beside the training they pay where a GPU does the rest."""
     from sa_training.optimisation import resolve_device
 
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if wanted is not None:
-        return wanted
-    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+        return min(wanted, cores or 1)
+    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, (cores or 2) - 1))
 
 
 def _start_of_a_trial(recipe: Recipe) -> Recipe:

@@ -23,7 +23,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = tiny_network()
     recipe = dataclasses.replace(tiny(), network=network.config)
     for epoch in (3, 4):
-        save_checkpoint(folder / "checkpoint.pt", network, recipe, epoch, {"step": 10 * epoch})
+        state = {"step": 10 * epoch}
+        path = folder / "checkpoint.pt"
+        save_checkpoint(path, network, recipe, epoch, state, keep_previous=True)
     return folder
 
 

@@ -61,8 +61,10 @@ def save_checkpoint(
     recipe: Recipe,
     epoch: int,
     training: dict[str, Any],
+    *,
+    keep_previous: bool = False,
 ) -> None:
-    """Write a checkpoint; it is whole or not there, and the one before it stays as ``.previous``.
+    """Write a checkpoint; it is whole or not there.
 
     Args:
         path: the file.
@@ -70,6 +72,7 @@ def save_checkpoint(
         recipe: that trains it.
         epoch: finished epochs.
         training: what a resumed run needs beside; tensors and plain values.
+        keep_previous: the checkpoint that it replaces stays as :func:`previous_of` names it.
     """
     weights = network.state_dict() if isinstance(network, SANetwork) else dict(network)
     content = {
@@ -81,7 +84,7 @@ def save_checkpoint(
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
-        if path.is_file():
+        if keep_previous and path.is_file():
             _keep(path)
 
 

@@ -297,6 +297,7 @@ class _Run:
                     "best": self.best,
                     "order": self._order(),
                 },
+                keep_previous=True,
             )
 
     def _order(self) -> dict[str, int]:
