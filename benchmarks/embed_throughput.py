@@ -11,7 +11,8 @@ of one core, bounds the ratio on a machine that inference fills: ``ceiling`` is 
 with ``t`` the seconds of bare inference, ``c`` those core seconds and ``n`` the number of cores.
 
 ``core_ratio`` compares the core seconds of both instead of those of the clock: it is what is left
-where inference keeps every core busy, and other processes on the machine hardly change it.
+where inference keeps every core busy, and other processes on the machine hardly change it. Where
+they were there, ``load_average``, of the last minute, exceeds the number of cores.
 
 ``--memory N`` instead embeds N crops in one go and samples the resident memory (Linux only).
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -49,8 +51,8 @@ RENDERED = SyntheticConfig(
     video_seconds=5.0, people_per_video=8, frame_width=1280, frame_height=720,
 )  # fmt: skip
 """60 frames; about 7 of the 8 people are seen in each."""
-WARM_UP_ROWS = 10_000
-"""Before memory counts: the ring grows, allocators and decoders fill their pools."""
+WARM_UP = 0.1
+"""Share of the crops before memory counts: allocators, decoders and the ring fill their pools."""
 
 
 def make_video(folder: Path, rows: int) -> Video:
@@ -195,7 +197,7 @@ def memory(runner: BaseRunner, video: Video, folder: Path, *, batch: int) -> dic
         start = time.perf_counter()
         result = embed_sources([video], SourceCounts(), runner, sink, batch_size=batch)
         seconds = time.perf_counter() - start
-    table = np.array([sample for sample in samples if sample[0] >= WARM_UP_ROWS])
+    table = np.array([sample for sample in samples if sample[0] >= WARM_UP * result.rows])
     half = len(table) // 2
     return {
         "crops": result.rows,
@@ -250,6 +252,7 @@ def main() -> None:
                             runner, video, folder, batch=arguments.batch, rounds=arguments.rounds
                         )
                     contract, label = runner.contract, runner.label
+                figures["load_average"] = os.getloadavg()[0]
                 size = f"{contract.input.height}x{contract.input.width}"
                 key = f"{contract.network['backbone']} {size}, {label}"
                 key += ", memory" if arguments.memory else ""

@@ -188,7 +188,7 @@ class _Part:
         return self
 
     def __next__(self) -> Item:
-        if self._left <= 0 or time.monotonic() > self._stop:
+        if self._last is not None and (self._left <= 0 or time.monotonic() >= self._stop):
             raise StopIteration
         try:
             item = next(self._items)

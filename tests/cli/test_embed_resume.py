@@ -170,6 +170,18 @@ def test_what_was_stopped_goes_on(run: Run, tmp_path: Path, monkeypatch: Any) ->
     same(out, tmp_path / "whole")
 
 
+def test_a_file_ends_after_its_time(
+    run: Run, sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_SECONDS", 0.0)
+    run(tmp_path / "many", given=[sources[1]])
+    assert [shard.rows for shard in Manifest.read(tmp_path / "many").shards] == [1] * 8
+    monkeypatch.undo()
+    run(tmp_path / "one.parquet", given=[sources[1]])
+    many, one = read_embeddings(tmp_path / "many"), read_embeddings(tmp_path / "one.parquet")
+    assert many.rows.equals(one.rows)
+
+
 def test_a_killed_process_goes_on(
     run: Run, tiny_model: TinyModel, sources: list[str], tmp_path: Path
 ) -> None:
