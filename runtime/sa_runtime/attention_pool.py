@@ -42,7 +42,9 @@ def windows(height: int, parts: int) -> Windows:
     return Windows(step=step, size=height - step * (parts - 1))
 
 
-def attention_map(x_NCHW: NDArray[np.floating], normalize: Normalize = "sum") -> NDArray[np.float32]:
+def attention_map(
+    x_NCHW: NDArray[np.floating], normalize: Normalize = "sum"
+) -> NDArray[np.float32]:
     """The attention A, of mean 1 over each image's map.
 
     Args:
@@ -94,5 +96,7 @@ def attention_pool(
     """
     weighted_NCHW = x_NCHW.astype(np.float32) * attention_map(x_NCHW, normalize)
     step, size = windows(x_NCHW.shape[2], parts)
-    pooled = [weighted_NCHW[:, :, p * step : p * step + size].mean(axis=(2, 3)) for p in range(parts)]
+    pooled = [
+        weighted_NCHW[:, :, p * step : p * step + size].mean(axis=(2, 3)) for p in range(parts)
+    ]
     return np.stack(pooled, axis=2).astype(x_NCHW.dtype)
