@@ -146,7 +146,13 @@ class DeployNetwork(nn.Module):
             x = columns(1 if embedding == "global" else self.config.parts)
             if embedding == "reduced":
                 # Four dimensions throughout: OpenVINO fuses reductions over three wrongly.
-                x = F.relu(self.reduce(x.unsqueeze(3).to(self.dtype))).float()
+                if self.config.part_weight_normalize != "none":
+                    x = attention_pool(
+                        x.unsqueeze(3), x.shape[2], self.config.part_weight_normalize
+                    )
+                x = self.reduce(x.unsqueeze(3).to(self.dtype)).float()
+                if self.config.neck == "relu":
+                    x = F.relu(x)
                 x = torch.cat([x, x.mean(dim=(2, 3), keepdim=True)], dim=2)
             unit = _unit(x.float()).flatten(1)
             outputs.append(unit if embedding == "global" else _unit(unit))

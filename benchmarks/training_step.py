@@ -1,0 +1,139 @@
+"""One training step of the SA ResNet-50: bf16 and channels-last against FP32 and contiguous.
+
+Run: ``python benchmarks/training_step.py [--out FILE.json]`` (some two minutes on two cores).
+
+Both networks hold the same weights and see the same batch; their steps alternate in one process, so
+that a machine that slows down slows both. A step is what ``sa-deploy train --recipe sa`` does: ten
+classifiers, their summed cross entropy, backward, SGD with momentum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sa_runtime.files import atomic_path
+from sa_training.losses import classification_losses
+from sa_training.network import SANetwork
+from sa_training.optimisation import optimizer_of
+from sa_training.pixels import network_input
+from sa_training.recipes import override, sa
+
+HEIGHT, WIDTH, BATCH, CLASSES = 256, 128, 16, 751
+WARM_UP = 2
+
+
+def step_of(network: SANetwork, *, fast: bool, device: torch.device) -> Callable[[], float]:
+    """A closure that does one step and returns its loss."""
+    network = copy.deepcopy(network).to(device).train()
+    if fast:
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(network, sa())
+    generator = torch.Generator().manual_seed(0)
+    shape = (BATCH, HEIGHT, WIDTH, 3)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
+    labels = torch.randint(0, CLASSES, (BATCH,), generator=generator).to(device)
+
+    def step() -> float:
+        x = network_input(images)
+        if not fast:
+            x = x.contiguous()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            output = network(x)
+        loss = torch.stack(classification_losses(output, labels)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+def measure(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step, round by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(WARM_UP + rounds):
+        for name, step in steps.items():
+            began = time.perf_counter_ns()
+            step()
+            if round_ >= WARM_UP:
+                seconds[name].append((time.perf_counter_ns() - began) / 1e9)
+    return seconds
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in found.items()}
+    wanted = [
+        flag for flag in ("avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()
+    ]
+    return f"{fields.get('model name', 'unknown')} ({', '.join(wanted) or 'no bf16'})"
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    torch.manual_seed(0)
+    recipe = override(sa(), {"network.height": HEIGHT, "network.width": WIDTH})
+    network = SANetwork(recipe.network_for(CLASSES))
+    seconds = measure(
+        {
+            "fp32 contiguous": step_of(network, fast=False, device=device),
+            "bf16 channels-last": step_of(network, fast=True, device=device),
+        },
+        arguments.rounds,
+    )
+    slow, fast = (np.array(values) for values in seconds.values())
+    result: dict[str, Any] = {
+        "schema": "sa-deploy.benchmarks.training-step/1",
+        "step": f"SA {recipe.network.backbone}, {HEIGHT}x{WIDTH}, batch {BATCH}",
+        "ratio_p50": float(np.median(slow) / np.median(fast)),
+        "ratio_each_round": (slow / fast).round(3).tolist(),
+        "seconds": {
+            name: {
+                **{f"p{p}": float(np.percentile(values, p)) for p in (50, 90, 99)},
+                "n": len(values),
+            }
+            for name, values in seconds.items()
+        },
+        "processor": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.out is not None:
+        with atomic_path(arguments.out) as temporary:
+            temporary.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
