@@ -145,11 +145,10 @@ class DeployNetwork(nn.Module):
         for embedding in self.border.embeddings:
             x = columns(1 if embedding == "global" else self.config.parts)
             if embedding == "reduced":
+                weigh = self.config.part_weight_normalize
+                if weigh != "none":
+                    x = attention_pool(x.unsqueeze(3), x.shape[2], weigh)
                 # Four dimensions throughout: OpenVINO fuses reductions over three wrongly.
-                if self.config.part_weight_normalize != "none":
-                    x = attention_pool(
-                        x.unsqueeze(3), x.shape[2], self.config.part_weight_normalize
-                    )
                 x = self.reduce(x.unsqueeze(3).to(self.dtype)).float()
                 if self.config.neck == "relu":
                     x = F.relu(x)
