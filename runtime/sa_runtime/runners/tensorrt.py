@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,14 @@ from sa_runtime.tensorrt.sidecar import (
     read_sidecar,
     version_obstacle,
 )
+
+
+class _Flight(NamedTuple):
+    """A chunk of a batch on its way through a lane."""
+
+    lane: Lane
+    rows: int
+    last: bool
 
 
 class TensorRTRunner(BaseRunner):
@@ -120,49 +128,39 @@ class TensorRTRunner(BaseRunner):
             InputError: a batch of another shape or type.
             RunnerError: the GPU failed, or gave vectors that are not finite.
         """
-        waiting: deque[tuple[Lane, int, bool]] = deque()
+        free, flying = deque(self._lanes), deque[_Flight]()
         parts: list[NDArray[np.generic]] = []
-        free = deque(self._lanes)
+
+        def land() -> Embeddings | None:
+            """Wait for the oldest chunk; a batch's vectors where it was its last one."""
+            flight = flying.popleft()
+            parts.append(self._result(flight.lane, flight.rows))
+            free.append(flight.lane)
+            return self._joined(parts) if flight.last else None
+
         for images in batches:
             self.check(images)
-            count = len(images)
-            if count == 0:
-                yield from self._drain(waiting, free, parts)
-                yield np.zeros((0, self.contract.output.dim), np.float32)
-                continue
-            step = self.max_batch or count
-            for start in range(0, count, step):
-                if not free:
-                    yield from self._collect(waiting, free, parts)
-                lane = free.popleft()
+            step = self.max_batch or max(1, len(images))
+            # An empty batch flies too, so that the order holds.
+            for start in range(0, max(1, len(images)), step):
+                done = None if free else land()
                 chunk = images[start : start + step]
-                self._submit(lane, self._encode(chunk))
-                waiting.append((lane, len(chunk), start + step >= count))
-        yield from self._drain(waiting, free, parts)
+                lane = free.popleft()
+                if len(chunk):
+                    self._submit(lane, self._encode(chunk))
+                flying.append(_Flight(lane, len(chunk), start + step >= len(images)))
+                # Handed out only now: the GPU has work while the caller has the vectors.
+                if done is not None:
+                    yield done
+        while flying:
+            done = land()
+            if done is not None:
+                yield done
 
-    def _drain(
-        self,
-        waiting: deque[tuple[Lane, int, bool]],
-        free: deque[Lane],
-        parts: list[NDArray[np.generic]],
-    ) -> Iterator[Embeddings]:
-        while waiting:
-            yield from self._collect(waiting, free, parts)
-
-    def _collect(
-        self,
-        waiting: deque[tuple[Lane, int, bool]],
-        free: deque[Lane],
-        parts: list[NDArray[np.generic]],
-    ) -> Iterator[Embeddings]:
-        """Wait for the oldest chunk; yields where it ends a batch."""
-        lane, count, last = waiting.popleft()
-        parts.append(self._result(lane, count))
-        free.append(lane)
-        if last:
-            output = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            parts.clear()
-            yield self._checked(output, len(output))
+    def _joined(self, parts: list[NDArray[np.generic]]) -> Embeddings:
+        output = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        parts.clear()
+        return self._checked(output, len(output))
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
         lane = self._lanes[0]

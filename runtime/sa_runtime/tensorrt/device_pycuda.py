@@ -14,6 +14,7 @@ from sa_runtime.tensorrt.device import Bytes, Device, explain
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _CAPTURE_ERRORS = range(900, 910)  # CUDA_ERROR_STREAM_CAPTURE_*
 
@@ -68,8 +69,7 @@ class PycudaDevice(Device):
         self._call("cuMemFreeHost", owner.free)
 
     def stream(self) -> int:
-        flags = self._driver.stream_flags.NON_BLOCKING
-        stream = self._call("cuStreamCreate", self._driver.Stream, flags)
+        stream = self._call("cuStreamCreate", self._driver.Stream, _NON_BLOCKING)
         self._streams[int(stream.handle)] = stream
         return int(stream.handle)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sa_runtime.artefact import read_contract
 from sa_runtime.contract import Contract, Precision
 from sa_runtime.errors import BuildError, InputError
@@ -149,10 +151,12 @@ def _require_symmetric(graph: Graph) -> None:
     for node in graph.model.graph.node:
         if node.op_type not in _QUANTIZERS or len(node.input) < 3:
             continue
-        zero = constants.get(node.input[2])
-        if zero is not None and numpy_helper.to_array(zero).any():
+        tensor = constants.get(node.input[2])
+        zero = None if tensor is None else numpy_helper.to_array(tensor)
+        if zero is not None and (zero.dtype != np.int8 or zero.any()):
             raise BuildError(
-                f"{graph.path}: node {node.name!r} ({node.op_type}) has a zero point other than 0; "
-                "TensorRT takes symmetric int8 only; quantise it again: sa-deploy export WEIGHTS "
+                f"{graph.path}: node {node.name!r} ({node.op_type}) has a zero point of "
+                f"{zero.dtype} {zero.ravel()[:1].tolist()[0]}, expected int8 0: TensorRT takes "
+                "symmetric int8 only; quantise it again: sa-deploy export WEIGHTS "
                 "--onnx --precision int8 --int8-target tensorrt"
             )

@@ -235,7 +235,8 @@ class Lane:
 
     def result(self, count: int) -> NDArray[np.generic]:
         """Wait for the batch; its first ``count`` rows, (count, D)."""
-        self._device.synchronize(self._stream)
+        if count:
+            self._device.synchronize(self._stream)
         return self._host_out[:count].copy()
 
     def close(self) -> None:
