@@ -301,6 +301,7 @@ def test_compiled_and_half_precision_train_alike(people: TrainingSet, tmp_path: 
         "plain": {},
         "compiled": {"compiler": "aot_eager"},
         "bf16": {"precision": "bf16"},
+        "fp16": {"precision": "fp16"},
     }.items():
         losses[name] = []
         fit(
@@ -311,6 +312,7 @@ def test_compiled_and_half_precision_train_alike(people: TrainingSet, tmp_path: 
         )
     assert losses["compiled"] == pytest.approx(losses["plain"], rel=0.02)
     assert losses["bf16"] == pytest.approx(losses["plain"], rel=0.05)
+    assert losses["fp16"] == pytest.approx(losses["plain"], rel=0.05)
 
 
 def test_the_evaluated_network_is_the_one_that_is_kept(people: TrainingSet, tmp_path: Path) -> None:
