@@ -6,13 +6,11 @@ A synthetic video is rendered once, looped, and embedded as ``sa-deploy embed`` 
 crop, inference and writing overlapped. Bare inference is ``run_stream`` of the same runner over the
 same crops, cut beforehand. The two alternate in one process and medians are compared.
 
-Decoding needs a processor as inference does. What it, cropping and writing cost alone, in seconds
-of one core, bounds the ratio on a machine that inference fills: ``ceiling`` is ``t / (t + c / n)``
-with ``t`` the seconds of bare inference, ``c`` those core seconds and ``n`` the number of cores.
-
-``core_ratio`` compares the core seconds of both instead of those of the clock: it is what is left
-where inference keeps every core busy, and other processes on the machine hardly change it. Where
-they were there, ``load_average``, of the last minute, exceeds the number of cores.
+Decoding needs a processor as inference does. ``core_ratio`` compares the core seconds of both
+instead of those of the clock: it is the ratio where inference keeps every core busy, and other
+processes on the machine change it little. ``ceiling`` is what it would be if decoding, cropping and
+writing cost what they cost by themselves and joining them cost nothing. Where other processes were
+there, ``load_average``, of the last minute, exceeds the number of cores.
 
 ``--memory N`` instead embeds N crops in one go and samples the resident memory (Linux only).
 """
@@ -163,7 +161,7 @@ def throughput(
         runs.append(embedded(runner, video, folder, batch))
     inference = statistics.median(bare_s)
     middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    cores = this_environment().cores
+    core_s = statistics.median(bare_core_s)
     return {
         "crops": len(rows),
         "frames": len({row.frame for row in rows}),
@@ -173,10 +171,10 @@ def throughput(
         "embed_crops_per_s": len(rows) / middle["seconds"],
         "ratio": inference / middle["seconds"],
         "ratios": [b / run["seconds"] for b, run in zip(bare_s, runs, strict=True)],
-        "core_ratio": statistics.median(bare_core_s) / middle["core_seconds"],
-        "ceiling": inference / (inference + sum(alone.values()) / cores),
+        "core_ratio": core_s / middle["core_seconds"],
+        "ceiling": core_s / (core_s + sum(alone.values())),
         "bare_s": inference,
-        "bare_core_s": statistics.median(bare_core_s),
+        "bare_core_s": core_s,
         "embed_s": middle["seconds"],
         "embed_core_s": middle["core_seconds"],
         "busy_s": {key: middle[key] for key in ("decode", "crop", "inference", "write")},
