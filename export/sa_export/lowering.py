@@ -31,11 +31,12 @@ def plain_attention(x_NCHW: Tensor, normalize: str) -> Tensor:
 
 def plain_pool(x_NCHW: Tensor, parts: int, normalize: str) -> Tensor:
     """The operator in standard operations, (N, C, P) float32."""
-    step, size = windows(x_NCHW.shape[2], parts)
+    # As plain integers, which tracers take for constants.
+    height, width = int(x_NCHW.shape[2]), int(x_NCHW.shape[3])
+    step, size = windows(height, parts)
     weighted_NCHW = x_NCHW.float()
     if normalize != "none":
         weighted_NCHW = weighted_NCHW * plain_attention(x_NCHW, normalize)
-    width = x_NCHW.shape[3]
     return F.avg_pool2d(weighted_NCHW, (size, width), (step, width)).flatten(2)
 
 

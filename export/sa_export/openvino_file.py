@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,11 @@ class OpenVinoWriter:
         self._openvino = require("openvino", extra="cpu", purpose="--openvino")
         bare = type(model).FromString(model.SerializeToString())
         del bare.metadata_props[:]
-        self._model = self._openvino.Core().read_model(bare.SerializeToString())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(bare.SerializeToString())
+            # Unlike the reader of `Core`, it folds the shapes that biases are broadcast to.
+            self._model = self._openvino.convert_model(path)
         self._half = half
 
     def __call__(self, metadata: Mapping[str, str], path: Path) -> None:

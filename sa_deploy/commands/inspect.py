@@ -1,0 +1,159 @@
+"""``sa-deploy inspect``: what an artefact is, read from the file alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sa_deploy.output import JsonFlag, print_json, print_table
+
+if TYPE_CHECKING:
+    from sa_export.describe import Description
+    from sa_runtime.contract import Contract
+
+_OPERATORS_SHOWN = 12
+
+
+def inspect(
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX, OpenVINO, TorchScript, torch.export or engine file.")
+    ],
+    json_output: JsonFlag = False,
+) -> None:
+    """Show inputs, outputs, precision, operators, size, feature space, provenance and parity."""
+    from sa_export.describe import describe
+
+    description = describe(model)
+    if json_output:
+        print_json(description.to_dict())
+        return
+    contract = description.contract
+    print_table(str(model), ("what", "value"), _file_rows(description))
+    print_table("In and out", ("tensor", "what it holds"), _tensor_rows(contract))
+    print_table("Where it comes from", ("what", "value"), _origin_rows(contract))
+    if contract.quantization:
+        print_table("How it was quantised", ("what", "value"), _quantization_rows(contract))
+    for embedding, parity in contract.parity.items():
+        print_table(f"Compared with its network: {embedding}", ("what", "value"), _parity(parity))
+    if description.engine:
+        rows = [(key.replace("_", " "), _short(value)) for key, value in description.engine.items()]
+        print_table("The engine", ("what", "value"), rows)
+
+
+def _file_rows(description: Description) -> list[tuple[str, str]]:
+    contract, graph = description.contract, description.graph
+    rows = [
+        ("format", description.format),
+        ("size", f"{description.size_bytes / 1e6:.1f} MB"),
+        ("precision", contract.precision),
+        ("batch", _batch(contract)),
+    ]
+    if contract.flops:
+        rows.append(("work", f"{contract.flops / 1e9:.2f} GFLOP an image"))
+    if description.runtimes:
+        rows.append(("runs on", ", ".join(description.runtimes)))
+    if graph is not None and graph.weights:
+        kinds = ((n, k) for k, n in graph.weights.items() if n >= 1000)
+        rows.append(("weights", ", ".join(f"{n / 1e6:.2f} M {kind}" for n, kind in kinds)))
+    if graph is not None:
+        shown = list(graph.operators.items())
+        text = ", ".join(f"{n} {name}" for name, n in shown[:_OPERATORS_SHOWN])
+        more = len(shown) - _OPERATORS_SHOWN
+        rows.append(("operators", text + (f" and {more} other kinds" if more > 0 else "")))
+        fused = graph.operators.get("AttentionPool")
+        if fused:
+            rows.append(
+                (
+                    "attention",
+                    f"{fused} AttentionPool node(s): fused by TensorRT's plugin, else by function",
+                )
+            )
+    return rows
+
+
+def _tensor_rows(contract: Contract) -> list[tuple[str, str]]:
+    spec = contract.input
+    size = f"{spec.height}, {spec.width}"
+    shape = f"(N, {size}, 3)" if spec.layout == "nhwc" else f"(N, 3, {size})"
+    if spec.dtype == "uint8":
+        pixels = "0 to 255, as OpenCV reads them; normalisation is inside the graph"
+    elif spec.mean is None or spec.std is None:
+        pixels = "scaled to 0..1; normalisation is inside the graph"
+    else:
+        mean, std = (", ".join(f"{x:g}" for x in values) for values in (spec.mean, spec.std))
+        pixels = f"scaled to 0..1, less {mean}, divided by {std}"
+    rows = [
+        (f"in: {spec.name}", f"{shape} {spec.dtype}, {spec.colour.upper()} pixels {pixels}"),
+        ("", f"crops resized to {spec.width}x{spec.height} by {spec.resize}"),
+        (
+            f"out: {contract.output.name}",
+            f"(N, {contract.output.dim}) float32, rows of unit length: {contract.output.embedding}"
+            f", feature space {contract.space}",
+        ),
+    ]
+    for extra in contract.extra_outputs:
+        what = (
+            f"rows of unit length: {extra.embedding}, feature space {extra.space}"
+            if extra.kind == "embedding"
+            else "attention map of mean 1"
+        )
+        shape = f"(N, {', '.join(map(str, extra.shape))})"
+        rows.append((f"out: {extra.name}", f"{shape} float32, {what}"))
+    return rows
+
+
+def _origin_rows(contract: Contract) -> list[tuple[str, str]]:
+    rows = [(key.replace("_", " "), _short(value)) for key, value in contract.network.items()]
+    return [
+        ("made by", contract.producer),
+        *([("recipe", contract.recipe)] if contract.recipe else []),
+        ("weights (SHA-256)", contract.weights_sha256),
+        *rows,
+    ]
+
+
+def _quantization_rows(contract: Contract) -> list[tuple[str, str]]:
+    made = dict(contract.quantization)
+    kept: dict[str, dict[str, float]] = made.pop("kept", {})
+    rows = [(key.replace("_", " "), _short(value)) for key, value in made.items()]
+    if not kept:
+        return [*rows, ("layers in float", "none")]
+    return rows + [
+        (
+            f"in float: {layer}",
+            f"alone in int8 it costs {cost['map_drop_alone']:+.2f} points of mAP",
+        )
+        for layer, cost in kept.items()
+    ]
+
+
+def _parity(parity: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, key in (("mAP", "mAP"), ("rank-1", "rank1")):
+        if key in parity:
+            ours, theirs = 100 * parity[key], 100 * parity[f"{key}_network"]
+            rows.append((name, f"{ours:.2f} % (network {theirs:.2f} %)"))
+    return [
+        *rows,
+        ("same first match", f"{100 * parity['rank1_agreement']:.1f} % of the queries"),
+        ("same top ten", f"{100 * parity['top10_overlap']:.1f} %"),
+        ("cosine", f"least {parity['min_cosine']:.6f}, mean {parity['mean_cosine']:.6f}"),
+        ("alone and among others", f"cosine {parity['independence']:.6f}"),
+        ("measured on", f"{parity['crops']} crops ({parity['validation']}), {parity['runtime']}"),
+    ]
+
+
+def _batch(contract: Contract) -> str:
+    if contract.max_batch is None:
+        return "any"
+    return f"{'exactly' if contract.fixed_batch else 'up to'} {contract.max_batch}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_short, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
