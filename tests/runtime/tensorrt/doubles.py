@@ -6,9 +6,10 @@ take: that stands in the first lines of their docstrings, which are read here.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import MagicMock, create_autospec
 
 
 def signatures(method: Any) -> list[list[tuple[str, bool]]]:
@@ -49,23 +50,34 @@ def accepts(overload: list[tuple[str, bool]], args: tuple[Any, ...], named: set[
     return all(optional or name in named for name, optional in overload[len(args) :])
 
 
+class Checked(MagicMock):
+    """A method that refuses calls which no overload takes."""
+
+    overloads: list[list[tuple[str, bool]]]
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        if not any(accepts(overload, args, set(named)) for overload in self.overloads):
+            raise TypeError(f"{self._mock_name}{args}{named}: expected one of {self.overloads}")
+        return super().__call__(*args, **named)
+
+
 def double(real: type) -> Any:
     """A double of a class of the bindings; refuses attributes and calls the class does not take."""
     made = create_autospec(real, instance=True, spec_set=True)
-    for name in dir(real):
-        overloads = [] if name.startswith("_") else signatures(getattr(real, name))
-        if overloads:
-            _guard(getattr(made, name), f"{real.__name__}.{name}", overloads)
+    for name, overloads in _methods(real).items():
+        method = Checked(name=f"{real.__name__}.{name}")
+        method.overloads = overloads
+        setattr(made, name, method)
     return made
 
 
-def _guard(method: Any, name: str, overloads: list[list[tuple[str, bool]]]) -> None:
-    plain = type(method).__call__
-
-    class Guarded(type(method)):  # type: ignore[misc]
-        def __call__(self, *args: Any, **named: Any) -> Any:
-            if not any(accepts(overload, args, set(named)) for overload in overloads):
-                raise TypeError(f"{name}{args}{named}: expected one of {overloads}")
-            return plain(self, *args, **named)
-
-    method.__class__ = Guarded
+@functools.cache
+def _methods(real: type) -> dict[str, list[list[tuple[str, bool]]]]:
+    names = [name for name in dir(real) if not name.startswith("_")]
+    methods = {name: getattr(real, name) for name in names}
+    found = {
+        name: signatures(method)
+        for name, method in methods.items()
+        if getattr(method, "__name__", None) == name
+    }
+    return {name: overloads for name, overloads in found.items() if overloads}

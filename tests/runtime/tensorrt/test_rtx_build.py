@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from sa_runtime.tensorrt.build import engine_from_onnx
 from sa_runtime.tensorrt.engines import Workshop, build_engine, cached_engine
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.graph import read_graph
+from sa_runtime.tensorrt.locking import locked
 from sa_runtime.tensorrt.options import BuildOptions, Profile, profile_for
 from sa_runtime.tensorrt.probe import Gpu, Machine
 from sa_runtime.tensorrt.sidecar import read_sidecar, sidecar_path
@@ -397,44 +400,52 @@ def test_engines_of_two_gpus_lie_beside_each_other(
     assert any("nvidia-h100-80gb-hbm3" in name for name in names)
 
 
-def ask_once(model: Path, folder: Path, barrier: object, built: object) -> None:
-    """What each of several processes does at the same moment."""
-    waiting = Workshop(
-        flavour=load_flavour("tensorrt-rtx"),
-        machine=NO_GPU,
-        report=lambda phase, done, total: None,
-        note=lambda text: built.put(text),  # type: ignore[attr-defined]
-    )
-    graph = read_graph(model)
-    barrier.wait()  # type: ignore[attr-defined]
-    path, info = cached_engine(graph, folder, options(), waiting)
-    built.put(("done", str(path), info.engine_sha256))  # type: ignore[attr-defined]
+ASK = """
+import sys
+from pathlib import Path
+from sa_runtime.tensorrt.engines import Workshop, cached_engine
+from sa_runtime.tensorrt.flavour import load_flavour
+from sa_runtime.tensorrt.graph import read_graph
+from sa_runtime.tensorrt.locking import locked
+from sa_runtime.tensorrt.options import BuildOptions, Profile
+from sa_runtime.tensorrt.probe import Machine
+
+workshop = Workshop(
+    flavour=load_flavour("tensorrt-rtx"),
+    machine=Machine(cuda_version=None, gpus=(), problem="none"),
+    note=lambda text: print(text, flush=True),
+)
+options = BuildOptions(profile=Profile(min=1, opt=4, max=8))
+engine, info = cached_engine(read_graph(Path(sys.argv[1])), Path(sys.argv[2]), options, workshop)
+print("got", engine, info.engine_sha256, flush=True)
+"""
 
 
 def test_processes_that_ask_at_once_share_one_build(
     exported_models: dict[str, Path], tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("fork")
-    barrier, told = context.Barrier(3), context.Queue()
-    processes = [
-        context.Process(
-            target=ask_once, args=(exported_models["fp32"], tmp_path / "cache", barrier, told)
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        process.start()
-    answers: list[object] = []
-    while sum(isinstance(answer, tuple) for answer in answers) < 3:
-        answers.append(told.get(timeout=60))
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    notes = [answer for answer in answers if isinstance(answer, str)]
-    assert sum("building it" in note and "waiting" not in note for note in notes) == 1
-    assert len({answer for answer in answers if isinstance(answer, tuple)}) == 1
-    left = sorted(path.suffix for path in (tmp_path / "cache").iterdir())
-    assert left == [".engine", ".json", ".lock"]
+    model, folder = exported_models["fp32"], tmp_path / "cache"
+    engine = folder / engines.cache_name(read_graph(model), options(), workshop())
+    with contextlib.ExitStack() as stack:
+        with locked(engine):
+            asking = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        [sys.executable, "-c", ASK, model, folder],
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    )
+                )
+                for _ in range(3)
+            ]
+            for process in asking:
+                assert process.stdout is not None
+                assert "another process is building it, waiting" in process.stdout.readline()
+        answers = [process.communicate(timeout=60)[0].splitlines() for process in asking]
+    assert [process.returncode for process in asking] == [0, 0, 0]
+    assert sum("there is no engine yet; building it" in lines[0] for lines in answers) == 1
+    assert len({lines[-1] for lines in answers}) == 1
+    assert sorted(path.suffix for path in folder.iterdir()) == [".engine", ".json", ".lock"]
 
 
 def test_the_flavour_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,14 @@ def simulate(
             pytest.skip(f"{binding} is not installed")
         out = tmp_path_factory.mktemp("scenarios") / "out.json"
         script = HERE / "simulated_gpu.py"
-        command = [sys.executable, script, simulated_driver, stub_site, binding, out]
+        command: list[str | Path] = [
+            sys.executable,
+            script,
+            simulated_driver,
+            stub_site,
+            binding,
+            out,
+        ]
         subprocess.run(command, check=True, timeout=120)
         results: dict[str, str] = json.loads(out.read_text())
         return results
