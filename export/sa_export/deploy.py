@@ -93,12 +93,11 @@ class DeployNetwork(nn.Module):
         network = copy.deepcopy(network).cpu().float().eval()
         self.border = border
         self.config = network.config
-        self.normalize = network.config.part_normalize
-        if border.attention_map and self.normalize == "none":
+        if border.attention_map and self.config.part_normalize == "none":
             raise InputError(
-                f"--attention-map: this network has attention at {network.config.attention!r}, so "
-                "that its last map is pooled evenly; expected one trained with attention "
-                "'backbone' or 'both'"
+                f"--attention-map: this network has attention at {network.config.attention!r} on "
+                f"the {network.config.backbone_attention!r}, so that its last map is pooled "
+                "evenly; expected one trained with attention 'backbone' or 'both' on the 'map'"
             )
         dtype = DTYPES[border.compute]
         self.dtype = dtype
@@ -116,7 +115,7 @@ class DeployNetwork(nn.Module):
                 mean_3 = mean_3.flip(0)
         self.base.to(dtype)
         self.register_buffer("mean_131", mean_3[:, None, None])
-        if "reduced" in border.embeddings:
+        if "reduced" in border.embeddings and network.config.head != "linear":
             self.reduce = fuse_conv_bn_eval(network.local_conv, network.feat_bn2d).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -130,7 +129,7 @@ class DeployNetwork(nn.Module):
         last_NCHW = self.base((images - self.mean_131).to(self.dtype))[-1]
         outputs = self._embeddings(last_NCHW)
         if self.border.attention_map:
-            outputs.append(plain_attention(last_NCHW, self.normalize).squeeze(1))
+            outputs.append(plain_attention(last_NCHW, self.config.part_normalize).squeeze(1))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _embeddings(self, last_NCHW: Tensor) -> list[Tensor]:
@@ -138,24 +137,33 @@ class DeployNetwork(nn.Module):
 
         def columns(parts: int) -> Tensor:
             if parts not in pooled:
-                pooled[parts] = attention_pool(last_NCHW, parts, self.normalize)
+                pooled[parts] = attention_pool(last_NCHW, parts, self.config.part_normalize)
             return pooled[parts]
 
         outputs = []
         for embedding in self.border.embeddings:
             x = columns(1 if embedding == "global" else self.config.parts)
             if embedding == "reduced":
-                weigh = self.config.part_weight_normalize
-                if weigh != "none":
-                    x = attention_pool(x.unsqueeze(3), x.shape[2], weigh)
                 # Four dimensions throughout: OpenVINO fuses reductions over three wrongly.
-                x = self.reduce(x.unsqueeze(3).to(self.dtype)).float()
-                if self.config.neck == "relu":
-                    x = F.relu(x)
+                x = self._reduce(x)
                 x = torch.cat([x, x.mean(dim=(2, 3), keepdim=True)], dim=2)
             unit = _unit(x.float()).flatten(1)
             outputs.append(unit if embedding == "global" else _unit(unit))
         return outputs
+
+    def _reduce(self, pooled_NCP: Tensor) -> Tensor:
+        """:meth:`SANetwork.reduce`, (N, C, P) -> (N, F, P, 1) float32.
+
+        Attention over the pooled parts is done here alone: it scales whole parts, which cancels
+        where each part is brought to unit length.
+        """
+        if (weigh := self.config.part_weight_normalize) != "none":
+            pooled_NCP = attention_pool(pooled_NCP.unsqueeze(3), self.config.parts, weigh)
+        pooled_NCP1 = pooled_NCP.unsqueeze(3)
+        if self.config.head == "linear":
+            return pooled_NCP1.float()
+        reduced_NFP1: Tensor = self.reduce(pooled_NCP1.to(self.dtype)).float()
+        return F.relu(reduced_NFP1) if self.config.neck == "relu" else reduced_NFP1
 
 
 def _unit(x: Tensor) -> Tensor:

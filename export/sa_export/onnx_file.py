@@ -72,7 +72,8 @@ def onnx_from_network(
     model: ModelProto = program.model_proto
     _clean(model, dynamic=not contract.fixed_batch)
     if any(node.op_type == OP_TYPE for node in model.graph.node):
-        model.functions.append(attention_pool_function(network.normalize, opset))
+        # One body serves every node: a network normalises all of its attention alike.
+        model.functions.append(attention_pool_function(network.config.normalize, opset))
     write_contract(model, contract)
     onnx.checker.check_model(model, full_check=True)
     return model
