@@ -137,6 +137,12 @@ def write_deepstream(model: Path, target: Path, *, batch: int = 100) -> Path:
             f"{model}: nvtracker feeds float images to ONNX files that normalise inside; export "
             "with --onnx --input nchw-float"
         )
+    if contract.extra_outputs:
+        names = ", ".join(extra.name for extra in contract.extra_outputs)
+        raise InputError(
+            f"{model}: nvtracker reads one output, this artefact also has {names}; export it with "
+            "one --embedding and without --attention-map"
+        )
     if contract.precision not in _NETWORK_MODES:
         raise InputError(
             f"{model}: precision {contract.precision}; nvtracker knows "

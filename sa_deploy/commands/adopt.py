@@ -85,7 +85,7 @@ def adopt(
         ("reductions rewritten for OpenVINO", str(adopted.rewritten)),
         *adopted.parity.rows(),
     ]
-    print_table(str(out), ("what", "value"), rows)
+    print_table(str(out), ("what", "value"), rows, figures=False)
     note(f"next: sa-deploy inspect {out}; sa-deploy embed {out} IMAGES --out embeddings.parquet")
 
 

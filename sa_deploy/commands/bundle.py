@@ -50,6 +50,6 @@ def bundle(
     if json_output:
         print_json(written)
         return
-    print_table("Written", ("for", "file"), written.items())
+    print_table("Written", ("for", "file"), written.items(), figures=False)
     if triton is not None:
         note(f"next: tritonserver --model-repository {triton}")

@@ -163,5 +163,5 @@ def export(
         print_json({"artefacts": [artefact.to_dict() for artefact in artefacts]})
         return
     for artefact in artefacts:
-        print_table(str(artefact.path), ("what", "value"), artefact.rows())
+        print_table(str(artefact.path), ("what", "value"), artefact.rows(), figures=False)
     note(f"next: sa-deploy embed {artefacts[0].path} IMAGES --out embeddings.parquet")

@@ -30,16 +30,18 @@ def inspect(
         print_json(description.to_dict())
         return
     contract = description.contract
-    print_table(str(model), ("what", "value"), _file_rows(description))
-    print_table("In and out", ("tensor", "what it holds"), _tensor_rows(contract))
-    print_table("Where it comes from", ("what", "value"), _origin_rows(contract))
+    print_table(str(model), ("what", "value"), _file_rows(description), figures=False)
+    print_table("In and out", ("tensor", "what it holds"), _tensor_rows(contract), figures=False)
+    print_table("Where it comes from", ("what", "value"), _origin_rows(contract), figures=False)
     if contract.quantization:
-        print_table("How it was quantised", ("what", "value"), _quantization_rows(contract))
+        rows = _quantization_rows(contract)
+        print_table("How it was quantised", ("what", "value"), rows, figures=False)
     for embedding, parity in contract.parity.items():
-        print_table(f"Compared with its network: {embedding}", ("what", "value"), _parity(parity))
+        title = f"Compared with its network: {embedding}"
+        print_table(title, ("what", "value"), _parity(parity), figures=False)
     if description.engine:
         rows = [(key.replace("_", " "), _short(value)) for key, value in description.engine.items()]
-        print_table("The engine", ("what", "value"), rows)
+        print_table("The engine", ("what", "value"), rows, figures=False)
 
 
 def _file_rows(description: Description) -> list[tuple[str, str]]:
@@ -56,7 +58,7 @@ def _file_rows(description: Description) -> list[tuple[str, str]]:
         rows.append(("runs on", ", ".join(description.runtimes)))
     if graph is not None and graph.weights:
         kinds = ((n, k) for k, n in graph.weights.items() if n >= 1000)
-        rows.append(("weights", ", ".join(f"{n / 1e6:.2f} M {kind}" for n, kind in kinds)))
+        rows.append(("weights", ", ".join(f"{n:,} {kind}" for n, kind in kinds)))
     if graph is not None:
         shown = list(graph.operators.items())
         text = ", ".join(f"{n} {name}" for name, n in shown[:_OPERATORS_SHOWN])
@@ -67,7 +69,8 @@ def _file_rows(description: Description) -> list[tuple[str, str]]:
             rows.append(
                 (
                     "attention",
-                    f"{fused} AttentionPool node(s): fused by TensorRT's plugin, else by function",
+                    f"{fused} AttentionPool node(s), a function in the file; TensorRT's plugin "
+                    "fuses them",
                 )
             )
     return rows
