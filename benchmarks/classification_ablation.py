@@ -13,12 +13,14 @@ import argparse
 import dataclasses
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,52 +81,54 @@ def summary(results: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     }
 
 
+def measure(job: tuple[str, int, argparse.Namespace]) -> tuple[str, dict[str, float]]:
+    """Train and test one network."""
+    pooling, seed, arguments = job
+    torch.set_num_threads(arguments.threads)
+    train, test = (
+        synthetic_classification(arguments.classes, images, seed=data_seed)
+        for data_seed, images in enumerate((arguments.images, arguments.test_images))
+    )
+    states: list[Progress] = []
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingOptions(out=Path(folder), seed=seed, precision=arguments.precision)
+        chosen = recipe_of(pooling, arguments)
+        run = train_classifier(chosen, train, test, options, on_step=states.append)
+    figures = {**dataclasses.asdict(run.accuracy), "images_per_s": states[-1].images_per_s}
+    print(f"seed {seed}  {pooling:20} top-1 {run.accuracy.top1:.4f}", flush=True)
+    return pooling, figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--images", type=int, default=200, help="of each class, to train on")
-    parser.add_argument("--test-images", type=int, default=100, help="of each class")
+    parser.add_argument("--classes", type=int, default=12)
+    parser.add_argument("--images", type=int, default=300, help="of each class, to train on")
+    parser.add_argument("--test-images", type=int, default=150, help="of each class")
     parser.add_argument("--backbone", default="resnet14-32")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--processes", type=int, default=2, help="networks trained at once")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    train = synthetic_classification(arguments.classes, arguments.images, seed=0)
-    test = synthetic_classification(arguments.classes, arguments.test_images, seed=1)
+    jobs = [(pooling, seed, arguments) for seed in seeds for pooling in POOLINGS]
     results: dict[str, dict[str, list[float]]] = {
         pooling: {"top1": [], "top5": [], "images_per_s": []} for pooling in POOLINGS
     }
     began = time.perf_counter()
-    for seed in seeds:
-        for pooling, figures in results.items():
-            states: list[Progress] = []
-            with tempfile.TemporaryDirectory() as folder:
-                options = TrainingOptions(
-                    out=Path(folder), seed=seed, precision=arguments.precision
-                )
-                chosen = recipe_of(pooling, arguments)
-                run = train_classifier(chosen, train, test, options, on_step=states.append)
-            figures["top1"].append(run.accuracy.top1)
-            figures["top5"].append(run.accuracy.top5)
-            figures["images_per_s"].append(states[-1].images_per_s)
-            took = time.perf_counter() - began
-            print(
-                f"seed {seed}  {pooling:20} top-1 {run.accuracy.top1:.4f}  {took:.0f} s", flush=True
-            )
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.processes, mp_context=spawn) as pool:
+        for pooling, figures in pool.map(measure, jobs):
+            for name, value in figures.items():
+                results[pooling][name].append(value)
+    seconds = time.perf_counter() - began
     found = summary(results)
-    print("\n| pooling | top-1 % | top-5 % | top-1 over GAP, same seed |\n|---|---|---|---|")
-    for pooling, row in found.items():
-        top1, top5, gain = (
-            {k: 100 * v for k, v in row[name].items()} for name in ("top1", "top5", "gain")
-        )
-        print(
-            f"| {pooling} | {top1['mean']:.1f} ± {top1['sd']:.1f} | {top5['mean']:.1f} ± "
-            f"{top5['sd']:.1f} | {gain['mean']:+.1f} ± {gain['sd']:.1f} |"
-        )
+    print_table(found)
+    print(f"\n{seconds:.0f} s")
     report = {
         "schema": "sa-deploy.benchmarks.classification_ablation/1",
         "date": datetime.date.today().isoformat(),
@@ -135,13 +139,24 @@ def main() -> None:
             "torch": torch.__version__,
         },
         "arguments": {k: v for k, v in vars(arguments).items() if k != "out"},
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
         "results": results,
         "summary": found,
     }
     if arguments.out is not None:
         with atomic_path(arguments.out) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def print_table(found: dict[str, Any]) -> None:
+    """The summary as a Markdown table."""
+    print("\n| pooling | top-1 % | top-5 % | top-1 over GAP, same seed |\n|---|---|---|---|")
+    for pooling, row in found.items():
+        cells = [
+            f"{100 * row[name]['mean']:{sign}.1f} ± {100 * row[name]['sd']:.1f}"
+            for name, sign in (("top1", ""), ("top5", ""), ("gain", "+"))
+        ]
+        print(f"| {' | '.join([pooling, *cells])} |")
 
 
 if __name__ == "__main__":
