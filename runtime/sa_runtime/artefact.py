@@ -30,7 +30,8 @@ def metadata_text(path: Path, key: str) -> str | None:
     """What an artefact carries under a key, ``None`` where that is nothing.
 
     Args:
-        path: an ``.onnx``, ``.torchscript``, ``.pt2`` or ``.xml`` (OpenVINO) file.
+        path: an ``.onnx``, ``.torchscript``, ``.pt2`` or ``.xml`` (OpenVINO) file, or an
+            ``.engine`` with its sidecar.
         key: such as :data:`sa_runtime.contract.METADATA_KEY`; in OpenVINO's ``rt_info`` its words
             between the dots are the path.
 
@@ -138,9 +139,16 @@ def _openvino_text(path: Path, key: str) -> str | None:
     return None if found is None else found.get("value")
 
 
+def _engine_text(path: Path, key: str) -> str | None:
+    from sa_runtime.tensorrt.sidecar import read_sidecar
+
+    return read_sidecar(path).contract.to_json() if key == METADATA_KEY else None
+
+
 _READERS: dict[str, Callable[[Path, str], str | None]] = {
     ".onnx": _onnx_text,
     ".torchscript": _zip_text,
     ".pt2": _zip_text,
     ".xml": _openvino_text,
+    ".engine": _engine_text,
 }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sa_runtime.errors import ContractError, InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images
 from sa_runtime.tensorrt.device import CudaError, Device, open_device
-from sa_runtime.tensorrt.engines import Workshop, cached_engine
+from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache
 from sa_runtime.tensorrt.flavour import FlavourName, choose_flavour, load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.lanes import Engine, Lane, load_engine
@@ -207,12 +207,9 @@ def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | Non
     graph = read_graph(path)
     chosen = load_flavour(flavour or choose_flavour(has_gpu=bool(machine.gpus)))
     options = BuildOptions(profile=profile_for(graph.contract))
-    folder = Path(cache)
-    workshop = Workshop(
-        flavour=chosen, machine=machine, timing_cache=folder / f"timing.{chosen.version}.cache"
-    )
-    engine, _ = cached_engine(graph, folder, options, workshop)
-    return engine
+    measured = default_timing_cache(chosen, machine)
+    workshop = Workshop(flavour=chosen, machine=machine, timing_cache=measured)
+    return cached_engine(graph, Path(cache), options, workshop)[0]
 
 
 def _require_runnable(path: Path, info: EngineInfo, version: str, gpu: Gpu) -> None:

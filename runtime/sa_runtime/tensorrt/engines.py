@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sa_runtime.cache import cache_dir
 from sa_runtime.contract import Precision
 from sa_runtime.errors import ContractError
 from sa_runtime.tensorrt.build import engine_from_onnx
@@ -158,6 +159,12 @@ def cached_engine(
         return engine, build_engine(graph, engine, options, workshop)
 
 
+def default_timing_cache(flavour: Flavour, machine: Machine) -> Path:
+    """Where builds share their measurements: one file for each TensorRT version and GPU."""
+    gpu = _slug(machine.gpus[0].name) if machine.gpus else "any"
+    return cache_dir() / "tensorrt" / f"{gpu}.{flavour.version}.timing"
+
+
 def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
     """File name of a model's engine: one per model name, flavour, GPU and options.
 
@@ -170,6 +177,10 @@ def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
     )
     key = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return f"{graph.path.stem}.{workshop.flavour.name}.{gpu}.{key}.engine"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def stale(engine: Path, graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
