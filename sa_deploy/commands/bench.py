@@ -64,9 +64,10 @@ def bench(
     """Measure artefacts on every runtime that opens them, side by side in turns."""
     from sa_runtime.bench.compare import compare as compare_results
     from sa_runtime.bench.compare import parse_percent, require_no_slower
+    from sa_runtime.bench.plan import BenchOptions
     from sa_runtime.bench.plot import check_plot_path, plot_result
     from sa_runtime.bench.result import BenchResult
-    from sa_runtime.bench.run import BenchOptions, run_bench
+    from sa_runtime.bench.run import run_bench
 
     allowed = parse_percent(fail_above)
     base = None if compare is None else BenchResult.from_file(compare)

@@ -18,9 +18,10 @@ from sa_runtime.bench.client import COMMAND, Client
 from sa_runtime.bench.compare import Comparison, compare, parse_percent, require_no_slower
 from sa_runtime.bench.crops import bench_crops
 from sa_runtime.bench.limits import Limits, Pace, read_bandwidth
+from sa_runtime.bench.plan import BenchOptions, plan
 from sa_runtime.bench.plot import plot_result
 from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
-from sa_runtime.bench.run import BenchOptions, plan, run_bench
+from sa_runtime.bench.run import run_bench
 from sa_runtime.errors import (
     ContractError,
     InputError,

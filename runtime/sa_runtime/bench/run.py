@@ -17,14 +17,11 @@ import numpy as np
 
 from sa_runtime.bench.client import COMMAND, Client
 from sa_runtime.bench.crops import bench_crops
+from sa_runtime.bench.plan import BenchOptions, Planned, check_inputs, plan
 from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
 from sa_runtime.contract import Contract, require_same_space
-from sa_runtime.datasets.table import load_dataset
 from sa_runtime.environment import this_environment
-from sa_runtime.errors import InputError, MissingPackageError, RunnerError
-from sa_runtime.runners.base import Options
-from sa_runtime.runners.table import option_names, runner_class, runtimes_for
-from sa_runtime.sources import find_sources
+from sa_runtime.errors import InputError, RunnerError
 
 ROUNDS = 20
 LEAST_ROUNDS = 5
@@ -34,59 +31,6 @@ LIMIT_S = 0.5
 
 Progress = Callable[[int, int, str], None]
 """Told of (done, total, what comes next)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """What to measure.
-
-    Attributes:
-        runtimes: names, or ``auto``; empty for all that open the models here.
-        batch_sizes: crops in a batch.
-        seconds: of every contender at every batch size, split over the rounds.
-        iterations: batches instead of ``seconds``; 0 measures by time.
-        streams: batches in flight.
-        threads: of every runtime, 0 for one per core.
-        source: ``synthetic``, a folder of crops, or a video.
-        detections: boxes of the video.
-        dataset, data_dir: labelled people for mAP; none where ``data_dir`` is ``None``.
-        reference: model that cosines refer to; the first contender at fp32 by default.
-    """
-
-    runtimes: tuple[str, ...] = ()
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
-    seconds: float = 3.0
-    iterations: int = 0
-    streams: int = 1
-    threads: int = 0
-    source: str = "synthetic"
-    detections: Path | None = None
-    dataset: str = "market"
-    data_dir: Path | None = None
-    reference: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field; raises InputError."""
-        rules = (
-            ("batch-sizes", self.batch_sizes, bool(self.batch_sizes), "at least one"),
-            ("batch-sizes", self.batch_sizes, all(b >= 1 for b in self.batch_sizes), "1 or more"),
-            ("duration", self.seconds, self.seconds > 0, "more than 0 seconds"),
-            ("iterations", self.iterations, self.iterations >= 0, "0 or more"),
-            ("streams", self.streams, self.streams >= 1, "1 or more"),
-            ("threads", self.threads, self.threads >= 0, "0 or more"),
-        )
-        for name, value, holds, rule in rules:
-            if not holds:
-                raise InputError(f"--{name} {value}: expected {rule}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A contender before it is opened."""
-
-    model: Path
-    runtime: str
-    options: Options
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -99,53 +43,6 @@ class _Contender:
     rounds: dict[int, list[float]] = dataclasses.field(default_factory=dict)
     latencies: dict[int, list[float]] = dataclasses.field(default_factory=dict)
     pace: dict[int, list[float]] = dataclasses.field(default_factory=dict)
-
-
-def plan(models: Sequence[Path], options: BenchOptions) -> tuple[list[Planned], dict[str, str]]:
-    """Contenders of some models, and why runtimes are left out.
-
-    Every runtime that is installed and opens the model, at its own precision and at the lower ones
-    that it offers on this machine; or those that the options name.
-
-    Raises:
-        InputError: a model that no runtime opens, or an unknown runtime.
-        MissingPackageError: a named runtime, or all of a model's runtimes, are not installed.
-    """
-    planned: list[Planned] = []
-    skipped: dict[str, str] = {}
-    for model in models:
-        fitting = runtimes_for(model)
-        before = len(planned)
-        for runtime in options.runtimes or fitting:
-            if runtime == "auto":
-                planned.append(Planned(model=model, runtime=runtime, options=_common(options)))
-                continue
-            try:
-                kind = runner_class(runtime)
-                if runtime not in fitting:
-                    skipped[f"{model.name} {runtime}"] = f"it does not open {model.suffix} files"
-                    continue
-                variants = kind.variants(model)
-            except MissingPackageError:
-                if options.runtimes:
-                    raise
-                skipped[f"{model.name} {runtime}"] = "not installed"
-                continue
-            known = option_names(kind)
-            common = {k: v for k, v in _common(options).items() if k in known}
-            if options.streams > 1 and {"hint", "streams"} <= set(known):
-                common |= {"hint": "throughput", "streams": options.streams}
-            planned += [
-                Planned(model=model, runtime=runtime, options={**v, **common}) for v in variants
-            ]
-        if len(planned) == before:
-            reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
-            raise InputError(f"{model}: nothing to measure it with ({reasons})")
-    return planned, skipped
-
-
-def _common(options: BenchOptions) -> Options:
-    return {"threads": options.threads} if options.threads else {}
 
 
 def run_bench(
@@ -172,7 +69,7 @@ def run_bench(
     tell = on_progress or (lambda done, total, text: None)
     load = os.getloadavg()[0]
     planned, skipped = plan(models, options)
-    _check_inputs(options)
+    check_inputs(options)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         contenders = _opened(planned, skipped, stack, command, tell)
@@ -208,18 +105,6 @@ def run_bench(
         contenders=tuple(results),
         skipped=skipped,
     )
-
-
-def _check_inputs(options: BenchOptions) -> None:
-    """Raise what a source, data set or reference will raise, before anything is measured."""
-    if options.source != "synthetic":
-        find_sources([Path(options.source)], [options.detections] if options.detections else [])
-    elif options.detections is not None:
-        raise InputError(f"--detections {options.detections}: expected a video as --source")
-    if options.data_dir is not None:
-        load_dataset(options.dataset, options.data_dir)
-    if options.reference is not None:
-        runtimes_for(options.reference)
 
 
 def _opened(

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ OWN_COSINE = 0.99
 """Least cosine at the artefact's own precision: below it the runtime computes something else."""
 BATCH = 4
 BUDGET_S = 1.0
-ROUNDS = 3
+TURNS = 2
+RUNS = 2
 MARGIN = 1.05
 """How much faster a candidate must be than those before it: noise must not decide."""
 
@@ -261,27 +262,23 @@ def _problem(
 
 
 def _speeds(runners: Sequence[BaseRunner], canary: Canary | None) -> list[float]:
-    """Images a second of each in its fastest round: other work on the machine only slows one down.
+    """Images a second of each at its fastest: other work on the machine only slows one down.
 
-    They take turns, so that a busy moment does not hit one alone.
+    They take turns, so that a busy moment does not hit one alone. The first run of a turn is not
+    counted: the threads of the runtime before it may still be spinning.
     """
     batches = [_batch(runner, canary) for runner in runners]
-    for runner, batch in zip(runners, batches, strict=True):
-        runner.run(batch)
     seconds = [float("inf")] * len(runners)
-    for _ in _rounds():
+    start, turns = time.perf_counter(), 0
+    while turns < TURNS or time.perf_counter() - start < BUDGET_S:
         for index, (runner, batch) in enumerate(zip(runners, batches, strict=True)):
-            start = time.perf_counter()
             runner.run(batch)
-            seconds[index] = min(seconds[index], time.perf_counter() - start)
+            for _ in range(RUNS):
+                before = time.perf_counter()
+                runner.run(batch)
+                seconds[index] = min(seconds[index], time.perf_counter() - before)
+        turns += 1
     return [len(batch) / time_s for batch, time_s in zip(batches, seconds, strict=True)]
-
-
-def _rounds() -> Iterator[int]:
-    start, done = time.perf_counter(), 0
-    while done < ROUNDS or time.perf_counter() - start < BUDGET_S:
-        yield done
-        done += 1
 
 
 def _batch(runner: BaseRunner, canary: Canary | None) -> Images:
