@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,108 +23,21 @@ from sa_training.checkpoints import (
     remove_partial,
     save_checkpoint,
 )
-from sa_training.data import BatchSampler, FileImages, Images, TrainingCrops, training_loader
+from sa_training.data import BatchSampler, FileImages, TrainingCrops, training_loader
 from sa_training.distributed import Processes, joined, same_everywhere
 from sa_training.network import SANetwork
 from sa_training.optimisation import autocast_type, lr_factor, resolve_device
+from sa_training.options import Progress, TrainingOptions, TrainingSet
 from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
 from sa_training.step import Trainer
 from sa_training.watch import Metrics
 
+__all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit", "train_network"]
+
 Evaluate = Callable[[SANetwork], Mapping[str, float]]
 """Figures of a network, the one that makes it the best first."""
 _NAMED_FILES = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """What does not change what is learnt, only where, how fast and how it is watched.
-
-    Attributes:
-        out: folder of the run.
-        seed: of weights, order and augmentation.
-        workers: processes that decode; 0 decodes in the training process.
-        device: ``auto``, or a torch device.
-        precision: ``auto`` (bf16 where the hardware has it), ``fp32``, ``bf16`` or ``fp16``.
-        compiler: backend of ``torch.compile``; ``None`` runs the network as it is.
-        accumulate: chunks that each batch is split into, for less memory. Batch norm and triplets
-            then see a chunk at a time.
-        max_steps: stop early, ``None`` for the whole recipe.
-        checkpoint_steps: also leave a checkpoint every so many steps; 0 does not.
-        checkpoint_seconds: also leave one when the last is so old; 0 does not.
-        evaluate_every: evaluate every so many epochs and keep the best network; 0 does not.
-        log_every: steps between two rows of the table of steps.
-        tensorboard: also write events for TensorBoard.
-    """
-
-    out: Path
-    seed: int = 1
-    workers: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compiler: str | None = None
-    accumulate: int = 1
-    max_steps: int | None = None
-    checkpoint_steps: int = 0
-    checkpoint_seconds: float = 600.0
-    evaluate_every: int = 0
-    log_every: int = 10
-    tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        """Check every field; raises InputError naming field, value and rule."""
-        rules: tuple[tuple[str, bool, str], ...] = (
-            ("workers", self.workers >= 0, "0 or more"),
-            ("accumulate", self.accumulate >= 1, "at least 1"),
-            ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1"),
-            ("checkpoint_steps", self.checkpoint_steps >= 0, "0 or more"),
-            ("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 or more"),
-            ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
-            ("log_every", self.log_every >= 1, "at least 1"),
-        )
-        for field, holds, rule in rules:
-            if not holds:
-                raise InputError(f"{field}={getattr(self, field)!r}: expected {rule}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
-    """State after a step, for whoever watches.
-
-    Attributes:
-        epoch, epochs: from 1, and of the recipe.
-        step, steps: finished and planned steps of the run.
-        loss: of the step, the sum of ``losses``.
-        losses: by classifier (``part0``, ..., ``global``, ``stage1``, ...) and ``triplet``.
-        accuracy: of the global classifier on the step's batch, a fraction.
-        lr: learning rate of everything but the backbone.
-        images_per_s: since the epoch began, of all processes together.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    losses: Mapping[str, float]
-    accuracy: float
-    lr: float
-    images_per_s: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSet:
-    """Images to train on, with labels 0..K-1, and what to call the set in messages."""
-
-    name: str
-    images: Images
-    labels: Sequence[int]
-
-    @property
-    def classes(self) -> int:
-        """K."""
-        return max(self.labels) + 1
 
 
 def train_network(

@@ -13,7 +13,7 @@ from sa_runtime.extras import require
 from sa_runtime.files import atomic_path
 
 if TYPE_CHECKING:
-    from sa_training.loop import Progress
+    from sa_training.options import Progress
 
 METRICS = "metrics.jsonl"
 STEPS = "steps.csv"
