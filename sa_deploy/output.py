@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -56,7 +57,8 @@ def print_table(
         right = figures and index > 0
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        # A cell such as 'sa-deploy[gpu]' is text, not markup.
+        table.add_row(*(escape(str(cell)) for cell in row))
     Console(highlight=False).print(table)
 
 

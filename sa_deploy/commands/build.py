@@ -145,10 +145,39 @@ def build(
         else:
             engine = out or model.with_suffix(".engine")
             info = build_engine(graph, engine, options, shop, precision=precision)
-    _show(engine, info, json_output)
+    cosine = _proven(model, engine) if machine.gpus and not strip else None
+    _show(engine, info, cosine, json_output)
 
 
-def _show(engine: Path, info: EngineInfo, json_output: bool) -> None:
+def _proven(model: Path, engine: Path) -> float | None:
+    """Run the engine on the crops that the ONNX file carries with their vectors.
+
+    Returns:
+        The cosine of the worst crop; ``None`` where the file carries none.
+
+    Raises:
+        ParityError: the engine gives other vectors.
+    """
+    from sa_runtime.canary import canary_of, least_cosine
+    from sa_runtime.errors import ParityError
+    from sa_runtime.runners.auto import OWN_COSINE
+    from sa_runtime.runners.tensorrt import TensorRTRunner
+
+    canary = canary_of(model)
+    if canary is None:
+        return None
+    with TensorRTRunner(engine) as runner:
+        cosine = least_cosine(runner.run(canary.images), canary.vectors)
+    if cosine < OWN_COSINE:
+        raise ParityError(
+            f"{engine}: on the {len(canary.images)} crops that {model.name} carries the engine's "
+            f"vectors keep a cosine of {cosine:.4f}, expected at least {OWN_COSINE}; build with "
+            "--no-plugin, or export a higher precision"
+        )
+    return cosine
+
+
+def _show(engine: Path, info: EngineInfo, cosine: float | None, json_output: bool) -> None:
     size = engine.stat().st_size
     profile = info.options.profile
     fused = f"{info.plugin_nodes} nodes" if info.plugin_nodes else "no"
@@ -164,6 +193,7 @@ def _show(engine: Path, info: EngineInfo, json_output: bool) -> None:
         "layers": sum(info.layers.values()),
         "compute_types": info.compute_types,
         "build_seconds": info.build_seconds,
+        "min_cosine": cosine,
         "space": info.contract.space,
     }
     if json_output:
@@ -176,6 +206,7 @@ def _show(engine: Path, info: EngineInfo, json_output: bool) -> None:
         ("batch", f"{profile.min} to {profile.max}, fastest at {profile.opt}"),
         ("fused attention pool", fused),
         ("build", f"{info.build_seconds:.1f} s"),
+        ("against the ONNX file", "not compared" if cosine is None else f"cosine {cosine:.5f}"),
     ]
     print_table(str(engine), ("what", "value"), rows, figures=False)
     note(f"next: sa-deploy embed {engine} IMAGES --out embeddings.parquet")

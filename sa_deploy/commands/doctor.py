@@ -1,0 +1,20 @@
+"""``sa-deploy doctor``: what this machine can run, and why not."""
+
+from __future__ import annotations
+
+from sa_deploy.output import JsonFlag, note, print_json, print_table
+
+
+def doctor(json_output: JsonFlag = False) -> None:
+    """Show driver, GPU, runtimes and processor, and the command that mends each gap."""
+    from sa_runtime.doctor import examine, mends
+
+    findings = examine()
+    if json_output:
+        commands = mends(findings)
+        print_json({"findings": [item.to_json() for item in findings], "mends": commands})
+        return
+    rows = [(item.name, item.status, item.detail, item.fix) for item in findings]
+    print_table("This machine", ("what", "status", "detail", "fix"), rows, figures=False)
+    if not any(item.fix for item in findings):
+        note("nothing to mend")
