@@ -101,7 +101,11 @@ def kernel_from_pool(pool: Pool, tactic: int, compute_capability: int) -> Kernel
         attrs={(0,): aligned, (1,): aligned},
     )
     target = triton.backends.compiler.GPUTarget("cuda", compute_capability, 32)
-    options = {"num_warps": cut.warps, "ptx_version": ptx_version(compute_capability)}
+    options = {
+        "num_warps": cut.warps,
+        "ptx_version": ptx_version(compute_capability),
+        "enable_fp_fusion": True,  # said, because Triton 3.9 warns where it is not
+    }
     try:
         with triton.knobs.compilation.scope():
             # Line tables would put this machine's paths into every engine.

@@ -1,0 +1,254 @@
+"""What only a GPU can prove. Run with ``pytest -m gpu`` where there is one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, attention_pool
+from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
+from sa_runtime.runners.tensorrt import TensorRTRunner
+from sa_runtime.tensorrt.device import BINDINGS, installed, open_device
+from sa_runtime.tensorrt.engines import Workshop, build_engine, cached_engine
+from sa_runtime.tensorrt.flavour import FlavourName, load_flavour
+from sa_runtime.tensorrt.graph import read_graph
+from sa_runtime.tensorrt.options import BuildOptions, Profile
+from sa_runtime.tensorrt.probe import probe
+from sa_runtime.tensorrt.ptx import constants
+from sa_runtime.tensorrt.tactics import TACTICS, Element, Pool, plan, tactics_for
+
+MACHINE = probe()
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not MACHINE.gpus, reason=f"needs an NVIDIA GPU: {MACHINE.problem}"),
+]
+# Cosine of the worst crop to ONNX Runtime on the processor.
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
+
+
+@pytest.fixture(scope="session")
+def crops() -> NDArray[np.uint8]:
+    """Crops of the synthetic people, (64, 128, 64, 3) uint8 BGR."""
+    from sa_export.crops import validation_crops
+
+    return validation_crops(None, height=128, width=64).images[:64]
+
+
+def build(model: Path, out: Path, flavour: FlavourName = "tensorrt", **options: object) -> Path:
+    """An engine for batches of 1 to 16."""
+    pytest.importorskip(flavour.replace("-", "_"), reason=f"{flavour} is not installed")
+    asked = BuildOptions(profile=Profile(min=1, opt=8, max=16), **options)  # type: ignore[arg-type]
+    workshop = Workshop(flavour=load_flavour(flavour), machine=MACHINE)
+    build_engine(read_graph(model), out, asked, workshop)
+    return out
+
+
+def cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float32]:
+    products: NDArray[np.float32] = np.sum(ours * theirs, axis=1)
+    return products
+
+
+def ranking(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For every crop the others by similarity."""
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -np.inf)
+    return np.argsort(-similar, axis=1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("plugin", [True, False])
+def test_an_engine_retrieves_as_its_onnx_file_does(
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    precision: str,
+    plugin: bool,
+) -> None:
+    model = exported_models[precision]
+    engine = build(model, tmp_path / "m.engine", plugin=plugin)
+    with TensorRTRunner(engine) as runner, OnnxRuntimeRunner(model) as reference:
+        assert (runner.info.plugin_nodes > 0) == plugin
+        ours, theirs = runner.run(crops), reference.run(crops)
+    assert cosines(ours, theirs).min() > LEAST_COSINE[precision]
+    assert (ranking(ours)[:, 0] == ranking(theirs)[:, 0]).mean() >= 0.98
+
+
+def test_an_int8_engine_runs(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    engine = build(exported_models["int8"], tmp_path / "m.engine")
+    with TensorRTRunner(engine) as runner:
+        vectors = runner.run(crops)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("binding", list(BINDINGS))
+def test_graphs_streams_and_batch_sizes_change_nothing(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path, binding: str
+) -> None:
+    if not installed(binding):
+        pytest.skip(f"{binding} is not installed")
+    engine = build(exported_models["fp32"], tmp_path / "m.engine")
+    with TensorRTRunner(engine, graphs=False, streams=1, binding=binding) as plain:
+        wanted = plain.run(crops)
+    with TensorRTRunner(engine, binding=binding) as runner:
+        for count in (0, 1, 3, 16, 17, 64):
+            got = runner.run(crops[:count])
+            assert got.shape == (count, wanted.shape[1])
+            if count:
+                assert cosines(got, wanted[:count]).min() > 0.99999
+        streamed = list(runner.run_stream(np.array_split(crops, 7)))
+        assert cosines(np.concatenate(streamed), wanted).min() > 0.99999
+
+
+def test_an_engine_needs_neither_triton_nor_torch(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    engine = build(exported_models["fp16"], tmp_path / "m.engine", plugin=True)
+    np.save(tmp_path / "crops.npy", crops[:4])
+    code = (
+        "import sys\n"
+        "sys.modules['triton'] = sys.modules['torch'] = sys.modules['onnx'] = None\n"
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from sa_runtime.runners.tensorrt import TensorRTRunner\n"
+        "with TensorRTRunner(Path(sys.argv[1])) as runner:\n"
+        "    print(runner.run(np.load(sys.argv[2])).shape)\n"
+    )
+    command = [sys.executable, "-c", code, str(engine), str(tmp_path / "crops.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(4, 1536)"
+
+
+@pytest.mark.slow
+def test_a_thousand_cycles_leave_no_device_memory_behind(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    engine = build(exported_models["fp16"], tmp_path / "m.engine")
+    device = open_device(0)
+    try:
+        with device.active():
+            for index in range(1000):
+                with TensorRTRunner(engine) as runner:
+                    runner.run(crops[:3])
+                if index == 9:
+                    before = device.free_memory()
+            lost = before - device.free_memory()
+    finally:
+        device.close()
+    assert lost < 16 << 20
+
+
+@pytest.mark.slow
+def test_changing_batch_sizes_leave_no_device_memory_behind(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    # TensorRT 11.1 and 11.2 leak a module each time an embedded kernel's shape changes
+    # (NVIDIA/TensorRT #4849); replayed graphs never change it.
+    engine = build(exported_models["fp16"], tmp_path / "m.engine", plugin=True)
+    device = open_device(0)
+    try:
+        with device.active(), TensorRTRunner(engine) as runner:
+            for round_ in range(2000):
+                runner.run(crops[: 1 + round_ % 16])
+                if round_ == 50:
+                    before = device.free_memory()
+            lost = before - device.free_memory()
+    finally:
+        device.close()
+    assert lost < 16 << 20
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"hardware_compat": "ampere-plus"}, {"version_compat": True}, {"strip": True}],
+    ids=lambda options: next(iter(options)),
+)
+def test_engines_of_every_kind_load_and_run(
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    options: dict[str, Any],
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(exported_models["fp16"].read_bytes())
+    engine = build(model, tmp_path / "m.engine", **options)
+    with TensorRTRunner(engine) as runner, OnnxRuntimeRunner(model) as reference:
+        assert cosines(runner.run(crops[:5]), reference.run(crops[:5])).min() > 0.999
+
+
+def test_an_rtx_engine_runs_and_keeps_what_it_compiled(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model = exported_models["fp16"]
+    engine = build(model, tmp_path / "m.engine", "tensorrt-rtx")
+    for _ in range(2):
+        with TensorRTRunner(engine) as runner, OnnxRuntimeRunner(model) as reference:
+            assert cosines(runner.run(crops[:5]), reference.run(crops[:5])).min() > 0.999
+    assert engine.with_name("m.engine.jit").stat().st_size > 0
+
+
+def test_the_cache_serves_the_runner(
+    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt", reason="tensorrt is not installed")
+    for _ in range(2):
+        with TensorRTRunner(exported_models["fp16"], cache=tmp_path) as runner:
+            assert runner.run(crops[:3]).shape == (3, 1536)
+    assert len(list(tmp_path.glob("*.engine"))) == 1
+    options = BuildOptions(profile=Profile(min=1, opt=16, max=32))
+    workshop = Workshop(flavour=load_flavour("tensorrt"), machine=MACHINE)
+    graph = read_graph(exported_models["fp16"])
+    assert cached_engine(graph, tmp_path, options, workshop)[0] in tmp_path.iterdir()
+
+
+@pytest.mark.parametrize("element", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("normalize", NORMALIZATIONS)
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "parts"),
+    [(2048, 24, 8, 6), (2048, 24, 8, 1), (2048, 16, 8, 6), (256, 96, 32, 1), (512, 7, 7, 3)],
+)
+def test_every_tactic_equals_the_reference(
+    element: Element,
+    normalize: Normalize,
+    channels: int,
+    height: int,
+    width: int,
+    parts: int,
+) -> None:
+    import torch
+
+    from sa_runtime.tensorrt.kernel import attention_pool_kernel
+
+    if not torch.cuda.is_available():
+        pytest.skip("this torch is built for processors")
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((3, channels, height, width), generator=generator)
+    x = (x * (x > 0.5) * (1e-3 if normalize == "softmax" else 1)).to(kinds[element])
+    x[1] = 0
+    wanted = attention_pool(x.float().numpy(), parts, normalize)
+    pool = Pool(
+        channels=channels,
+        height=height,
+        width=width,
+        parts=parts,
+        normalize=normalize,
+        element=element,
+    )
+    on_gpu = x.cuda()
+    for number in tactics_for(pool):
+        cut = plan(pool, TACTICS[number - 1])
+        y = torch.full((3, channels, parts), float("nan"), dtype=x.dtype, device="cuda")
+        grid = (3, cut.splits)
+        attention_pool_kernel[grid](on_gpu, y, **constants(pool, cut), num_warps=cut.warps)
+        tolerance = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2}[element]
+        np.testing.assert_allclose(
+            y.float().cpu().numpy(), wanted, rtol=tolerance, atol=tolerance * wanted.max()
+        )
