@@ -25,6 +25,7 @@ FENCE = re.compile(r"^```sh([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHORTER = {
     "train": ["--max-steps", "2"],
     "demo": ["--identities", "20", "--epochs", "1"],
+    "bench": ["--duration", "0.1"],
 }
 """What is added to a command so that a page runs in seconds, not minutes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,8 +54,11 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(help="Picture of throughput against p99: .png, .svg or .pdf.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the result, for a later --compare.")
+    ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="An earlier --json result to be no slower than.")
+        Path | None, typer.Option(help="An earlier result to be no slower than.")
     ] = None,
     fail_above: Annotated[
         str, typer.Option(help="Slowdown against --compare that ends in exit code 3.")
@@ -68,6 +72,7 @@ def bench(
     from sa_runtime.bench.plot import check_plot_path, plot_result
     from sa_runtime.bench.result import BenchResult
     from sa_runtime.bench.run import run_bench
+    from sa_runtime.files import atomic_path
 
     allowed = parse_percent(fail_above)
     base = None if compare is None else BenchResult.from_file(compare)
@@ -99,10 +104,14 @@ def bench(
         plot_result(result, plot)
         note(f"plot: {plot}")
     _notes(result)
+    summary = result.to_dict()
+    if comparison is not None:
+        summary["comparison"] = comparison.to_dict()
+    if out is not None:
+        with atomic_path(out) as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        note(f"result: {out}")
     if json_output:
-        summary = result.to_dict()
-        if comparison is not None:
-            summary["comparison"] = comparison.to_dict()
         print_json(summary)
     else:
         _print(result)

@@ -40,10 +40,10 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def base(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    done = run(tiny_model.path, *QUICK, "--json")
-    assert done.returncode == 0, done.stderr
     path = tmp_path_factory.mktemp("bench") / "base.json"
-    path.write_text(done.stdout)
+    done = run(tiny_model.path, *QUICK, "--json", "--out", path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(path.read_text())
     return path
 
 
@@ -100,7 +100,7 @@ def test_a_slower_build_ends_in_exit_code_3(
     [
         (("--batch-sizes", "1;8"), "--batch-sizes 1;8: expected numbers with commas, as 1,8,32"),
         (("--plot", "p.gif"), "--plot p.gif: expected a name that ends in .png, .svg or .pdf"),
-        (("--compare", "gone.json"), "gone.json: not a result of `sa-deploy bench --json`"),
+        (("--compare", "gone.json"), "gone.json: not a result of `sa-deploy bench --out`"),
         (("--fail-above", "much"), "--fail-above much: expected a percentage such as 5%"),
         (("--runtime", "coreml"), "--runtime coreml: unknown; choose from auto, "),
     ],

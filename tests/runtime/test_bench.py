@@ -261,8 +261,8 @@ def test_results_that_do_not_compare_say_so() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "not a result of `sa-deploy bench --json`"),
-        ("[]", "not a result of `sa-deploy bench --json`"),
+        ("", "not a result of `sa-deploy bench --out`"),
+        ("[]", "not a result of `sa-deploy bench --out`"),
         ('{"schema": 1}', "not a result of .*'contenders'"),
         ('{"schema": 7}', "schema 7, this version reads 1; measure the base again"),
     ],

@@ -109,7 +109,7 @@ class BenchResult:
 
     @classmethod
     def from_file(cls, path: Path) -> BenchResult:
-        """Read what ``sa-deploy bench --json`` wrote.
+        """Read what ``sa-deploy bench --out`` wrote.
 
         Raises:
             InputError: no such file, or something else in it.
@@ -119,7 +119,7 @@ class BenchResult:
             if fields.get("schema") != SCHEMA_VERSION:
                 raise InputError(
                     f"{path}: schema {fields.get('schema')!r}, this version reads "
-                    f"{SCHEMA_VERSION}; measure the base again with `sa-deploy bench --json`"
+                    f"{SCHEMA_VERSION}; measure the base again with `sa-deploy bench --out`"
                 )
             fields.pop("comparison", None)
             contenders = tuple(
@@ -129,7 +129,7 @@ class BenchResult:
             return cls(**{**fields, "contenders": contenders})
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
             raise InputError(
-                f"{path}: not a result of `sa-deploy bench --json` ({exc or type(exc).__name__})"
+                f"{path}: not a result of `sa-deploy bench --out` ({exc or type(exc).__name__})"
             ) from exc
 
 
