@@ -81,6 +81,8 @@ def embed(
         found = find_sources(sources, detections or [], strict=strict)
         with open_runner(model, runtime, **options) as runner:
             name, contract = runner.name, runner.contract
+            if runner.reason:
+                note(f"auto took {runner.reason}")
             if in_folder:
                 plan = plan_of(
                     found, contract, runtime=runner.label, dtype=dtype, camera=camera, strict=strict
