@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
@@ -124,10 +124,10 @@ class OpenVinoRunner(BaseRunner):
 
     @classmethod
     def variants(cls, path: Path) -> tuple[Options, ...]:
-        """The artefact's own precision, and bfloat16 where the processor computes in it."""
+        """The artefact's own precision, and those below fp32 that the processor computes in."""
         core = _package().Core()
         own = _own_precision(core, "CPU", read_contract(path))
-        lowered = ["bf16"] if own == "fp32" and _computes(core, "CPU", "bf16") else []
+        lowered = [p for p in ("bf16", "fp16") if own == "fp32" and _computes(core, "CPU", p)]
         return tuple({"precision": precision} for precision in (own, *lowered))
 
     def run_stream(self, batches: Iterable[Images]) -> Generator[Embeddings, None, None]:
@@ -153,7 +153,8 @@ class OpenVinoRunner(BaseRunner):
         finally:
             # The caller may stop early or a batch may fail: nothing may read its arrays after that.
             for waiting in in_flight:
-                waiting.request.wait()
+                with suppress(RuntimeError):
+                    waiting.request.wait()
                 self._idle.append(waiting.request)
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
