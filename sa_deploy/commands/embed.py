@@ -37,6 +37,10 @@ def embed(
     ] = None,
     camera: Annotated[str | None, typer.Option(help="Name of the camera, for every row.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, or the name of a runtime.")] = "auto",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what a runtime builds: TensorRT engines, compiled models."),
+    ] = None,
     embedding: Annotated[
         str | None, typer.Option(help="Which of the artefact's embeddings; its first by default.")
     ] = None,
@@ -76,6 +80,8 @@ def embed(
     if resume and not in_folder:
         raise InputError(f"--resume: {out} is one file; give --out a folder to go on with")
     options = {} if embedding is None else {"embedding": embedding}
+    if cache is not None:
+        options["cache"] = str(cache)
     sizes: dict[str, Any] = {"batch_size": batch_size, "max_delay_ms": max_delay_ms}
     with quiet_opencv():
         found = find_sources(sources, detections or [], strict=strict)

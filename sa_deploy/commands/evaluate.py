@@ -20,6 +20,10 @@ def evaluate(
         str, typer.Option("-d", "--dataset", help="Layout of the data set: market, synthetic, ...")
     ] = "market",
     runtime: Annotated[str, typer.Option(help="auto, or the name of a runtime.")] = "auto",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what a runtime builds: TensorRT engines, compiled models."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Largest batch given to the runtime.")
     ] = 32,
@@ -51,7 +55,8 @@ def evaluate(
         require_png(picture)
     reranking = Reranking() if rerank else None
     images = load_dataset(dataset, data_dir)
-    with Embedder(model, runtime, batch_size=batch_size) as embedder:
+    options = {} if cache is None else {"cache": str(cache)}
+    with Embedder(model, runtime, batch_size=batch_size, **options) as embedder:
         on, precision = embedder.runner.name, embedder.contract.precision
         with progress(f"embed on {on}", len(images.query) + len(images.gallery)) as advance:
             report = evaluate_embedder(

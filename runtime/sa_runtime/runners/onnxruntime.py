@@ -46,6 +46,7 @@ class OnnxRuntimeRunner(BaseRunner):
         device: ``cpu``, ``cuda``, ``tensorrt``, or a provider by ONNX Runtime's name; an index
             follows a colon (``cuda:1``).
         provider_options: of that provider, by ONNX Runtime's names.
+        cache: folder for the engines that the device ``tensorrt`` builds.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -67,12 +68,15 @@ class OnnxRuntimeRunner(BaseRunner):
         spin: bool = True,
         device: str = "cpu",
         provider_options: Mapping[str, str] | None = None,
+        cache: Path | str | None = None,
     ) -> None:
         ort = _package()
         super().__init__(path, contract_for(path, embedding))
         if graph not in get_args(Graph):
             raise InputError(f"graph={graph!r}: expected one of {', '.join(get_args(Graph))}")
         provider, given = _provider(ort, device, provider_options or {})
+        if provider == _PROVIDERS["tensorrt"]:
+            given = {**_engine_options(self.contract.precision, cache), **given}
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[graph])
@@ -123,6 +127,20 @@ class OnnxRuntimeRunner(BaseRunner):
 
 def _package() -> ModuleType:
     return require("onnxruntime", extra="cpu", purpose="--runtime onnxruntime")
+
+
+def _engine_options(precision: str, cache: Path | str | None) -> dict[str, str]:
+    """What TensorRT inside ONNX Runtime is told: to compute as the graph says, and what to keep.
+
+    >>> _engine_options("fp16", None)
+    {'trt_fp16_enable': 'True'}
+    """
+    options = {} if precision == "fp32" else {f"trt_{precision}_enable": "True"}
+    if cache is not None:
+        for kind in ("engine", "timing"):
+            options[f"trt_{kind}_cache_enable"] = "True"
+            options[f"trt_{kind}_cache_path"] = str(cache)
+    return options
 
 
 def _provider(
