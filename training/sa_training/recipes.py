@@ -196,7 +196,7 @@ def cpu() -> Recipe:
         tiny(),
         name="cpu",
         network=dataclasses.replace(tiny().network, backbone="resnet18", features=256),
-        epochs=50,
+        epochs=40,
         lr=1e-3,
         ema=0.999,
         erase=0.3,
