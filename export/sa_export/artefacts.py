@@ -133,6 +133,7 @@ class Exporter:
         self._calibration = calibration
         self._on_note = on_note
         self._references: dict[str, Embeddings] = {}
+        self._models: dict[tuple[bool, FloatType], ModelProto] = {}
         self._quantizer: Quantizer | None = None
 
     def write(self, kind: Format, folder: Path) -> Artefact:
@@ -169,7 +170,15 @@ class Exporter:
         return self._references[embedding]
 
     def onnx_model(self, *, plugin: bool, compute: FloatType | None = None) -> ModelProto:
-        """The ONNX model in a floating type, the options' own by default."""
+        """A new copy of the ONNX model in a floating type, the options' own by default."""
+        key = (plugin, compute or self.deployed.border.compute)
+        if key not in self._models:
+            self._models[key] = self._traced(plugin=plugin, compute=compute)
+        model = self._models[key]
+        copied: ModelProto = type(model).FromString(model.SerializeToString())
+        return copied
+
+    def _traced(self, *, plugin: bool, compute: FloatType | None) -> ModelProto:
         deployed, least = self.deployed, DEFAULT_OPSET
         if compute is not None and compute != deployed.border.compute:
             deployed = DeployNetwork(

@@ -1,0 +1,233 @@
+"""Every format at every precision that its runtime supports: written, loaded, compared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sa_export.artefacts import Artefact, Exporter
+from sa_export.crops import CropSet, validation_crops
+from sa_export.options import FORMATS, ExportOptions, Format
+from sa_export.parity import DEFAULT_GATES, Gates
+from sa_export.quantize.quantizer import Calibration
+from sa_runtime.artefact import read_contract
+from sa_runtime.contract import Precision
+from sa_runtime.errors import InputError
+from sa_runtime.runners.table import open_runner
+from sa_training.checkpoints import Checkpoint
+from sa_training.network import NetworkConfig, SANetwork
+
+RUNTIMES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "torchscript": ("torchscript",),
+    "torch-export": ("torch-export",),
+}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+LEAST_COSINE: dict[Precision, float] = {
+    "fp32": 0.99999, "fp16": 0.9999, "bf16": 0.999, "int8": 0.97,
+}  # fmt: skip
+SUPPORTED = [
+    (kind, precision)
+    for kind in FORMATS
+    for precision in PRECISIONS
+    if precision != "int8" or kind in ("onnx", "openvino")
+]
+
+
+def exporter_of(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    crops: CropSet,
+    calibration: CropSet,
+    gates: Gates | None = None,
+) -> Exporter:
+    return Exporter(
+        checkpoint,
+        ExportOptions(precision=precision, gates=gates),
+        crops,
+        calibration=Calibration(images=calibration.images, source="generated"),
+    )
+
+
+@pytest.fixture(scope="module")
+def exporters(
+    trained: Checkpoint, crops: CropSet, calibration: CropSet
+) -> dict[Precision, Exporter]:
+    return {
+        precision: exporter_of(trained, precision, crops, calibration) for precision in PRECISIONS
+    }
+
+
+@pytest.fixture(scope="module")
+def written(
+    exporters: dict[Precision, Exporter], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Format, Precision], Artefact]:
+    """Artefacts of the trained network, each in a folder of its own, written once."""
+
+    @cache
+    def write(kind: Format, precision: Precision) -> Artefact:
+        return exporters[precision].write(kind, tmp_path_factory.mktemp("artefact"))
+
+    return write
+
+
+def check(artefact: Artefact, reference: np.ndarray, crops: CropSet, least: float) -> None:
+    """The file's vectors in every runtime that opens it, at three batch sizes."""
+    precision = artefact.contract.precision
+    assert read_contract(artefact.path) == artefact.contract
+    for runtime in RUNTIMES[artefact.format]:
+        if runtime == "onnxruntime" and precision == "bf16":
+            continue  # it has no bf16 convolution on the CPU
+        with open_runner(artefact.path, runtime) as runner:
+            for count in (1, 3, 16):
+                found = runner.run(crops.images[:count])
+                cosine = np.einsum("nd,nd->n", found, reference[:count])
+                assert cosine.min() > least, (runtime, count)
+                assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "precision"), SUPPORTED)
+def test_the_trained_tiny_network(
+    exporters: dict[Precision, Exporter],
+    written: Callable[[Format, Precision], Artefact],
+    crops: CropSet,
+    kind: Format,
+    precision: Precision,
+) -> None:
+    artefact = written(kind, precision)
+    folder = artefact.path.parent
+    name = {"fp32": "model"}.get(precision, f"model.{precision}")
+    suffix = {"openvino": ".xml", "torch-export": ".pt2"}.get(kind, f".{kind}")
+    assert artefact.path.name == f"{name}{suffix}"
+    expected = {artefact.path.name, f"{artefact.path.name}.parity.json"}
+    assert {p.name for p in folder.iterdir()} == (
+        expected | {f"{name}.bin"} if kind == "openvino" else expected
+    )
+    drop = artefact.parity["parts"].map_drop
+    assert drop is not None
+    assert drop <= {"fp32": 0.01, "fp16": 0.1, "bf16": 0.5, "int8": 0.5}[precision]
+    check(artefact, exporters[precision].reference("parts"), crops, LEAST_COSINE[precision])
+
+
+def test_half_precision_halves_the_file(
+    written: Callable[[Format, Precision], Artefact],
+) -> None:
+    whole, half, quarter = (
+        written("onnx", precision).size_bytes for precision in ("fp32", "fp16", "int8")
+    )
+    assert half < 0.53 * whole
+    assert quarter < 0.29 * whole
+
+
+def test_several_embeddings_share_one_file(
+    trained: Checkpoint, crops: CropSet, tmp_path: Path
+) -> None:
+    options = ExportOptions(embeddings=("global", "reduced"), attention_map=True)
+    exporter = Exporter(trained, options, crops)
+    kinds: tuple[Format, ...] = ("onnx", "torchscript")
+    for kind in kinds:
+        artefact = exporter.write(kind, tmp_path)
+        assert list(artefact.parity) == ["global", "reduced"]
+        with open_runner(artefact.path, RUNTIMES[kind][0], embedding="reduced") as runner:
+            found = runner.run(crops.images[:3])
+        assert found.shape == (3, 896)
+        assert found == pytest.approx(exporter.reference("reduced")[:3], abs=1e-4)
+        spaces = {artefact.contract.space, artefact.contract.extra_outputs[0].space}
+        assert len(spaces) == 2
+
+
+def test_a_fixed_batch_serves_any_number_of_crops(
+    trained: Checkpoint, crops: CropSet, tmp_path: Path
+) -> None:
+    exporter = Exporter(trained, ExportOptions(batch=4, input="nchw-float"), crops)
+    kinds: tuple[Format, ...] = ("openvino", "torch-export")
+    for kind in kinds:
+        artefact = exporter.write(kind, tmp_path)
+        with open_runner(artefact.path, RUNTIMES[kind][0]) as runner:
+            found = runner.run(crops.images[:7])
+        assert found == pytest.approx(exporter.reference("parts")[:7], abs=1e-4)
+
+
+def test_torchscript_loads_in_a_torch_without_this_package(
+    exporters: dict[Precision, Exporter],
+    written: Callable[[Format, Precision], Artefact],
+    crops: CropSet,
+    tmp_path: Path,
+) -> None:
+    artefact = written("torchscript", "fp32")
+    np.save(tmp_path / "images.npy", crops.images[:2])
+    program = (
+        "import sys, warnings, numpy as np, torch; warnings.simplefilter('ignore')\n"
+        "extra = {'sa_deploy.contract': ''}\n"
+        f"m = torch.jit.load({str(artefact.path)!r}, _extra_files=extra)\n"
+        f"x = torch.from_numpy(np.load({str(tmp_path / 'images.npy')!r}))\n"
+        f"np.save({str(tmp_path / 'found.npy')!r}, m(x).numpy())\n"
+        "assert b'bilinear-antialias' in extra['sa_deploy.contract']\n"
+        "assert not any(name.startswith('sa_') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    found = np.load(tmp_path / "found.npy")
+    assert found == pytest.approx(exporters["fp32"].reference("parts")[:2], abs=1e-5)
+
+
+def test_what_does_not_go_together_is_refused(
+    exporters: dict[Precision, Exporter], trained: Checkpoint, crops: CropSet, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"--torchscript --precision int8: int8 is written as"):
+        exporters["int8"].write("torchscript", tmp_path)
+    with pytest.raises(InputError, match="choose from fp32, fp16, bf16, int8"):
+        ExportOptions(precision="fp8")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--precision int8: needs calibration crops"):
+        Exporter(trained, ExportOptions(precision="int8"), crops)
+    exporter = Exporter(trained, ExportOptions(precision="bf16", opset=18), crops)
+    with pytest.raises(InputError, match="--opset 18: expected at least 22 for --precision bf16"):
+        exporter.write("onnx", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> tuple[Checkpoint, CropSet]:
+    from sa_training.recipes import sa
+
+    torch.manual_seed(0)
+    network = SANetwork(NetworkConfig(classes=4))
+    crops = validation_crops(None, height=384, width=128)
+    chosen = CropSet(
+        source="generated",
+        images=crops.images[::20],
+        names=crops.names[::20],
+        queries=4,
+    )
+    # Batch statistics of real crops: with those of nothing, activations grow out of FP16.
+    with torch.no_grad():
+        from sa_training.pixels import network_input
+
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        network.train()(network_input(torch.from_numpy(chosen.images)))
+    checkpoint = Checkpoint(
+        path=Path("resnet50.pt"), network=network.eval(), recipe=sa(), epoch=0, training={}
+    )
+    return checkpoint, chosen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "precision"), SUPPORTED)
+def test_resnet50_at_its_own_size(
+    resnet50: tuple[Checkpoint, CropSet], tmp_path: Path, kind: Format, precision: Precision
+) -> None:
+    checkpoint, crops = resnet50
+    least = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.99, "int8": 0.9}[precision]
+    gates = Gates(min_cosine=least, min_independence=DEFAULT_GATES[precision].min_independence)
+    exporter = exporter_of(checkpoint, precision, crops, crops, gates)
+    artefact = exporter.write(kind, tmp_path)
+    check(artefact, exporter.reference("parts"), crops, least)
