@@ -71,7 +71,7 @@ def demo(
     parity = Exporter(checkpoint, ExportOptions(), crops).write("onnx", run).parity["parts"]
     note(f"cosine to the network on the worst of {parity.crops} crops: {parity.min_cosine:.7f}")
 
-    with Embedder(model) as embedder:
+    with Embedder(model, "onnxruntime") as embedder:
         step(f"sa-deploy embed {model} {video} --detections {boxes} --out {people}")
         embedded = _embed_video(embedder, video, boxes, people)
         step(f"sa-deploy evaluate {model} -d synthetic --data-dir {world}")
