@@ -16,14 +16,14 @@ version-compatible     yes                 yes                 no
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from sa_runtime.errors import BuildError, InputError
-from sa_runtime.extras import require
+from sa_runtime.errors import BuildError, InputError, MissingPackageError
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[FlavourName, ...] = get_args(FlavourName)
@@ -134,8 +134,13 @@ def load_flavour(name: FlavourName) -> Flavour:
         BuildError: it is installed but its libraries do not load.
     """
     module = name.replace("-", "_")
+    if importlib.util.find_spec(module) is None:
+        raise MissingPackageError(
+            f"--flavour {name} needs the package {module!r}, which is not installed. "
+            f"Install it with: {INSTALL[name]}"
+        )
     try:
-        trt = require(module, extra="gpu", purpose=f"--flavour {name}")
+        trt = importlib.import_module(module)
     except (ImportError, OSError) as exc:
         raise BuildError(
             f"{module} is installed but does not load ({exc}); install it again: {INSTALL[name]}"

@@ -86,6 +86,10 @@ class Engine:
             name = engine.get_tensor_name(index)
             kind = engine.get_tensor_dtype(name).name
             shape = tuple(int(size) for size in engine.get_tensor_shape(name))
+            if -1 in shape[1:]:
+                raise RunnerError(
+                    f"{self.path}: {name} has shape {shape}, expected only the batch to be dynamic"
+                )
             is_input = engine.get_tensor_mode(name) == self.flavour.trt.TensorIOMode.INPUT
             found[name] = (is_input, _TYPES.get(kind, kind), shape)
         return found

@@ -69,8 +69,15 @@ class World:
         self.reuse_contexts = False
         self._engine: Any = None
         self._callbacks: list[Any] = []
-        self._real_runtime = tensorrt.Runtime
-        tensorrt.Runtime = self._runtime
+        self._real_runtimes: dict[str, type] = {}
+        self.use(tensorrt)
+
+    def use(self, module: Any) -> None:
+        """Make engines those of one TensorRT module."""
+        self.trt, self._engine = module, None
+        if module.__name__ not in self._real_runtimes:
+            self._real_runtimes[module.__name__] = module.Runtime
+            module.Runtime = self._runtime
 
     def count(self, name: str) -> int:
         """One of the driver's counters."""
@@ -130,7 +137,7 @@ class World:
         return TensorRTRunner(path or self.engine(), binding=self.binding, **options)
 
     def _runtime(self, logger: Any) -> Any:
-        runtime = self.double(self._real_runtime)
+        runtime = self.double(self._real_runtimes[self.trt.__name__])
         runtime.deserialize_cuda_engine.side_effect = lambda content: self._deserialized(logger)
         return runtime
 
@@ -152,10 +159,14 @@ class World:
         engine.get_tensor_dtype.side_effect = lambda name: tensors[name][1]
         engine.get_tensor_shape.side_effect = lambda name: trt.Dims(tensors[name][2])
         engine.create_execution_context.side_effect = self._context
+        if hasattr(trt, "IRuntimeCache"):
+            config = engine.create_runtime_config.return_value = self.double(trt.IRuntimeConfig)
+            kernels = config.create_runtime_cache.return_value = self.double(trt.IRuntimeCache)
+            kernels.serialize.side_effect = lambda: b"kernels"
         self._engine = engine
         return engine
 
-    def _context(self) -> Any:
+    def _context(self, *_: Any) -> Any:
         if self.reuse_contexts and len(self.contexts) > 1:
             self.contexts.append(self.contexts.pop(0))
             return self.contexts[-1].double
@@ -405,6 +416,51 @@ def engines_for_other_machines_are_refused_in_plain_words(world: World) -> None:
 
 
 @scenario
+def an_rtx_engine_keeps_what_it_compiled(world: World) -> None:
+    import tensorrt_rtx
+
+    world.use(tensorrt_rtx)
+    path = world.engine(flavour="tensorrt-rtx", compute_capability=None, gpu="")
+    images = crops(5)
+    with world.open(path) as runner:
+        np.testing.assert_array_equal(runner.run(images), network(images))
+        # It records graphs itself; ours stay out of its way.
+        assert world.count("graphs") == 0
+        engine = world._engine
+        config = engine.create_runtime_config.return_value
+        assert config.cuda_graph_strategy == tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        engine.create_execution_context.assert_called_with(config)
+    assert path.with_name("model.engine.jit").read_bytes() == b"kernels"
+    kernels = config.create_runtime_cache.return_value
+    assert kernels.deserialize.call_count == 0
+    with world.open(path):
+        kernels.deserialize.assert_called_once_with(b"kernels")
+    config.set_runtime_cache.assert_called_with(kernels)
+
+
+@scenario
+def a_stripped_engine_takes_its_weights_from_its_model(world: World) -> None:
+    from sa_runtime.errors import RunnerError
+    from sa_runtime.tensorrt.options import BuildOptions, Profile
+
+    options = BuildOptions(profile=Profile(min=1, opt=4, max=8), strip=True)
+    path = world.engine(options=options)
+    expect(RunnerError, "takes its weights from .*model.onnx, which is missing", world.open, path)
+    path.with_suffix(".onnx").write_bytes(b"weights")
+    refitter = world.double(world.trt.Refitter)
+    parser = world.double(world.trt.OnnxParserRefitter)
+    parser.refit_from_file.return_value = refitter.refit_cuda_engine.return_value = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.trt, "Refitter", lambda engine, logger: refitter)
+        patch.setattr(world.trt, "OnnxParserRefitter", lambda made, logger: parser)
+        with world.open(path) as runner:
+            np.testing.assert_array_equal(runner.run(crops(2)), network(crops(2)))
+        parser.refit_from_file.assert_called_once_with(str(path.with_suffix(".onnx")))
+        refitter.refit_cuda_engine.return_value = False
+        expect(RunnerError, r"its weights cannot be taken from .*model\.onnx", world.open, path)
+
+
+@scenario
 def a_gpu_that_is_not_there_is_refused(world: World) -> None:
     from sa_runtime.errors import InputError, RunnerError
 
@@ -441,6 +497,9 @@ def main(libcuda: str, site: str, binding: str, out: str) -> None:
     world = World(Path(libcuda), binding)
     results = {}
     for name, function in SCENARIOS.items():
+        import tensorrt
+
+        world.use(tensorrt)
         world.contexts.clear()
         world.refuse = world.fail_execution = world.reuse_contexts = False
         for switch, value in (("fail_capture", 0), ("sticky", 0)):
