@@ -165,12 +165,9 @@ def without_hidden_parameters(ptx: str, name: str, declared: int) -> str:
         BuildError: there is no such entry point, it has fewer parameters, or its body names one
             of those to be removed.
 
-    >>> text = ".visible .entry k(.param .u64 k_param_0, .param .u64 k_param_1)\\n{ret;}"
-    >>> print(without_hidden_parameters(text, "k", 1))
-    .visible .entry k(
-        .param .u64 k_param_0
-    )
-    {ret;}
+    >>> text = ".visible .entry k(.param .u64 k_param_0, .param .u64 k_param_1) {ret;}"
+    >>> " ".join(without_hidden_parameters(text, "k", 1).split())
+    '.visible .entry k( .param .u64 k_param_0 ) {ret;}'
     """
     head = re.search(rf"\.entry\s+{re.escape(name)}\s*\(([^)]*)\)", ptx)
     if head is None:
