@@ -17,7 +17,7 @@ NORMALIZATIONS: tuple[Normalize, ...] = ("sum", "softmax", "none")
 
 
 class Windows(NamedTuple):
-    """``parts`` horizontal windows over a map's rows: window p covers rows [p*step, p*step + size)."""
+    """Horizontal windows over a map's rows: window p covers rows [p*step, p*step + size)."""
 
     step: int
     size: int

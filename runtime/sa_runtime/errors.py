@@ -2,19 +2,19 @@
 
 ::
 
-    SaDeployError                 anything a user can mend; the command line prints it as one line, exit code 2
+    SaDeployError                 anything a user can mend: one line, exit code 2
     ├── InputError                a file, array or option that cannot be used as given
     │   ├── DatasetError          a re-identification data set whose layout or content is wrong
     │   ├── DetectionError        a detection file that cannot be read
     │   └── VideoError            a video that cannot be opened or decoded
-    ├── ContractError             an artefact without a contract, with a changed one, or of another feature space
+    ├── ContractError             no contract, a changed one, or another feature space
     ├── CheckpointError           weights that cannot be loaded
     ├── TrainingError             a training that cannot go on
     ├── BuildError                an engine that could not be built
     ├── RunnerError               a runtime that failed while opening or running a model
     ├── MissingPackageError       an optional package that is not installed
     ├── RegressionError           a build that is slower than its base; exit code 3
-    └── ParityError               an artefact whose embeddings disagree with its network; exit code 3
+    └── ParityError               an artefact that disagrees with its network; exit code 3
 
 A message names the offending thing, says what came and what was expected, and
 ends with the command or option that mends it.

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are needed, named with their extra where they are missing."""
+"""Optional packages: imported where needed, named with their extra where they are missing."""
 
 from __future__ import annotations
 
