@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^```sh([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHORTER = {
+    "data synth": ["--identities", "24", "--videos", "1", "--seconds", "2", "--force"],
     "train": ["--max-steps", "2"],
     "demo": ["--identities", "20", "--epochs", "1"],
     "bench": ["--duration", "0.1"],
@@ -90,7 +91,8 @@ def test_the_commands_of_a_page_run(
         options_exist(arguments)
         if not runs:
             continue
-        shorter = [] if "--dry-run" in arguments else SHORTER.get(arguments[0], [])
+        name = " ".join(arguments[: 2 if arguments[0] == "data" else 1])
+        shorter = [] if "--dry-run" in arguments else SHORTER.get(name, [])
         result = CliRunner().invoke(app, [*arguments, *shorter], catch_exceptions=True)
         assert result.exit_code == 0, (
             f"{page.name}: sa-deploy {shlex.join(arguments)}\n{result.output}\n{result.exception!r}"
