@@ -362,6 +362,14 @@ def test_a_worker_that_dies_and_errors_in_it_are_told(tmp_path: Path) -> None:
         assert client.ask("memory")["peak_mb"] > 1
 
 
+def test_peak_memory_is_of_the_measuring_process_alone() -> None:
+    held = np.ones(2**27)  # 1 GiB, all of it touched
+    with Client(COMMAND) as client:
+        peak_mb = client.ask("memory")["peak_mb"]
+    assert held[-1] == 1
+    assert 20 < peak_mb < 500
+
+
 def test_crops_of_a_folder_are_measured_end_to_end_and_by_retrieval(
     tiny_model: TinyModel, synthetic_root: Path
 ) -> None:
