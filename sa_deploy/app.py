@@ -41,16 +41,10 @@ app = typer.Typer(
 
 def _register() -> None:
     for name in COMMANDS:
-        try:
-            module = importlib.import_module(f"sa_deploy.commands.{name}")
-        except ModuleNotFoundError:
-            continue
+        module = importlib.import_module(f"sa_deploy.commands.{name}")
         app.command(name)(getattr(module, name))
     for name in GROUPS:
-        try:
-            module = importlib.import_module(f"sa_deploy.commands.{name}")
-        except ModuleNotFoundError:
-            continue
+        module = importlib.import_module(f"sa_deploy.commands.{name}")
         app.add_typer(module.app, name=name)
 
 
