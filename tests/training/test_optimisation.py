@@ -34,6 +34,16 @@ def test_the_authors_groups_and_options() -> None:
         assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
 
 
+def test_a_backbone_from_nothing_learns_as_fast_as_the_rest_in_strong() -> None:
+    with torch.device("meta"):
+        network = SANetwork(dataclasses.replace(strong().network, backbone="resnet18"))
+    for pretrained, rate in (("imagenet", 3.5e-4), ("weights.pth", 3.5e-4), ("none", 1.4e-3)):
+        recipe = dataclasses.replace(strong(), pretrained=pretrained)
+        base, head = optimizer_of(network, recipe).param_groups
+        assert (base["base_lr"], head["base_lr"]) == (pytest.approx(rate), 1.4e-3)
+    assert dataclasses.replace(authors(), pretrained="none").backbone_lr == pytest.approx(0.01)
+
+
 def test_cosine_with_warm_up() -> None:
     recipe = dataclasses.replace(strong(), warmup=0.1)
     rates = [lr_factor(recipe, step, 100, 10) for step in range(100)]

@@ -82,6 +82,8 @@ def test_overrides_take_texts_and_values() -> None:
     )
     assert (changed.lr, changed.batch, changed.network.parts) == (0.5, 32, 3)
     assert changed.network.classifiers == ("part0", "part1", "part2", "global")
+    slower = override(recipe("strong"), {"new_backbone_lr_factor": "0.5", "pretrained": "none"})
+    assert slower.backbone_lr == pytest.approx(7e-4)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def optimizer_of(network: SANetwork, recipe: Recipe) -> torch.optim.Optimizer:
     inside = {id(parameter) for parameter in base}
     head = [parameter for parameter in network.parameters() if id(parameter) not in inside]
     groups = [
-        {"params": base, "base_lr": recipe.lr * recipe.backbone_lr_factor},
+        {"params": base, "base_lr": recipe.backbone_lr},
         {"params": head, "base_lr": recipe.lr},
     ]
     if recipe.optimizer == "adamw":
