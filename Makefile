@@ -1,25 +1,33 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+# Bytecode is written as modules are imported: most of torch never is.
+INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
 
 .PHONY: demo test lint clean
 
-demo: $(STAMP)  ## train, export, embed and evaluate on the synthetic world
+demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world
 	$(BIN)/sa-deploy demo --out out/demo
 
-test: $(STAMP) lint  ## linters, types, floors, doctests and tests
-	$(BIN)/pytest
+test: $(DEV) lint  ## linters, types, floors, doctests and tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -m alone
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml constraints.txt
+$(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,train,export,dev]'
+	$(INSTALL) -e '.[cpu,train,export]'
+	touch $@
+
+$(DEV): $(RUN)
+	$(INSTALL) -e '.[cpu,train,export,dev]'
 	touch $@
 
 clean:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from sa_training.network import SANetwork
 
 TINY_SEED = 20_260
+# How long an example takes depends on what else the machine does.
+settings.register_profile("sa-deploy", deadline=None)
+settings.load_profile("sa-deploy")
 
 
 @pytest.fixture(autouse=True, scope="session")

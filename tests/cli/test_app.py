@@ -45,6 +45,7 @@ def test_help_loads_no_heavy_package() -> None:
     assert "LOADED []" in result.stdout
 
 
+@pytest.mark.alone
 def test_help_takes_less_than_half_a_second() -> None:
     run("--help")
     best = float("inf")
