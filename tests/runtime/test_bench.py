@@ -133,6 +133,7 @@ def test_a_result_fits_its_schema_and_comes_back(measured: BenchResult, tmp_path
     ]
 
 
+@pytest.mark.alone
 def test_a_build_that_was_made_slower_is_caught(tiny_model: TinyModel) -> None:
     base = run_bench([tiny_model.path], QUICK)
     slow = run_bench([tiny_model.path], QUICK, command=(sys.executable, "-c", SLOW))
