@@ -92,6 +92,11 @@ def build(
 
     if cache is not None and out is not None:
         raise InputError("--cache and --out: the cache names its engines itself; give one of them")
+    if cache is not None and strip:
+        raise InputError(
+            "--cache and --strip: a stripped engine takes its weights from the ONNX file beside "
+            "it, and the cache holds engines only; give one of them"
+        )
     machine = probe()
     graph = read_graph(model)
     asked = {"min": min_batch, "opt": opt_batch, "max": max_batch}

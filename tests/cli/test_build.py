@@ -12,7 +12,7 @@ import pytest
 from sa_runtime.errors import InputError
 from sa_runtime.tensorrt.options import Profile, batch_from_shape, profile_for
 from sa_runtime.tensorrt.sidecar import read_sidecar
-from tests.runtime.tensorrt.test_rtx_build import RELU, write_model
+from tests.runtime.tensorrt.small_models import RELU, write_model
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -91,6 +91,8 @@ def test_verbose_shows_tensorrts_log(model: Path) -> None:
         (["--maxShapes", "images:8x5x4x3"], "the ONNX file's input is images:Nx4x4x3"),
         (["--max-batch", "8", "--maxShapes", "images:8x4x4x3"], "say the same; give one"),
         (["--cache", "c", "-o", "m.engine"], "the cache names its engines itself"),
+        (["--cache", "c", "--strip"], "takes its weights from the ONNX file beside it"),
+        (["--workspace", "nan"], "--workspace nan: expected GiB, more than 0"),
         (["--plugin"], "holds no AttentionPool node"),
         (["--flavour", "tensorrt"], "--flavour tensorrt needs the package 'tensorrt', which is"),
     ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +78,8 @@ class OnnxRuntimeRunner(BaseRunner):
         if graph not in get_args(Graph):
             raise InputError(f"graph={graph!r}: expected one of {', '.join(get_args(Graph))}")
         provider, given = _provider(ort, device, provider_options or {})
+        if provider != _PROVIDERS["cpu"]:
+            preload(ort)
         if provider == _PROVIDERS["tensorrt"]:
             given = {**_engine_options(self.contract.precision, cache), **given}
         options = ort.SessionOptions()
@@ -127,6 +132,21 @@ class OnnxRuntimeRunner(BaseRunner):
 
 def _package() -> ModuleType:
     return require("onnxruntime", extra="cpu", purpose="--runtime onnxruntime")
+
+
+def preload(ort: ModuleType) -> None:
+    """Load NVIDIA's libraries where pip put them: ONNX Runtime's providers look elsewhere.
+
+    Args:
+        ort: the ``onnxruntime`` module; a build for processors loads nothing.
+    """
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        # It prints what it misses, and stdout is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()
+    if "TensorrtExecutionProvider" in ort.get_available_providers():
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")
 
 
 def _engine_options(precision: str, cache: Path | str | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.errors import ContractError, InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images
-from sa_runtime.tensorrt.device import CudaError, Device, open_device
+from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
 from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache
 from sa_runtime.tensorrt.flavour import FlavourName, choose_flavour, load_flavour
 from sa_runtime.tensorrt.graph import read_graph
@@ -51,7 +51,7 @@ class TensorRTRunner(BaseRunner):
         flavour: which TensorRT builds for the cache; what the machine has by default.
         streams: lanes, 1 or 2.
         graphs: replay CUDA graphs; off, every batch is enqueued layer by layer.
-        gpu: CUDA's index.
+        device: ``cuda``, or ``cuda:1`` for another GPU than the first.
         binding: ``pycuda`` or ``cuda-bindings``; the first that is installed by default.
 
     Raises:
@@ -72,16 +72,17 @@ class TensorRTRunner(BaseRunner):
         flavour: FlavourName | None = None,
         streams: int = 2,
         graphs: bool = True,
-        gpu: int = 0,
+        device: str = "cuda",
         binding: str | None = None,
     ) -> None:
         if streams not in (1, 2):
             raise InputError(f"streams={streams}: expected 1 or 2")
+        gpu = cuda_index(device)
         machine = probe()
         if path.suffix == ".onnx":
             path = _from_cache(path, cache, flavour)
         info = read_sidecar(path)
-        if not 0 <= gpu < len(machine.gpus):
+        if gpu >= len(machine.gpus):
             raise RunnerError(
                 f"{path}: GPU {gpu} is not there ({machine.problem or len(machine.gpus)}); "
                 "look at `sa-deploy doctor`"
@@ -98,6 +99,7 @@ class TensorRTRunner(BaseRunner):
         super().__init__(path, contract, precision=info.precision)
         self.info = info
         self._lanes: list[Lane] = []
+        self._free: deque[Lane] = deque()
         self._engine: Engine | None = None
         self._device: Device = open_device(gpu, binding)
         self._broken = ""
@@ -108,6 +110,7 @@ class TensorRTRunner(BaseRunner):
                 for _ in range(streams):
                     lane = Lane(self._device, self._engine, contract, info, graphs=graphs)
                     self._lanes.append(lane)
+            self._free.extend(self._lanes)
         except BaseException:
             self.close()
             raise
@@ -128,34 +131,38 @@ class TensorRTRunner(BaseRunner):
             InputError: a batch of another shape or type.
             RunnerError: the GPU failed, or gave vectors that are not finite.
         """
-        free, flying = deque(self._lanes), deque[_Flight]()
+        flying: deque[_Flight] = deque()
         parts: list[NDArray[np.generic]] = []
 
         def land() -> Embeddings | None:
             """Wait for the oldest chunk; a batch's vectors where it was its last one."""
             flight = flying.popleft()
+            self._free.append(flight.lane)
             parts.append(self._result(flight.lane, flight.rows))
-            free.append(flight.lane)
             return self._joined(parts) if flight.last else None
 
-        for images in batches:
-            self.check(images)
-            step = self.max_batch or max(1, len(images))
-            # An empty batch flies too, so that the order holds.
-            for start in range(0, max(1, len(images)), step):
-                done = None if free else land()
-                chunk = images[start : start + step]
-                lane = free.popleft()
-                if len(chunk):
-                    self._submit(lane, self._encode(chunk))
-                flying.append(_Flight(lane, len(chunk), start + step >= len(images)))
-                # Handed out only now: the GPU has work while the caller has the vectors.
+        try:
+            for images in batches:
+                self.check(images)
+                step = self.max_batch or max(1, len(images))
+                # An empty batch flies too, so that the order holds.
+                for start in range(0, max(1, len(images)), step):
+                    done = land() if flying and not self._free else None
+                    chunk = images[start : start + step]
+                    lane = self._take()
+                    flying.append(_Flight(lane, len(chunk), start + step >= len(images)))
+                    if len(chunk):
+                        self._submit(lane, self._encode(chunk))
+                    # Handed out only now: the GPU has work while the caller has the vectors.
+                    if done is not None:
+                        yield done
+            while flying:
+                done = land()
                 if done is not None:
                     yield done
-        while flying:
-            done = land()
-            if done is not None:
-                yield done
+        finally:
+            # Left early: what still flies has nobody who waits for it.
+            self._free.extend(flight.lane for flight in flying)
 
     def _joined(self, parts: list[NDArray[np.generic]]) -> Embeddings:
         output = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -163,9 +170,25 @@ class TensorRTRunner(BaseRunner):
         return self._checked(output, len(output))
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        lane = self._lanes[0]
-        self._submit(lane, inputs)
-        return self._result(lane, len(inputs))
+        lane = self._take()
+        try:
+            self._submit(lane, inputs)
+            return self._result(lane, len(inputs))
+        finally:
+            self._free.appendleft(lane)
+
+    def _take(self) -> Lane:
+        """A lane whose last results are out.
+
+        Raises:
+            RunnerError: another ``run_stream`` of this runner has them all.
+        """
+        if not self._free:
+            raise RunnerError(
+                f"{self.path}: another run_stream has batches in flight; take its results first, "
+                "or open the engine a second time"
+            )
+        return self._free.popleft()
 
     def _submit(self, lane: Lane, inputs: NDArray[np.generic]) -> None:
         self._guarded(lambda: lane.submit(inputs))
@@ -187,14 +210,16 @@ class TensorRTRunner(BaseRunner):
             raise
 
     def _release(self) -> None:
-        with self._device.active():
+        with unless_lost(), self._device.active():
             for lane in self._lanes:
                 lane.close()
             if self._engine is not None:
                 self._engine.close()
         self._lanes.clear()
+        self._free.clear()
         self._engine = None
-        self._device.close()
+        with unless_lost():
+            self._device.close()
 
 
 def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | None) -> Path:

@@ -87,7 +87,8 @@ def engine_from_onnx(
     """
     started = time.perf_counter()
     kept = _Log(log)
-    plugin = _use_plugin(graph, flavour, options.plugin)
+    _require_gpu(flavour, options, gpu)
+    plugin = use_plugin(graph, flavour, options.plugin)
     if plugin:
         capability = AMPERE if options.hardware_compat == "ampere-plus" else _capability(gpu)
         register_attention_pool(flavour.trt, capability)
@@ -141,8 +142,13 @@ def plugin_obstacle(graph: Graph, flavour: Flavour) -> str:
     return ""
 
 
-def _use_plugin(graph: Graph, flavour: Flavour, wanted: bool | None) -> bool:
+def use_plugin(graph: Graph, flavour: Flavour, wanted: bool | None) -> bool:
     """Whether the fused kernel is to be embedded.
+
+    Args:
+        graph: the ONNX file.
+        flavour: which TensorRT.
+        wanted: as asked for; ``None`` where it can be had.
 
     Raises:
         InputError: it was asked for where it cannot be had.
@@ -151,6 +157,20 @@ def _use_plugin(graph: Graph, flavour: Flavour, wanted: bool | None) -> bool:
     if wanted and obstacle:
         raise InputError(f"--plugin: {obstacle}; build with --no-plugin")
     return wanted is not False and not obstacle
+
+
+def _require_gpu(flavour: Flavour, options: BuildOptions, gpu: Gpu | None) -> None:
+    """Refuse what even TensorRT-RTX compiles on a GPU only."""
+    asked = {
+        "--strip": options.strip,
+        "--hardware-compat same-cc": options.hardware_compat == "same-cc",
+    }
+    for flag, wanted in asked.items():
+        if wanted and flavour.rtx and gpu is None:
+            raise InputError(
+                f"{flag}: TensorRT-RTX needs an NVIDIA GPU for it and none is visible; build "
+                "without it, or where the engine shall run"
+            )
 
 
 def _capability(gpu: Gpu | None) -> int:

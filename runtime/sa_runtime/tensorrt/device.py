@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,6 +130,37 @@ class Device(ABC):
             yield
         finally:
             self.pop()
+
+
+@contextmanager
+def unless_lost() -> Iterator[None]:
+    """Pass over what a lost context refuses while things are freed: they go with the process.
+
+    >>> with unless_lost():
+    ...     raise CudaError("an illegal memory access was encountered", sticky=True)
+    """
+    try:
+        yield
+    except CudaError as exc:
+        if not exc.sticky:
+            raise
+
+
+def cuda_index(device: str) -> int:
+    """CUDA's index of a device such as ``cuda`` or ``cuda:1``.
+
+    Raises:
+        InputError: another kind of device.
+
+    >>> cuda_index("cuda"), cuda_index("cuda:1")
+    (0, 1)
+    """
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise InputError(
+            f"device {device!r}: TensorRT runs on NVIDIA GPUs, expected cuda or cuda:1"
+        )
+    return int(match[1] or 0)
 
 
 def open_device(index: int = 0, binding: str | None = None) -> Device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 from sa_runtime.cache import cache_dir
 from sa_runtime.contract import Precision
 from sa_runtime.errors import ContractError
-from sa_runtime.tensorrt.build import engine_from_onnx
+from sa_runtime.tensorrt.build import engine_from_onnx, use_plugin
 from sa_runtime.tensorrt.flavour import Flavour, Report
 from sa_runtime.tensorrt.graph import Graph, check_precision
 from sa_runtime.tensorrt.locking import locked
@@ -96,15 +95,14 @@ def build_engine(
     """
     check_precision(graph, precision)
     flavour, gpu = workshop.flavour, workshop.gpu
-    timed = workshop.timing_cache is not None and not flavour.rtx
+    # TensorRT-RTX measures no layers.
+    timings = None if flavour.rtx else workshop.timing_cache
     built = engine_from_onnx(
         graph,
         flavour,
         options,
         gpu=gpu,
-        timing_cache=TimingCache(workshop.timing_cache)
-        if timed and workshop.timing_cache
-        else None,
+        timing_cache=TimingCache(timings) if timings else None,
         report=workshop.report,
         log=workshop.log,
     )
@@ -161,8 +159,7 @@ def cached_engine(
 
 def default_timing_cache(flavour: Flavour, machine: Machine) -> Path:
     """Where builds share their measurements: one file for each TensorRT version and GPU."""
-    gpu = _slug(machine.gpus[0].name) if machine.gpus else "any"
-    return cache_dir() / "tensorrt" / f"{gpu}.{flavour.version}.timing"
+    return cache_dir() / "tensorrt" / f"{_gpu_slug(machine)}.{flavour.version}.timing"
 
 
 def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
@@ -172,15 +169,16 @@ def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
     that an update rebuilds in place and leaves no old engines behind.
     """
     asked = json.dumps(options.to_json(), sort_keys=True)
-    gpu = (
-        re.sub(r"[^a-z0-9]+", "-", workshop.gpu.name.lower()).strip("-") if workshop.gpu else "any"
-    )
+    gpu = _gpu_slug(workshop.machine)
     key = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return f"{graph.path.stem}.{workshop.flavour.name}.{gpu}.{key}.engine"
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def _gpu_slug(machine: Machine) -> str:
+    """Name of the GPU that builds, fit for a file name."""
+    if not machine.gpus:
+        return "any"
+    return re.sub(r"[^a-z0-9]+", "-", machine.gpus[0].name.lower()).strip("-")
 
 
 def stale(engine: Path, graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
@@ -197,12 +195,12 @@ def stale(engine: Path, graph: Graph, options: BuildOptions, workshop: Workshop)
         return f"{graph.path.name} has changed since the engine was built"
     if info.options != options:
         return "other options were asked for"
-    if info.plugin_nodes and info.plugin_sha256 != _plugin_now():
-        return "the fused kernel has changed since the engine was built"
+    # Where the kernel cannot be compiled any more an engine that holds it is as good as ever.
+    if use_plugin(graph, workshop.flavour, options.plugin):
+        if not info.plugin_nodes:
+            return "the fused kernel can be embedded now"
+        if info.plugin_sha256 != plugin_sha256():
+            return "the fused kernel has changed since the engine was built"
     if reason := version_obstacle(info, workshop.flavour.version):
         return reason
     return gpu_obstacle(info, workshop.gpu) if workshop.gpu else ""
-
-
-def _plugin_now() -> str:
-    return plugin_sha256() if importlib.util.find_spec("triton") else ""

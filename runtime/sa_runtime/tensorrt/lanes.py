@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from sa_runtime.contract import Contract
 from sa_runtime.errors import RunnerError
 from sa_runtime.files import atomic_path
-from sa_runtime.tensorrt.device import Bytes, CudaError, Device
+from sa_runtime.tensorrt.device import Bytes, CudaError, Device, unless_lost
 from sa_runtime.tensorrt.flavour import Flavour, make_logger
+from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.sidecar import EngineInfo
 
 _TYPES = {
@@ -148,18 +149,25 @@ def load_engine(path: Path, content: bytes, info: EngineInfo, flavour: Flavour) 
             "machine: sa-deploy build MODEL.onnx"
         )
     if info.options.strip:
-        _refit(path, engine, flavour, logger, errors)
+        _refit(path, engine, info, flavour, logger, errors)
     jit_cache = path.with_name(path.name + ".jit") if flavour.rtx else None
     return Engine(path, flavour, engine, (runtime, logger), errors, jit_cache)
 
 
-def _refit(path: Path, engine: Any, flavour: Flavour, logger: Any, errors: list[str]) -> None:
+def _refit(
+    path: Path, engine: Any, info: EngineInfo, flavour: Flavour, logger: Any, errors: list[str]
+) -> None:
     """Put the weights of the ONNX file beside a stripped engine back into it."""
     weights = path.with_suffix(".onnx")
     if not weights.is_file():
         raise RunnerError(
             f"{path}: it was built with --strip and takes its weights from {weights}, which is "
             "missing; put the ONNX file there, or build without --strip"
+        )
+    if read_graph(weights).sha256 != info.onnx_sha256:
+        raise RunnerError(
+            f"{path}: {weights} is not the ONNX file it was built from; put that one there, or "
+            f"build it again: sa-deploy build {weights} --strip"
         )
     refitter = flavour.trt.Refitter(engine, logger)
     parser = flavour.trt.OnnxParserRefitter(refitter, logger)
@@ -244,8 +252,15 @@ class Lane:
         return self._host_out[:count].copy()
 
     def close(self) -> None:
-        """Free everything; closing twice is allowed."""
+        """Free everything once it is idle; closing twice is allowed."""
+        with unless_lost():
+            self._free()
+        self._context = None
+
+    def _free(self) -> None:
         device = self._device
+        if self._stream:
+            device.synchronize(self._stream)
         for graph in self._graphs.values():
             device.free_graph(graph)
         self._graphs.clear()

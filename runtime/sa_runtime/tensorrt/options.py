@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -70,7 +71,7 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.workspace_gib is not None and self.workspace_gib <= 0:
+        if self.workspace_gib is not None and not 0 < self.workspace_gib < math.inf:
             raise InputError(f"--workspace {self.workspace_gib}: expected GiB, more than 0")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"--optimization-level {self.optimization_level}: expected 0 to 5")

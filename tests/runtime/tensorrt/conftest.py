@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -39,8 +40,8 @@ def write_stub_tensorrt(folder: Path) -> Path:
     shutil.copytree(spec.submodule_search_locations[0], package)
     source = folder / "stubs.c"
     source.write_text(STUBS)
-    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
-        name = f"lib{library}.so.11"
+    needed = rb"lib(?:nvinfer|nvinfer_plugin|nvonnxparser)\.so\.\d+"
+    for name in {n.decode() for n in re.findall(needed, (package / "tensorrt.so").read_bytes())}:
         subprocess.run(
             ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", package / name, source],
             check=True,

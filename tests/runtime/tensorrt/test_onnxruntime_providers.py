@@ -36,6 +36,7 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
         GraphOptimizationLevel=onnxruntime.GraphOptimizationLevel,
         InferenceSession=Session,
         get_available_providers=lambda: names,
+        preload_dlls=lambda: print("Failed to load libcublas.so.13"),
     )
     monkeypatch.setattr(module, "_package", lambda: fake)
 
@@ -84,6 +85,16 @@ def test_what_the_caller_says_wins(exported_models: dict[str, Path]) -> None:
     with pytest.raises(RunnerError):
         OnnxRuntimeRunner(exported_models["fp16"], device="tensorrt", provider_options=given)
     assert Session.made == [("TensorrtExecutionProvider", given)]
+
+
+@pytest.mark.usefixtures("gpu_build")
+def test_nvidias_libraries_are_looked_for_where_pip_puts_them(
+    exported_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RunnerError):
+        OnnxRuntimeRunner(exported_models["fp32"], device="cuda")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "Failed to load libcublas.so.13\n")
 
 
 def test_a_build_for_processors_says_what_to_install(exported_models: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The runner and the device layer, end to end on a simulated GPU (see ``simulated_gpu.py``)."""
+"""The runner and the device layer, end to end on a simulated GPU (see ``gpu_scenarios.py``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sa_runtime.tensorrt import device
 from sa_runtime.tensorrt.device import installed, open_device
 from sa_runtime.tensorrt.lanes import bucket
 from sa_runtime.tensorrt.probe import probe
-from tests.runtime.tensorrt.simulated_gpu import SCENARIOS
+from tests.runtime.tensorrt.gpu_scenarios import SCENARIOS
 
 HERE = Path(__file__).parent
 
@@ -44,12 +44,18 @@ def unused_functions() -> list[str]:
 
 @pytest.fixture(scope="session")
 def simulated_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``libcuda.so.1``, compiled from ``simulated_cuda.c``."""
+    """``libcuda.so.1``: ``simulated_cuda.c``, its signatures checked against NVIDIA's header."""
+    triton = importlib.util.find_spec("triton")
+    if triton is None or triton.origin is None:
+        pytest.skip("triton, which brings NVIDIA's cuda.h, is not installed")
+    header = Path(triton.origin).parent / "backends" / "nvidia" / "include"
     library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    source = library.with_name("driver.c")
-    source.write_text((HERE / "simulated_cuda.c").read_text() + "\n".join(unused_functions()))
-    command = ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
-    subprocess.run([*command, "-o", library, source, "-ldl"], check=True)
+    unused = library.with_name("unused.c")
+    unused.write_text("typedef int CUresult;\n" + "\n".join(unused_functions()))
+    command = ["gcc", "-Wall", "-Werror", f"-I{header}", "-shared", "-fPIC"]
+    command += ["-Wl,-soname,libcuda.so.1", "-o", str(library)]
+    sources = [str(HERE / "simulated_cuda.c"), str(unused)]
+    subprocess.run([*command, *sources, "-ldl"], check=True)
     return library
 
 
@@ -66,16 +72,10 @@ def simulate(
         if not installed(binding):
             pytest.skip(f"{binding} is not installed")
         out = tmp_path_factory.mktemp("scenarios") / "out.json"
-        script = HERE / "simulated_gpu.py"
-        command: list[str | Path] = [
-            sys.executable,
-            script,
-            simulated_driver,
-            stub_site,
-            binding,
-            out,
-        ]
-        subprocess.run(command, check=True, timeout=120)
+        module = "tests.runtime.tensorrt.gpu_scenarios"
+        arguments = [str(simulated_driver), str(stub_site), binding, str(out)]
+        command = [sys.executable, "-m", module, *arguments]
+        subprocess.run(command, check=True, timeout=120, cwd=HERE.parents[2])
         results: dict[str, str] = json.loads(out.read_text())
         return results
 

@@ -52,6 +52,13 @@ class Site:
         monkeypatch.setattr(build_module, "register_attention_pool", self._register)
         self.architecture: int | None = None
 
+    def flags(self, *names: str) -> int:
+        """The creation flags of those names; TensorRT 11 knows no other typing than strong."""
+        known = self.trt.NetworkDefinitionCreationFlag.__members__
+        if not self.trt.__version__.startswith("10."):
+            names = tuple(name for name in names if name != "STRONGLY_TYPED")
+        return sum(1 << int(known[name]) for name in names)
+
     def _register(self, trt: ModuleType, compute_capability: int) -> None:
         assert trt is self.trt
         self.registered, self.architecture = True, compute_capability
@@ -100,8 +107,9 @@ def test_the_plugin_is_registered_before_parsing_and_taken(site: Site, graph: Gr
     assert (result.engine, result.plugin_nodes) == (b"an engine", 2)
     assert len(result.plugin_sha256) == 64
     assert site.architecture == 90
-    flags = site.trt.NetworkDefinitionCreationFlag
-    site.builder.create_network.assert_called_once_with(1 << int(flags.PREFER_AOT_PYTHON_PLUGINS))
+    site.builder.create_network.assert_called_once_with(
+        site.flags("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")
+    )
     site.profile.set_shape.assert_called_once_with(
         "images", (1, 128, 64, 3), (4, 128, 64, 3), (8, 128, 64, 3)
     )
@@ -112,7 +120,7 @@ def test_without_the_plugin_nothing_is_registered(site: Site, graph: Graph) -> N
     assert not site.registered
     assert result.plugin_nodes == 0
     assert result.plugin_sha256 == ""
-    site.builder.create_network.assert_called_once_with(0)
+    site.builder.create_network.assert_called_once_with(site.flags("STRONGLY_TYPED"))
 
 
 def test_a_node_that_was_not_fused_is_an_error(site: Site, graph: Graph) -> None:
@@ -160,8 +168,8 @@ def test_tensorrt_10_is_asked_for_strong_typing(
 ) -> None:
     monkeypatch.setattr(site.trt, "__version__", "10.13.3.9")
     built(graph, plugin=False)
-    flag = site.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    site.builder.create_network.assert_called_once_with(1 << int(flag))
+    site.builder.create_network.assert_called_once_with(site.flags("STRONGLY_TYPED"))
+    assert site.flags("STRONGLY_TYPED") != 0
 
 
 def test_a_level_this_version_does_not_have_is_named(site: Site) -> None:

@@ -1,0 +1,23 @@
+"""Building with TensorRT-RTX where no GPU is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sa_runtime.tensorrt.engines import Workshop
+from sa_runtime.tensorrt.flavour import load_flavour
+from sa_runtime.tensorrt.options import BuildOptions, Profile
+from sa_runtime.tensorrt.probe import Machine
+
+NO_GPU = Machine(cuda_version=None, gpus=(), problem="none")
+
+
+def workshop(**changes: object) -> Workshop:
+    base = Workshop(flavour=load_flavour("tensorrt-rtx"), machine=NO_GPU)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def options(*, sizes: tuple[int, int, int] = (1, 4, 8), **changes: object) -> BuildOptions:
+    low, best, high = sizes
+    profile = Profile(min=low, opt=best, max=high)
+    return BuildOptions(profile=profile, **changes)  # type: ignore[arg-type]
