@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sa_runtime.environment import Environment, this_environment
+from sa_runtime.runners.onnxruntime import preload
 from sa_runtime.tensorrt.device import BINDINGS, installed
 from sa_runtime.tensorrt.flavour import INSTALL
 from sa_runtime.tensorrt.probe import Machine, probe
@@ -75,10 +77,11 @@ def _processor(environment: Environment) -> Finding:
     flags = set(environment.flags)
     able = [
         f"{name} in hardware ({', '.join(sorted(flags & set(wanted)))})"
-        for name, wanted in (("bf16", _BF16), ("int8", _INT8))
         if flags & set(wanted)
+        else f"no {name} instructions"
+        for name, wanted in (("bf16", _BF16), ("int8", _INT8))
     ]
-    detail = f"{environment.processor}, {environment.cores} cores; {'; '.join(able) or 'FP32 only'}"
+    detail = f"{environment.processor}, {environment.cores} cores; {', '.join(able)}"
     if flags:
         detail += f"; instruction sets {', '.join(environment.flags)}"
     return Finding(name="processor", status="ok", detail=detail)
@@ -153,23 +156,40 @@ def _onnxruntime(machine: Machine) -> list[Finding]:
     offered = package.get_available_providers()
     detail = f"{package.__version__}; {', '.join(offered)}"
     findings = [Finding(name=name, status="ok", detail=detail)]
-    for provider, needs in (
-        ("CUDAExecutionProvider", "an NVIDIA GPU"),
-        ("TensorrtExecutionProvider", "an NVIDIA GPU and TensorRT"),
-    ):
+    for provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
         if not machine.gpus:
-            finding = Finding(name=provider, status="not here", detail=f"needs {needs}")
+            finding = Finding(name=provider, status="not here", detail="needs an NVIDIA GPU")
         elif provider in offered:
-            finding = Finding(name=provider, status="ok", detail=f"offered; needs {needs}")
+            finding = _provider(package, provider)
         else:
             finding = Finding(
                 name=provider,
                 status="missing",
                 detail="this ONNX Runtime is built for processors",
-                fix="pip uninstall -y onnxruntime; pip install onnxruntime-gpu",
+                fix="pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'",
             )
         findings.append(finding)
     return findings
+
+
+def _provider(package: Any, provider: str) -> Finding:
+    """Whether a provider that ONNX Runtime offers finds its libraries: it offers it without too."""
+    preload(package)
+    folder = Path(package.__file__).parent / "capi"
+    name = provider.removesuffix("ExecutionProvider").lower()
+    try:
+        shared = "libonnxruntime_providers_shared.so"
+        ctypes.CDLL(str(folder / shared), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{name}.so"))
+    except OSError as exc:
+        needed = re.search(r"libnv(?:infer|onnxparser)\w*\.so\.(\d+)", str(exc))
+        fix = (
+            f"pip install 'tensorrt-cu13=={needed[1]}.*'"
+            if needed
+            else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+        return Finding(name=provider, status="broken", detail=f"does not load: {exc}", fix=fix)
+    return Finding(name=provider, status="ok", detail="loads")
 
 
 def _tensorrt(machine: Machine) -> Finding:

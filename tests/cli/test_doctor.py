@@ -43,6 +43,8 @@ def test_it_agrees_with_the_system_and_the_packages() -> None:
     flags = Path("/proc/cpuinfo").read_text()
     for flag in ("avx512_bf16", "amx_bf16", "avx512_vnni"):
         assert (flag in found["processor"].detail) == (f" {flag} " in flags), flag
+    int8 = {"amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp"} & set(flags.split())
+    assert ("no int8 instructions" in found["processor"].detail) == (not int8)
     import onnxruntime
     import openvino
 
@@ -74,7 +76,46 @@ def test_a_gpu_shows_what_is_missing_for_it(on_h100: None) -> None:
     if importlib.util.find_spec("tensorrt") is None:
         assert found["TensorRT"].status == "missing"
         assert found["TensorRT"].fix == "pip install 'sa-deploy[gpu]'"
-    assert found["CUDAExecutionProvider"].fix.endswith("pip install onnxruntime-gpu")
+    wanted = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    assert found["CUDAExecutionProvider"].fix.endswith(wanted)
+
+
+@pytest.mark.parametrize(
+    ("library", "fix"),
+    [
+        ("libnvinfer.so.10", "pip install 'tensorrt-cu13==10.*'"),
+        ("libcublas.so.13", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        ("", ""),
+    ],
+)
+def test_a_provider_without_its_libraries_is_broken_though_offered(
+    on_h100: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str, fix: str
+) -> None:
+    import onnxruntime
+
+    needs = []
+    if library:
+        compile_library(tmp_path / library)
+        needs = [str(tmp_path / library)]
+    capi = tmp_path / "capi"
+    capi.mkdir()
+    for name in ("shared", "cuda", "tensorrt"):
+        compile_library(capi / f"libonnxruntime_providers_{name}.so", *needs)
+    if library:
+        (tmp_path / library).unlink()
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    finding = by_name(examine())["TensorrtExecutionProvider"]
+    assert (finding.status, finding.fix) == ("broken" if library else "ok", fix)
+    assert not library or f"does not load: {library}: cannot open" in finding.detail
+
+
+def compile_library(path: Path, *needs: str) -> None:
+    """A shared library without content."""
+    command = ["gcc", "-shared", "-fPIC", "-Wl,--no-as-needed", f"-Wl,-soname,{path.name}"]
+    source = ["-x", "c", "/dev/null", "-x", "none"]
+    subprocess.run([*command, "-o", path, *source, *needs], check=True)
 
 
 @pytest.mark.parametrize(
