@@ -41,6 +41,12 @@ def embed(
         Path | None,
         typer.Option(help="Folder for what a runtime builds: TensorRT engines, compiled models."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the runtime: cuda:1, tensorrt (inside ONNX Runtime), GPU (OpenVINO), ..."
+        ),
+    ] = None,
     embedding: Annotated[
         str | None, typer.Option(help="Which of the artefact's embeddings; its first by default.")
     ] = None,
@@ -82,6 +88,8 @@ def embed(
     options = {} if embedding is None else {"embedding": embedding}
     if cache is not None:
         options["cache"] = str(cache)
+    if device is not None:
+        options["device"] = device
     sizes: dict[str, Any] = {"batch_size": batch_size, "max_delay_ms": max_delay_ms}
     with quiet_opencv():
         found = find_sources(sources, detections or [], strict=strict)

@@ -24,6 +24,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for what a runtime builds: TensorRT engines, compiled models."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the runtime: cuda:1, tensorrt (inside ONNX Runtime), GPU (OpenVINO), ..."
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Largest batch given to the runtime.")
     ] = 32,
@@ -56,6 +62,8 @@ def evaluate(
     reranking = Reranking() if rerank else None
     images = load_dataset(dataset, data_dir)
     options = {} if cache is None else {"cache": str(cache)}
+    if device is not None:
+        options["device"] = device
     with Embedder(model, runtime, batch_size=batch_size, **options) as embedder:
         on, precision = embedder.runner.name, embedder.contract.precision
         with progress(f"embed on {on}", len(images.query) + len(images.gallery)) as advance:

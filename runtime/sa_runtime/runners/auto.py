@@ -209,7 +209,7 @@ def _calibrated(path: Path, candidates: Sequence[Candidate], skipped: dict[str, 
                     open_runner(path, candidate.runtime, **candidate.options)
                 )
                 problem = _problem(runner, candidate, canary, own, cosine)
-            except RunnerError as exc:
+            except (RunnerError, InputError) as exc:  # InputError: a device it does not know
                 skipped[candidate.runtime] = str(exc).splitlines()[0]
                 continue
             if problem:
