@@ -56,6 +56,14 @@ def train(
         typer.Option(rich_help_panel=_RECIPE, help="Backbone's start: imagenet, none or a file."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, rich_help_panel=_RECIPE)] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            rich_help_panel=_RECIPE,
+            help="As many epochs as fit 60m, 1h, 90s here, evaluation aside.",
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -161,15 +169,20 @@ def train(
     GPUs or processes: torchrun --nproc-per-node N -m sa_deploy train ...
     """
     from sa_deploy.commands import train_run
+    from sa_runtime.errors import InputError
     from sa_training.distributed import Processes
     from sa_training.loop import TrainingOptions
     from sa_training.recipes import override
     from sa_training.recipes import recipe as recipe_by_name
     from sa_training.tasks import load_task
+    from sa_training.time_budget import seconds_of
 
     speaks = Processes.from_environment().first
     if split is not None and speaks:
         note("--split has no effect, here as in the authors' code: the data sets have one split")
+    if time_budget is not None and epochs is not None:
+        raise InputError("--time-budget: sets the number of epochs; leave --epochs away")
+    budget_s = None if time_budget is None else seconds_of(time_budget)
     if combine_trainval and hold_out:
         note(f"--combine-trainval: all people but the --hold-out {hold_out} are trained on")
     task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
@@ -179,6 +192,7 @@ def train(
         size = (height, width)
         train_run.evaluate(task, resume, size, device, json_output)
         return
+    settings = _settings(set_ or [])
     chosen = override(
         recipe_by_name(recipe),
         {
@@ -199,7 +213,7 @@ def train(
                     "step_size": step_size,
                 }
             ),
-            **_settings(set_ or []),
+            **settings,
         },
     )
     options = TrainingOptions(
@@ -219,10 +233,15 @@ def train(
     )
     if dry_run:
         train_run.plan(task, chosen, options, json_output)
+        if budget_s is not None:
+            note(f"--time-budget {time_budget}: sets the epochs once a run has timed its steps")
         return
+    if resume is not None and epochs is None and "epochs" not in settings:
+        begun = train_run.as_long_as(chosen, resume, step_size_given=step_size is not None)
+        chosen, budget_s = begun or chosen, None if begun else budget_s
     if max_steps is not None and pretrained is None and resume is None:
         chosen = _start_of_a_trial(chosen)
-    train_run.run(task, chosen, options, resume, json_output)
+    train_run.run(task, chosen, options, resume, budget_s, json_output)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_training.checkpoints import Checkpoint
-    from sa_training.loop import Progress, TrainingOptions
+    from sa_training.loop import Progress, TrainingOptions, TrainingSet
     from sa_training.network import SANetwork
     from sa_training.recipes import Recipe
     from sa_training.tasks import Task
@@ -47,28 +47,81 @@ def plan(task: Task, recipe: Recipe, options: TrainingOptions, json_output: bool
     print_table("Training", ("what", "value"), rows)
 
 
+def as_long_as(recipe: Recipe, resume: Path, *, step_size_given: bool) -> Recipe | None:
+    """The recipe with the epochs and schedule of the run to go on with.
+
+    ``None`` where that is not told: a checkpoint of the authors, or one of another recipe.
+    """
+    import dataclasses
+
+    from sa_training.checkpoints import load_checkpoint
+
+    checkpoint = load_checkpoint(resume, recipe.network)
+    then = checkpoint.recipe
+    if not checkpoint.training or then.name != recipe.name:
+        return None
+    step_size = recipe.step_size if step_size_given else then.step_size
+    if then.epochs != recipe.epochs:
+        note(f"{resume}: its run is of {_epochs(then.epochs)}, so this one is (see --epochs)")
+    return dataclasses.replace(recipe, epochs=then.epochs, step_size=step_size)
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" if count == 1 else f"{count} epochs"
+
+
+def _within(
+    recipe: Recipe, training: TrainingSet, options: TrainingOptions, budget_s: float, speaks: bool
+) -> Recipe:
+    """A recipe with as many epochs as a budget holds; says how many."""
+    from sa_training.time_budget import MOST, fit_to_budget
+
+    fitted = fit_to_budget(recipe, training, options, budget_s)
+    epochs = fitted.recipe.epochs
+    why = f"{fitted.epochs:.1f} would fit"
+    if fitted.epochs < 1:
+        why += ", one is the least, so that the budget will not hold"
+    elif epochs == MOST * recipe.epochs:
+        why += f", {MOST} times the recipe's {recipe.epochs} is the most"
+    if speaks:
+        note(
+            f"--time-budget: {_epochs(epochs)} of {fitted.epoch_steps} steps at "
+            f"{1000 * fitted.step_s:.0f} ms ({why})"
+        )
+    return fitted.recipe
+
+
 def run(
-    task: Task, recipe: Recipe, options: TrainingOptions, resume: Path | None, json_output: bool
+    task: Task,
+    recipe: Recipe,
+    options: TrainingOptions,
+    resume: Path | None,
+    budget_s: float | None,
+    json_output: bool,
 ) -> None:
     """Train, draw the curves, test the best and the last network."""
     from sa_training.checkpoints import BEST, load_checkpoint, weights_sha256
-    from sa_training.distributed import Processes
+    from sa_training.distributed import Processes, joined
     from sa_training.loop import fit
     from sa_training.optimisation import resolve_device
     from sa_training.watch import draw_curves
 
-    speaks = Processes.from_environment().first
+    processes = Processes.from_environment()
+    speaks = processes.first
     last: list[Progress] = []
     training = task.training(recipe, keep=options.workers == 0)
-    with _bar(f"train {recipe.name}", None, speaks) as advance:
-        checkpoint = fit(
-            recipe,
-            training,
-            options,
-            resume=resume,
-            on_step=_watcher(advance, last),
-            evaluate=task.score,
-        )
+    with joined(processes, resolve_device(options.device, processes.local)):
+        if budget_s is not None:
+            recipe = _within(recipe, training, options, budget_s, speaks)
+        with _bar(f"train {recipe.name}", None, speaks) as advance:
+            checkpoint = fit(
+                recipe,
+                training,
+                options,
+                resume=resume,
+                on_step=_watcher(advance, last),
+                evaluate=task.score,
+            )
     if not speaks:
         return
     if last:

@@ -154,6 +154,27 @@ def test_a_run_its_resumption_and_its_test(synthetic_root: Path) -> None:
     assert set(evaluated["cmc"]) == {"market1501", "allshots", "cuhk03"}
 
 
+def test_a_time_budget_only_sets_the_epochs(synthetic_root: Path) -> None:
+    """More than enough time for four times the recipe's one; an interrupted run keeps them."""
+    line = f"{TINY} -d synthetic --evaluate-every 0"
+    budget = f"{line} --set epochs=1 --time-budget 100h"
+    done = train(f"{budget} --out budget --max-steps 8", synthetic_root)
+    assert done.exit_code == 0, done.output
+    assert "--time-budget: 4 epochs of 6 steps at " in done.stderr
+    assert "4 times the recipe's 1 is the most" in done.stderr
+    resumed = succeeds(f"{line} --out budget --resume budget", synthetic_root)
+    whole = succeeds(f"{line} --epochs 4 --out whole", synthetic_root)
+    assert (resumed["epochs"], resumed["steps"]) == (4, 24)
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+
+
+def test_a_budget_for_less_than_an_epoch_is_exceeded_and_says_so(synthetic_root: Path) -> None:
+    done = train(f"{TINY} -d synthetic --out run --time-budget 0.001s", synthetic_root)
+    assert done.exit_code == 0, done.output
+    assert "--time-budget: 1 epoch of 6 steps at " in done.stderr
+    assert "one is the least, so that the budget will not hold" in done.stderr
+
+
 def test_tables_for_people(synthetic_root: Path) -> None:
     done = train(f"{TINY} -d synthetic --epochs 1 --split 0 --out run", synthetic_root)
     assert done.exit_code == 0, done.output
@@ -204,6 +225,8 @@ def _default(key: str) -> Any:
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
+        ("--time-budget soon", InputError, r"--time-budget soon: expected a duration, for example"),
+        ("--time-budget 1h --epochs 9", InputError, r"--time-budget: sets the number of epochs;"),
         ("--evaluate", InputError, r"--evaluate: expected --resume FILE"),
         ("--recipe huge", InputError, r"recipe 'huge': unknown; choose from sa"),
         ("--set erase", InputError, r"--set erase: expected FIELD=VALUE"),

@@ -47,8 +47,8 @@ class Processes:
 
 @contextmanager
 def joined(processes: Processes, device: torch.device) -> Iterator[None]:
-    """Within it the processes can exchange tensors; nothing is set up for a single one."""
-    if processes.count == 1:
+    """Within it processes can exchange tensors; a single one, or one that can, sets nothing up."""
+    if processes.count == 1 or dist.is_initialized():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -56,6 +56,22 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Until every joined process has come here, so that what the first wrote is there for all."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def greatest(value: float) -> float:
+    """The greatest of joined processes' values; all must call it alike."""
+    if not dist.is_initialized():
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    found = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return float(found)
 
 
 def same_everywhere(state: Mapping[str, torch.Tensor]) -> None:

@@ -24,7 +24,7 @@ from sa_training.checkpoints import (
     save_checkpoint,
 )
 from sa_training.data import BatchSampler, FileImages, TrainingCrops, training_loader
-from sa_training.distributed import Processes, joined, same_everywhere
+from sa_training.distributed import Processes, joined, same_everywhere, wait_for_all
 from sa_training.network import SANetwork
 from sa_training.optimisation import autocast_type, lr_factor, resolve_device
 from sa_training.options import Progress, TrainingOptions, TrainingSet
@@ -91,6 +91,36 @@ def fit(
 ) -> Checkpoint:
     """As :func:`train_network`, for any labelled images."""
     processes = Processes.from_environment()
+    with joined(processes, resolve_device(options.device, processes.local)):
+        trainer = _trainer(recipe, training, options, resumed=resume is not None)
+        run = _Run(trainer, training, options, on_step, evaluate)
+        if resume is not None:
+            run.resume(resume)
+        run.train()
+        wait_for_all()
+    return load_checkpoint(options.out / CHECKPOINT)
+
+
+def rehearsal(
+    recipe: Recipe, training: TrainingSet, options: TrainingOptions
+) -> tuple[int, Iterator[None]]:
+    """A training that leaves nothing, to be timed.
+
+    Returns:
+        Steps of an epoch, and what does one step whenever it is advanced, without end.
+
+    Raises:
+        DatasetError, TrainingError: as :func:`train_network`; of the steps, when they are done.
+    """
+    run = _Run(_trainer(recipe, training, options, resumed=False), training, options, None, None)
+    return run.sampler.steps, run.rehearse()
+
+
+def _trainer(
+    recipe: Recipe, training: TrainingSet, options: TrainingOptions, *, resumed: bool
+) -> Trainer:
+    """A network at its start, on its device, and what trains it."""
+    processes = Processes.from_environment()
     if len(training.labels) < recipe.batch * processes.count:
         raise DatasetError(
             f"{training.name}: {len(training.labels)} training images, expected at least one batch "
@@ -100,23 +130,17 @@ def fit(
     recipe = dataclasses.replace(recipe, network=recipe.network_for(training.classes))
     device = resolve_device(options.device, processes.local)
     compute = autocast_type(options.precision, device)
-    with joined(processes, device):
-        torch.manual_seed(options.seed)
-        network = initialise(SANetwork(recipe.network), recipe, resumed=resume is not None)
-        trainer = Trainer(
-            network.to(device).to(memory_format=torch.channels_last),
-            recipe,
-            processes=processes,
-            compute=compute,
-            accumulate=options.accumulate,
-            compiler=options.compiler,
-            seed=options.seed,
-        )
-        run = _Run(trainer, training, options, on_step, evaluate)
-        if resume is not None:
-            run.resume(resume)
-        run.train()
-    return load_checkpoint(options.out / CHECKPOINT)
+    torch.manual_seed(options.seed)
+    network = initialise(SANetwork(recipe.network), recipe, resumed=resumed)
+    return Trainer(
+        network.to(device).to(memory_format=torch.channels_last),
+        recipe,
+        processes=processes,
+        compute=compute,
+        accumulate=options.accumulate,
+        compiler=options.compiler,
+        seed=options.seed,
+    )
 
 
 class _Run:
@@ -193,6 +217,16 @@ class _Run:
                 self.save()
             while self.step < self.steps:
                 self._epoch(metrics)
+
+    def rehearse(self) -> Iterator[None]:
+        """Steps at the rate's beginning, epoch after epoch, that write nothing."""
+        self.trainer.network.train()
+        while True:
+            for images, labels, indices, _ in self._batches():
+                self._step(images, labels, indices)
+                self.step = 0
+                yield
+            self.sampler.epoch += 1
 
     def save(self) -> None:
         """Write ``checkpoint.pt``."""
