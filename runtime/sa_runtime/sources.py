@@ -128,6 +128,18 @@ def _images(path: Path, strict: bool) -> Images:
     return Images(paths=(path,), strict=True)
 
 
+def require_images(sources: Sequence[Source], counts: SourceCounts) -> None:
+    """Refuse a run over images of which none could be decoded.
+
+    Raises:
+        InputError: there are no videos either.
+    """
+    if not counts.images and not any(isinstance(source, Video) for source in sources):
+        raise InputError(
+            f"none of {counts.unreadable_images} images could be decoded; no file written"
+        )
+
+
 def source_items(
     sources: Sequence[Source],
     counts: SourceCounts,

@@ -69,6 +69,16 @@ def embed(
     shard_rows: Annotated[
         int, typer.Option(min=1, help="Rows after which a folder's next file begins.")
     ] = 50_000,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Embed so many sources at a time on Ray, each into a folder of its own in --out.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; else one on this machine.")
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Embed people: whole images, or the boxes of videos.
@@ -90,6 +100,25 @@ def embed(
         options["cache"] = str(cache)
     if device is not None:
         options["device"] = device
+    if ray_workers is not None:
+        from sa_deploy.commands.embed_fleet import embed_fleet
+        from sa_runtime.fleet import Settings, tasks_of
+
+        if not in_folder:
+            raise InputError(f"--ray-workers: {out} is one file; give --out a folder")
+        settings = Settings(
+            model=model,
+            runtime=runtime,
+            options=options,
+            camera=camera,
+            strict=strict,
+            batch_size=batch_size,
+            dtype=dtype,
+            shard_rows=shard_rows,
+        )
+        tasks = tasks_of(sources, detections or [], out, resume=resume)
+        embed_fleet(tasks, settings, ray_workers, ray_address, json_output=json_output)
+        return
     sizes: dict[str, Any] = {"batch_size": batch_size, "max_delay_ms": max_delay_ms}
     with quiet_opencv():
         found = find_sources(sources, detections or [], strict=strict)
@@ -171,7 +200,7 @@ def embed_sources(
     Raises:
         InputError: there are only images, and none of them could be decoded.
     """
-    from sa_runtime.sources import source_items
+    from sa_runtime.sources import require_images, source_items
     from sa_runtime.video.pipeline import run_pipeline
 
     with _progress(runner, sources) as (advance, skip):
@@ -182,7 +211,7 @@ def embed_sources(
 
         items = source_items(sources, counts, camera=camera, skip=skip)
         result = run_pipeline(items, runner, told, batch_size=batch_size, max_delay_ms=max_delay_ms)
-    _require_images(sources, counts)
+    require_images(sources, counts)
     return result
 
 
@@ -195,7 +224,7 @@ def _fill(
     sizes: dict[str, Any],
 ) -> PipelineResult:
     """:func:`embed_sources` into a folder, from where it stands."""
-    from sa_runtime.sources import source_items
+    from sa_runtime.sources import require_images, source_items
 
     position = dataclasses.replace(folder.manifest.position)
     with (
@@ -213,7 +242,7 @@ def _fill(
             shard_rows=shard_rows,
             **sizes,
         )
-    _require_images(sources, folder.counts)
+    require_images(sources, folder.counts)
     return result
 
 
@@ -224,16 +253,6 @@ def _progress(
     """Progress over the rows, and what notes an image that is left out."""
     with progress(f"embed on {runner.name}", sum(map(len, sources))) as advance:
         yield advance, lambda error: note(f"skipped: {error}")
-
-
-def _require_images(sources: Sequence[Source], counts: SourceCounts) -> None:
-    from sa_runtime.errors import InputError
-    from sa_runtime.sources import Video
-
-    if not counts.images and not any(isinstance(source, Video) for source in sources):
-        raise InputError(
-            f"none of {counts.unreadable_images} images could be decoded; no file written"
-        )
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -1,0 +1,116 @@
+"""Embedding on real Ray workers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.fleet import Settings, embed_task, tasks_of
+from sa_runtime.manifest import Manifest
+from sa_runtime.runners.base import Embeddings, Images
+from sa_runtime.runners.table import open_runner
+from sa_runtime.store import read_embeddings
+
+if TYPE_CHECKING:
+    from tests.tiny_onnx import TinyModel
+
+pytest_plugins = ("tests.tiny_onnx",)
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of noise with boxes, a folder of images, and one of which no image is whole."""
+    folder = tmp_path_factory.mktemp("sources")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        writer = cv2.VideoWriter(
+            str(folder / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48)
+        )
+        for _ in range(FRAMES):
+            writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        writer.release()
+        lines = [f"{number},1,5,2,20,40\n" for number in range(1, FRAMES + 1)]
+        (folder / f"{name}.txt").write_text("".join(lines))
+    for name in ("images", "torn"):
+        (folder / name).mkdir()
+    for seed in range(5):
+        image = rng.integers(0, 256, (40, 20, 3), dtype=np.uint8)
+        (folder / "images" / f"{seed}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    (folder / "torn" / "0.png").write_bytes(b"torn")
+    return folder
+
+
+def embed(model: TinyModel, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sa_deploy", "embed", model.path, *arguments, "--json"]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_workers_write_what_one_process_writes(
+    tiny_model: TinyModel, folder: Path, tmp_path: Path
+) -> None:
+    videos = [folder / "a.avi", folder / "b.avi"]
+    boxes = ["--detections", folder / "a.txt", "--detections", folder / "b.txt"]
+    sources = [videos[0], folder / "images", folder / "torn", videos[1]]
+    fleet = ["--runtime", "onnxruntime", "--ray-workers", 2]
+    result = embed(tiny_model, *sources, *boxes, "--out", tmp_path / "fleet", *fleet)
+    # The damaged source is told of, and costs the others nothing.
+    assert result.returncode == 2, result.stderr
+    assert "1 of 4 sources are not complete, torn for one; mend what is said" in result.stderr
+    assert "none of 1 images could be decoded" in result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    assert [source["rows"] for source in report["sources"]] == [FRAMES, 5, 0, FRAMES]
+    for video, detections in zip(videos, boxes[1::2], strict=True):
+        alone = tmp_path / f"{video.stem}.parquet"
+        command = (video, "--detections", detections, "--out", alone, "--runtime", "onnxruntime")
+        assert embed(tiny_model, *command).returncode == 0
+        found = read_embeddings(tmp_path / "fleet" / video.name)
+        np.testing.assert_allclose(found.vectors, read_embeddings(alone).vectors, atol=1e-6)
+        assert Manifest.read(tmp_path / "fleet" / video.name).complete
+
+    refused = embed(tiny_model, *videos, *boxes, "--out", tmp_path / "fleet", *fleet)
+    assert refused.returncode == 2
+    assert "holds rows of an earlier run; go on with it with --resume" in refused.stderr
+
+
+def test_a_source_goes_on_where_it_stood(
+    tiny_model: TinyModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detections = [folder / "a.txt"]
+    (task,) = tasks_of([folder / "a.avi"], detections, tmp_path, resume=False)
+    settings = Settings(model=tiny_model.path, batch_size=4, shard_rows=10)
+    with open_runner(tiny_model.path, "onnxruntime") as runner:
+        with monkeypatch.context() as patch:
+            run, runs = runner.run, iter(range(5))
+
+            def stopping(images: Images) -> Embeddings:
+                if next(runs, None) is None:
+                    raise RunnerError("the machine is gone")
+                return run(images)
+
+            patch.setattr(runner, "run", stopping)
+            stopped = embed_task(task, runner, settings)
+        assert stopped.error == "the machine is gone"
+        assert stopped.rows == 10
+        (again,) = tasks_of([folder / "a.avi"], detections, tmp_path, resume=True)
+        done = embed_task(again, runner, settings)
+    assert (done.error, done.rows) == ("", FRAMES)
+    assert len(read_embeddings(task.out).vectors) == FRAMES
+
+
+def test_sources_that_cannot_be_shared_out_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"0\.png: one image cannot be shared out; pass the fold"):
+        tasks_of([folder / "images" / "0.png"], [], tmp_path, resume=False)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"both would be written to .*; embed them one after"):
+        tasks_of([folder / "images", tmp_path / "images"], [], tmp_path, resume=False)
