@@ -12,13 +12,17 @@ kernels, which is so on every GPU from Ampere on::
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from sa_runtime.environment import this_environment
 from sa_runtime.tensorrt.ptx import kernel_from_pool, resources
 from sa_runtime.tensorrt.tactics import ELEMENTS, TACTICS, Element, Pool, plan, tactics_for
 
@@ -135,7 +139,13 @@ def main() -> None:
     ]
     resource_rows = [row for element in ELEMENTS for row in needs("ResNet-50, 384x128", element, 6)]
     if options.json:
-        result = {"bytes_per_image": bytes_per_image, "resources": resource_rows}
+        result = {
+            "date": time.strftime("%Y-%m-%d"),
+            "environment": dataclasses.asdict(this_environment(commit=True)),
+            "triton": version("triton"),
+            "bytes_per_image": bytes_per_image,
+            "resources": resource_rows,
+        }
         options.json.write_text(json.dumps(result, indent=1) + "\n")
         return
     show("Bytes per image: memory, and asked of the caches", bytes_per_image)

@@ -241,7 +241,7 @@ def a_lost_context_is_not_hidden_by_closing(world: World) -> None:
             world.set("sticky", 700)
             runner.run(crops(2))  # closing fails too, with the same error, and is not heard of
 
-    expect(CudaError, "^CUDA: cu(GraphLaunch|StreamSynchronize) failed: an illegal memory", run)
+    expect(CudaError, "^CUDA: cuGraphLaunch failed: an illegal memory", run)
 
 
 @scenario
@@ -267,8 +267,8 @@ def an_engine_tensorrt_refuses_says_why(world: World) -> None:
 def engines_for_other_machines_are_refused_in_plain_words(world: World) -> None:
     from sa_runtime.errors import ContractError, RunnerError
 
-    other = world.engine(tensorrt_version="10.13.3")
-    expect(RunnerError, r"built by TensorRT 10\.13\.3 and this is", world.open, other)
+    other = world.engine(tensorrt_version="9.0.0")
+    expect(RunnerError, r"built by TensorRT 9\.0\.0 and this is", world.open, other)
     other = world.engine(compute_capability=89, gpu="NVIDIA L4")
     text = r"built for compute capability 8\.9 \(NVIDIA L4\) and Simulated GPU 0 has .* 9\.0"
     expect(RunnerError, text, world.open, other)
