@@ -36,7 +36,11 @@ def check(
     pass instead, or where images cannot be read.
     """
     from sa_runtime.datasets.check import check_dataset
+    from sa_runtime.datasets.cifar100 import is_cifar100
 
+    if dataset == "cifar100" or (dataset == "auto" and is_cifar100(root)):
+        _check_cifar100(root, as_json)
+        return
     with ExitStack() as stack:
         bars: list[Callable[..., None]] = []
 
@@ -56,6 +60,43 @@ def check(
             f"{root}: {len(report.unreadable)} images cannot be read (the first: {path}: {fault}); "
             "copy or unpack them again"
         )
+
+
+def _check_cifar100(root: Path, as_json: bool) -> None:
+    """Images and classes of both splits; every image is read."""
+    import numpy as np
+
+    from sa_runtime.datasets.cifar100 import CLASSES, LAYOUT, PUBLISHED, load_cifar100
+
+    found = load_cifar100(root)
+    splits: dict[str, dict[str, Any]] = {
+        split: {
+            "images": len(labels),
+            "classes": len(np.unique(labels)),
+            "published": {"images": PUBLISHED[split], "classes": CLASSES},
+        }
+        for split, labels in (("train", found.train_labels), ("test", found.test_labels))
+    }
+    notes = [
+        f"{split}: {counts[what]:,} {what}, published are {counts['published'][what]:,}"
+        for split, counts in splits.items()
+        for what in ("images", "classes")
+        if counts[what] != counts["published"][what]
+    ]
+    if as_json:
+        title = {"dataset": "cifar100", "title": LAYOUT.title, "root": str(root), "usable": True}
+        print_json({**title, "splits": splits, "notes": notes})
+        return
+    print_table(
+        f"{LAYOUT.title} (cifar100) in {root}",
+        ("split", "images", "paper", "classes", "paper"),
+        [
+            (split, f"{counts['images']:,}", f"{PUBLISHED[split]:,}", counts["classes"], CLASSES)
+            for split, counts in splits.items()
+        ],
+    )
+    for text in notes:
+        note(f"note: {text}")
 
 
 def _print(report: DatasetReport) -> None:

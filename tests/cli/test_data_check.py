@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sa_deploy.app import main
@@ -79,3 +81,36 @@ def test_unreadable_images_fail_after_the_report(
     report = json.loads(out)
     assert (code, report["usable"]) == (2, False)
     assert report["unreadable"] == [{"path": str(broken), "fault": "empty file"}]
+
+
+def test_cifar100(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data" / "cifar-100-python"
+    root.mkdir(parents=True)
+    for split, count in (("train", 4), ("test", 2)):
+        fields = {
+            b"data": np.zeros((count, 3072), np.uint8),
+            b"fine_labels": [0, 99] * (count // 2),
+        }
+        (root / split).write_bytes(pickle.dumps(fields))
+    (root / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"x"] * 100}))
+    code, out, err = run([str(root)], monkeypatch, capsys)
+    assert code == 0
+    assert out.startswith("CIFAR-100 (Python version) (cifar100) in ")
+    assert "note: train: 4 images, published are 50,000\n" in err
+    assert "note: test: 2 classes, published are 100\n" in err
+    code, out, _ = run([str(root), "-d", "cifar100", "--json"], monkeypatch, capsys)
+    assert json.loads(out)["splits"]["test"] == {
+        "images": 2,
+        "classes": 2,
+        "published": {"images": 10_000, "classes": 100},
+    }
+    above = f"{root.parent}: CIFAR-100 (Python version) lies inside of it; pass {root}"
+    for name in ("auto", "cifar100"):
+        code, _, err = run([str(root.parent), "-d", name], monkeypatch, capsys)
+        assert (code, err) == (2, f"error: {above}\n")
+    (root / "test").write_bytes(b"")
+    code, _, err = run([str(root)], monkeypatch, capsys)
+    assert code == 2
+    assert f"error: {root / 'test'}: cannot be read as CIFAR-100 (Ran out of input); unpack" in err

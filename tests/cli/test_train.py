@@ -233,6 +233,13 @@ def _default(key: str) -> Any:
         ("-a vgg16", InputError, r"network backbone='vgg16': expected one of resnet10-thin"),
         ("--resume absent.pt", CheckpointError, r"absent.pt: no such file"),
         ("--pretrained absent.pth", CheckpointError, r"--pretrained absent.pth: no such file"),
+        ("--seed -1", InputError, r"seed=-1: expected 0 or more"),
+        (
+            "--recipe cifar100-sa",
+            InputError,
+            r"recipe cifar100-sa: classifies images, and .* holds",
+        ),
+        ("-d market,cifar100", InputError, r"-d market,cifar100: cifar100 is classified, the othe"),
         ("-d duck", InputError, r"data set 'duck': unknown"),
     ],
 )

@@ -50,13 +50,16 @@ def network_of(chosen: Recipe) -> SANetwork:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_without_network_the_error_says_where_to_put_the_file(hub: Path) -> None:
+def test_without_network_the_error_says_where_to_put_the_file(
+    hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(
         CheckpointError,
         match=r"cannot download https://download.pytorch.org/models/resnet50-0676ba61.pth .*"
         rf"put it at {hub}/resnet50-0676ba61.pth, or pass --pretrained FILE or --pretrained none",
     ):
         network_of(recipe("imagenet", "resnet50"))
+    assert capsys.readouterr().out == "", "stdout is for results"
 
 
 def test_the_file_that_was_put_there_is_taken(hub: Path, resnet18: dict[str, Tensor]) -> None:

@@ -48,6 +48,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         """Check every field; raises InputError naming field, value and rule."""
         rules: tuple[tuple[str, bool, str], ...] = (
+            ("seed", self.seed >= 0, "0 or more"),
             ("workers", self.workers >= 0, "0 or more"),
             ("accumulate", self.accumulate >= 1, "at least 1"),
             ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -80,9 +82,10 @@ def imagenet_weights(backbone: str) -> tuple[dict[str, Tensor], str]:
     if target.is_file():
         return _from_file(target)
     try:
-        weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
+        with redirect_stdout(sys.stderr):  # torch says there that it downloads
+            weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            )
     except (OSError, RuntimeError) as exc:
         raise CheckpointError(
             f"--pretrained imagenet: cannot download {url} ({exc}); fetch it elsewhere and put it "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -72,7 +73,20 @@ class Recipe:
         rules: tuple[tuple[str, bool, str], ...] = (
             ("batch", self.batch >= 2, "at least 2 (batch normalisation)"),
             ("epochs", self.epochs >= 1, "at least 1"),
-            ("lr", self.lr > 0, "more than 0"),
+            ("lr", 0 < self.lr < math.inf, "more than 0"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+            ("ema", 0 <= self.ema < 1, "in [0, 1)"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("triplet_margin", 0 <= self.triplet_margin < math.inf, "0 (soft) or more"),
+            ("flip", 0 <= self.flip <= 1, "a probability"),
+            ("erase", 0 <= self.erase <= 1, "a probability"),
+            (
+                "pad",
+                0 <= self.pad < min(self.network.height, self.network.width),
+                "0 or more pixels, and fewer than the input has",
+            ),
+            ("colour_jitter", 0 <= self.colour_jitter < 1, "in [0, 1)"),
             ("optimizer", self.optimizer in ("sgd", "adamw"), "sgd or adamw"),
             ("schedule", self.schedule in ("step", "cosine"), "step or cosine"),
             ("step_size", self.step_size >= 1, "at least 1 epoch"),
@@ -85,8 +99,9 @@ class Recipe:
             ),
             (
                 "triplet_weight",
-                self.triplet_weight == 0 or self.images_per_identity > 0,
-                "0 unless images_per_identity is set",
+                self.triplet_weight == 0
+                or (self.triplet_weight > 0 and self.images_per_identity > 0),
+                "0, or more where images_per_identity is set",
             ),
         )
         for field, holds, rule in rules:
@@ -187,7 +202,7 @@ def tiny() -> Recipe:
         network=network,
         batch=64,
         images_per_identity=4,
-        epochs=20,
+        epochs=12,
         optimizer="adamw",
         lr=2e-3,
         backbone_lr_factor=1.0,

@@ -66,8 +66,17 @@ class Reidentification:
         return found
 
     def training(self, recipe: Recipe, *, keep: bool) -> TrainingSet:
-        """The training images at the network's size."""
+        """The training images at the network's size.
+
+        Raises:
+            InputError: a recipe for classification.
+        """
         config = recipe.network
+        if config.head == "linear":
+            raise InputError(
+                f"recipe {recipe.name}: classifies images, and {self.dataset.root} holds people; "
+                "pass --recipe sa, strong, cpu or tiny, or -d cifar100"
+            )
         return TrainingSet(
             name=str(self.dataset.root),
             images=FileImages(self.dataset.train, config.height, config.width, keep=keep),
@@ -134,7 +143,11 @@ def load_task(names: str, roots: Path | str, *, hold_out: float = 0.0, seed: int
         InputError: an unknown name, a fraction outside [0, 1), or CIFAR-100 with ``hold_out``.
         DatasetError: another layout.
     """
-    if names == CLASSIFICATION:
+    if CLASSIFICATION in (wanted := [name.strip() for name in names.split(",")]):
+        if len(wanted) > 1:
+            raise InputError(
+                f"-d {names}: {CLASSIFICATION} is classified, the others hold people; pass it alone"
+            )
         if hold_out:
             raise InputError("--hold-out: holds people out, and cifar100 has none; leave it away")
         train, test = cifar100(Path(roots))

@@ -19,6 +19,8 @@ from sa_runtime.errors import DatasetError
 
 CLASSES = 100
 LAYOUT = Layout(title="CIFAR-100 (Python version)", forms=(("train", "test", "meta"),))
+PUBLISHED = {"train": 50_000, "test": 10_000}
+"""Images of each split as published, a hundredth of each class."""
 _SIDE = 32
 
 
@@ -39,6 +41,11 @@ class Cifar100:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     names: tuple[str, ...]
+
+
+def is_cifar100(root: Path) -> bool:
+    """Whether a folder holds CIFAR-100; the ``train`` of other data sets is a folder."""
+    return LAYOUT.fits(root) and (root / "train").is_file()
 
 
 def load_cifar100(root: Path | str) -> Cifar100:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sa_runtime.datasets.base import image_files
+from sa_runtime.datasets import cifar100
+from sa_runtime.datasets.base import image_files, subfolders
 from sa_runtime.datasets.layout import Fault, contents, diagnose, unusable_folder
 from sa_runtime.datasets.market import SYNTHETIC_RECORD
 from sa_runtime.datasets.table import TELLING, fitting, layout_of
@@ -49,6 +50,8 @@ def _unrecognised(root: Path) -> str:
     """The message of the data set that the folder comes nearest to."""
     if (unusable := unusable_folder(root, f"a data set, for example {_MARKET}")) is not None:
         return unusable
+    if any(cifar100.is_cifar100(inner) for inner in subfolders(root)):
+        return diagnose(root, cifar100.LAYOUT)[1]
     names = TELLING if _is_part(root) else (*TELLING, "folder")
     found = {name: diagnose(root, layout_of(name)) for name in names}
     nearest = min(names, key=lambda name: (found[name][0], -layout_of(name).share(root)))
