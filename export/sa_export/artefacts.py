@@ -26,7 +26,7 @@ from sa_export.parity import (
 )
 from sa_export.parity import network_embed as embed_by_network
 from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
-from sa_export.quantize.quantizer import Calibration, Quantizer
+from sa_export.quantize.quantizer import QAT_ADVICE, Calibration, Quantizer
 from sa_export.quantize.search import Limits
 from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
 from sa_runtime.canary import CANARY_KEY
@@ -252,7 +252,8 @@ class Exporter:
                     largest=self.options.batch or 16,
                 )
                 canary = canary or canary_of_crops(self.crops, runner)
-            require_parity(report, self.gates, name=f"{target} ({embedding})")
+            advice = QAT_ADVICE if self.options.precision == "int8" else ""
+            require_parity(report, self.gates, name=f"{target} ({embedding})", advice=advice)
             reports[embedding] = report
         return reports, canary
 

@@ -16,6 +16,7 @@ from sa_runtime.datasets.base import IMAGE_SUFFIXES, Sample
 from sa_runtime.datasets.market import FOLDERS, load_market
 from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
 from sa_runtime.errors import InputError
+from sa_runtime.manifest import MANIFEST
 from sa_runtime.retrieval.metrics import Labels
 from sa_runtime.runners.base import Images
 
@@ -90,14 +91,21 @@ def calibration_crops(folder: Path | None, *, height: int, width: int, limit: in
 
     Args:
         folder: of crops, searched with its subfolders; the training images where it is laid out
-            like Market-1501. ``None`` draws a small synthetic set.
+            like Market-1501. Or what ``sa-deploy embed`` wrote (a Parquet file, or a folder of
+            shards), whose boxes are cut from their images and videos again. ``None`` draws a small
+            synthetic set.
         height: of the network's input.
         width: of the network's input.
-        limit: at most so many, evenly spread over the sorted names.
+        limit: at most so many, evenly spread over the sorted names or the rows.
 
     Raises:
-        InputError: no such folder, or fewer than four images in it.
+        InputError: no such folder or file, fewer than four images in it, or images and videos that
+            are no longer where they were embedded.
     """
+    if folder is not None and (folder.suffix == ".parquet" or (folder / MANIFEST).is_file()):
+        from sa_export.stored_crops import crops_of_rows
+
+        return crops_of_rows(folder, height=height, width=width, limit=limit)
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             root = Path(temporary) / "calibration"

@@ -222,8 +222,14 @@ def measure_parity(
     )
 
 
-def require_parity(parity: Parity, gates: Gates, *, name: str) -> None:
+def require_parity(parity: Parity, gates: Gates, *, name: str, advice: str = "") -> None:
     """Refuse an artefact that disagrees with its network.
+
+    Args:
+        parity: what was measured.
+        gates: what must be kept.
+        name: of the artefact.
+        advice: what the user can do about it, where something can be said.
 
     Raises:
         ParityError: a gate is not kept; the message names every one, and the worst crop.
@@ -252,7 +258,7 @@ def require_parity(parity: Parity, gates: Gates, *, name: str) -> None:
     if broken:
         raise ParityError(
             f"{name}: {'; '.join(broken)}. Measured on {parity.crops} crops ({parity.validation}) "
-            f"with {parity.runtime}; no file was left"
+            f"with {parity.runtime}; no file was left{f'. You can {advice}' if advice else ''}"
         )
 
 

@@ -117,6 +117,10 @@ def train(
         bool,
         typer.Option("--evaluate", rich_help_panel=_RUN, help="Only evaluate what --resume names."),
     ] = False,
+    qat: Annotated[
+        bool,
+        typer.Option("--qat", rich_help_panel=_RUN, help="Fine-tune what --resume names for int8."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", rich_help_panel=_RUN, help="Say what would be done.")
     ] = False,
@@ -168,7 +172,7 @@ def train(
     in the folder of the run, and prints the figures of the best and the last network. On several
     GPUs or processes: torchrun --nproc-per-node N -m sa_deploy train ...
     """
-    from sa_deploy.commands import train_run
+    from sa_deploy.commands import train_qat, train_run
     from sa_runtime.errors import InputError
     from sa_training.distributed import Processes
     from sa_training.loop import TrainingOptions
@@ -191,6 +195,19 @@ def train(
     if evaluate:
         size = (height, width)
         train_run.evaluate(task, resume, size, device, json_output)
+        return
+    if qat:
+        fine_tuning = train_qat.options_of(
+            out=out,
+            epochs=epochs,
+            batch=batch_size,
+            lr=lr,
+            seed=seed,
+            workers=_workers(workers, device),
+            device=device,
+            max_steps=max_steps,
+        )
+        train_qat.fine_tune(task, resume, fine_tuning, json_output)
         return
     settings = _settings(set_ or [])
     chosen = override(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_export.quantize.ranges import Histogram
 from sa_runtime.extras import require
+from sa_training.ranges import Histogram
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -24,6 +24,8 @@ Target = Literal["tensorrt", "cpu", "any"]
 FP16_SCALE_OPSET = 19
 """The first whose Q/DQ nodes take FP16 scales."""
 _BACKBONE = "base."
+_LEAST_SCALE = 1e-7
+"""About the smallest number of FP16: scales must not vanish in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,8 @@ class _Writer:
             node: the convolution.
             read: its inputs before they were quantised.
         """
-        values, scale_O = quantised_weights(self._value(read[1]))
+        half = self._scheme.rest == "fp16"
+        values, scale_O = quantised_weights(self._value(read[1]), half=half)
         node.input[1] = f"{read[1]}_dq"
         made = [self._stored(read[1], values, scale_O)]
         if self._scheme.int_bias:
@@ -222,16 +225,22 @@ class _Writer:
 
 
 def quantised_weights(
-    weights_OIHW: NDArray[np.float32],
+    weights_OIHW: NDArray[np.float32], *, half: bool = False
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """int8 weights in -127..127 and the scale of each output channel.
 
+    Args:
+        weights_OIHW: to quantise.
+        half: round the scales to FP16 first, as the graph will keep them.
+
     >>> values, scale = quantised_weights(np.array([[[[0.5, -1.27]]]], np.float32))
-    >>> values.tolist(), scale.round(4).tolist()
+    >>> values.tolist(), [round(float(s), 4) for s in scale]
     ([[[[50, -127]]]], [0.01])
     """
     peak_O = np.abs(weights_OIHW).max(axis=(1, 2, 3))
-    scale_O = np.where(peak_O > 0, peak_O / 127, 1).astype(np.float32)
+    scale_O = np.maximum(peak_O / 127, _LEAST_SCALE).astype(np.float32)
+    if half:
+        scale_O = scale_O.astype(np.float16).astype(np.float32)
     values = np.round(weights_OIHW / scale_O[:, None, None, None])
     return np.clip(values, -127, 127).astype(np.int8), scale_O
 
@@ -242,9 +251,9 @@ def _activation_parameters(
     """Scale and zero point of a range that holds zero."""
     low, high = span
     if scheme.unsigned:
-        scale = np.float32((high - low) / 255 or 1)
+        scale = np.float32(max((high - low) / 255, _LEAST_SCALE))
         return scale, np.array(np.clip(round(-low / float(scale)), 0, 255), np.uint8)
-    return np.float32(max(high, -low) / 127 or 1), np.array(0, np.int8)
+    return np.float32(max(high / 127, -low / 127, _LEAST_SCALE)), np.array(0, np.int8)
 
 
 def _activated(model: ModelProto, tensor: str) -> str:

@@ -13,11 +13,11 @@ from sa_export.crops import CropSet
 from sa_export.parity import cosines, score
 from sa_export.quantize.calibrate import histograms
 from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
-from sa_export.quantize.ranges import Calibrator, value_range
 from sa_export.quantize.search import Choice, Cost, Limits, choose_layers
-from sa_runtime.errors import InputError, MissingPackageError
+from sa_runtime.errors import InputError, MissingPackageError, ParityError
 from sa_runtime.extras import require
 from sa_runtime.runners.base import Embeddings, Images
+from sa_training.ranges import Calibrator, value_range
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Encode = Callable[[Images], NDArray[Any]]
 """(N, H, W, 3) uint8 BGR -> what the model's input takes."""
 _BATCH = 16
+QAT_ADVICE = "fine-tune the checkpoint for int8 (`sa-deploy train --qat --resume CHECKPOINT`)"
+"""What closes a gap that keeping layers in float does not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +63,7 @@ class Quantizer:
         crops: to measure retrieval on.
         reference: the FP32 network's vectors of them.
         limits: of what quantisation may cost.
-        on_trial: told what was measured.
+        on_note: told what was measured.
     """
 
     def __init__(
@@ -71,14 +73,14 @@ class Quantizer:
         crops: CropSet,
         reference: Embeddings,
         limits: Limits,
-        on_trial: Callable[[str], None] = lambda text: None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._calibration = calibration
         self._encode = encode
         self._crops = crops
         self._reference = reference
         self._limits = limits
-        self._on_trial = on_trial
+        self._on_note = on_note
         self._choices: dict[Target, Choice] = {}
 
     def quantise(self, model: ModelProto, plain: ModelProto, target: Target) -> ModelProto:
@@ -90,7 +92,7 @@ class Quantizer:
             target: what the result is for.
 
         Raises:
-            InputError: every layer would have to stay in float.
+            ParityError: every layer would have to stay in float.
         """
         scheme = scheme_for(target)
         if target not in self._choices:
@@ -98,10 +100,15 @@ class Quantizer:
         kept = self._choices[target].kept
         if len(kept) == len(layers(model)):
             drop = self._choices[target].all_quantised.map_drop
-            raise InputError(
+            raise ParityError(
                 f"--precision int8: quantised as a whole it loses {drop:.2f} points of mAP, and no "
-                "layer can be quantised within the limits; try another --calibrator, more "
-                "--calibration crops, or --precision bf16"
+                "layer can be quantised within the limits; no file was left. Try another "
+                f"--calibrator or more --calibration crops, {QAT_ADVICE}, or --precision bf16"
+            )
+        if kept:
+            self._on_note(
+                f"{len(kept)} of {len(layers(model))} layers stay in float; to have them in int8 "
+                f"too, {QAT_ADVICE}"
             )
         return quantise(model, self._ranges(model, scheme), scheme, kept)
 
@@ -134,7 +141,7 @@ class Quantizer:
         def measure(kept: Collection[str]) -> Cost:
             return self._cost(quantise(plain, ranges, scheme, kept))
 
-        return choose_layers(layers(plain), measure, self._limits, self._on_trial)
+        return choose_layers(layers(plain), measure, self._limits, self._on_note)
 
     def _ranges(self, model: ModelProto, scheme: Scheme) -> dict[str, tuple[float, float]]:
         images = self._calibration.images

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sa_export.quantize.ranges import BINS, Histogram, value_range
 from sa_runtime.errors import InputError
+from sa_training.ranges import BINS, Histogram, value_range
 
 
 def histogram(*arrays: NDArray[np.floating]) -> Histogram:
