@@ -7,6 +7,11 @@ Every contender is a process with the interpreter of its own environment. It get
 a detector cuts them, BGR pixels of any size, and gives unit vectors: resize and normalisation are
 part of what is timed, as each project does them. Without ``--weights`` the SA ResNet-50 at 384x128
 gets random weights with a fixed seed: speed does not depend on them.
+
+Ratios depend on the processor: one that computes in bf16 or has VNNI gains more from a lower
+precision. ``percent_of_limit`` therefore stands beside them: the network's operations a second
+against what this processor does at most at the same precision, by the roofline of ``sa-deploy
+bench``, measured before and after the rounds (the better one counts).
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.artefact import read_contract
 from sa_runtime.bench.client import Client
 from sa_runtime.environment import this_environment
 from sa_runtime.files import atomic_path
@@ -39,6 +45,8 @@ ENVIRONMENTS = {
     "boxmot": ("boxmot[onnx,openvino]",),
 }
 BATCHES = (1, 16)
+LIMIT_S = 2.0
+"""Of the roofline at each precision, before and after the rounds."""
 SEED = 0
 
 
@@ -73,7 +81,8 @@ def install() -> None:
         folder = ROOT / ".venv-peers" / name
         if not (folder / "bin" / "python").exists():
             venv.create(folder, with_pip=True)
-        subprocess.run([folder / "bin" / "pip", "install", "-q", *packages], check=True)
+        pip = [folder / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
+        subprocess.run([*pip, *packages], check=True)
 
 
 def prepare(weights: Path | None, folder: Path) -> dict[str, Path]:
@@ -173,8 +182,11 @@ def people(folder: Path) -> Path:
     return folder / "crops.npz"
 
 
-def measure(contenders: list[Peer], crops: Path, folder: Path, args: argparse.Namespace) -> Any:
-    """Let them take turns; images a second, latencies, memory, and cosines to torch eager."""
+def measure(
+    contenders: list[Peer], crops: Path, folder: Path, flops: int, args: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """Let them take turns; the processor's limits, and by contender images a second, latencies,
+    memory, and cosines to torch eager."""
     rows: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         clients: dict[str, Client] = {}
@@ -191,6 +203,8 @@ def measure(contenders: list[Peer], crops: Path, folder: Path, args: argparse.Na
             client.ask("load", crops=str(crops))
             clients[peer.name] = client
             print(f"open: {peer.name} {rows[peer.name]['details']}", flush=True)
+        limiter = stack.enter_context(Client())
+        limits: dict[str, float] = limiter.ask("limits", seconds=LIMIT_S)["tflops"]
         speeds: dict[tuple[str, int], list[float]] = {}
         latencies: dict[tuple[str, int], list[float]] = {}
         for number in range(args.rounds):
@@ -201,13 +215,18 @@ def measure(contenders: list[Peer], crops: Path, folder: Path, args: argparse.Na
                     speeds.setdefault((name, batch), []).append(count * batch / found["wall_s"])
                     latencies.setdefault((name, batch), []).extend(found["latencies_ms"])
             print(f"round {number + 1} of {args.rounds}", flush=True)
+        again = limiter.ask("limits", seconds=LIMIT_S)["tflops"]
+        limits = {precision: max(value, again[precision]) for precision, value in limits.items()}
         expected: NDArray[np.float32] | None = None
         for name, client in clients.items():
             client.ask("embed", batch=16, out=str(folder / "vectors.npy"))
             vectors: NDArray[np.float32] = np.load(folder / "vectors.npy")
             expected = vectors if expected is None else expected
             cosine = (vectors * expected).sum(axis=1)
+            precision = rows[name]["details"].get("precision", "fp32").partition("+")[0]
+            limit = limits.get(precision)
             rows[name] |= {
+                "precision": precision,
                 "least_cosine": float(cosine.min()),
                 "peak_memory_mb": client.ask("memory")["peak_mb"],
                 "series": [
@@ -216,11 +235,13 @@ def measure(contenders: list[Peer], crops: Path, folder: Path, args: argparse.Na
                         "images_per_s": median(speeds[name, batch]),
                         "rounds_images_per_s": speeds[name, batch],
                         "p50_ms": median(latencies[name, batch]),
+                        "percent_of_limit": limit
+                        and 100 * median(speeds[name, batch]) * flops / (limit * 1e12),
                     }
                     for batch in BATCHES
                 ],
             }
-    return rows
+    return limits, rows
 
 
 def plot(rows: dict[str, dict[str, Any]], title: str, path: Path) -> None:
@@ -234,13 +255,42 @@ def plot(rows: dict[str, dict[str, Any]], title: str, path: Path) -> None:
     speeds = [rows[name]["series"][-1]["images_per_s"] for name in names]
     colours = ["tab:blue" if name.startswith("sa-deploy") else "0.6" for name in names]
     bars = axes.barh(names, speeds, color=colours)
-    axes.bar_label(bars, labels=[f" {speed:.1f}" for speed in speeds])
-    axes.set_xlim(0, 1.12 * max(speeds))
+    labels = [
+        f" {speed:.1f}{_share(rows[name])}" for name, speed in zip(names, speeds, strict=True)
+    ]
+    axes.bar_label(bars, labels=labels, fontsize=9)
+    axes.set_xlim(0, 1.35 * max(speeds))
     axes.set_xlabel(f"images a second, crops to vectors, batches of {BATCHES[-1]}")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def _share(row: dict[str, Any]) -> str:
+    """`` (87 % of fp32)``: of what the processor does at most at that precision."""
+    percent = row["series"][-1]["percent_of_limit"]
+    return "" if percent is None else f" ({percent:.0f} % of {row['precision']})"
+
+
+def report(rows: dict[str, dict[str, Any]]) -> None:
+    """Print every contender against torch eager and against plain ONNX Runtime."""
+    bases = [name for name in ("torch eager", "ONNX Runtime, plain") if name in rows]
+    for name, row in rows.items():
+        print(f"{name}: cosine {row['least_cosine']:.5f}, {row['peak_memory_mb']:.0f} MB")
+        for index, mine in enumerate(row["series"]):
+            others = [rows[base]["series"][index] for base in bases]
+            ratios = [
+                f"x{mine['images_per_s'] / other['images_per_s']:.2f} of {base} "
+                f"(p50 x{mine['p50_ms'] / other['p50_ms']:.2f})"
+                for base, other in zip(bases, others, strict=True)
+            ]
+            percent = mine["percent_of_limit"]
+            limit = "" if percent is None else f", {percent:.0f} % of {row['precision']} limit"
+            print(
+                f"  batch {mine['batch']}: {mine['images_per_s']:.1f} images/s, "
+                f"p50 {mine['p50_ms']:.1f} ms{limit}; {'; '.join(ratios)}"
+            )
 
 
 def main() -> None:
@@ -260,26 +310,27 @@ def main() -> None:
         folder = Path(temporary)
         os.environ["SA_DEPLOY_CACHE"] = str(folder / "cache")  # auto measures anew
         models = prepare(args.weights, folder)
-        rows = measure(peers(models, args.int8), people(folder), folder, args)
+        contract = read_contract(models["ours"])
+        limits, rows = measure(
+            peers(models, args.int8), people(folder), folder, contract.flops or 0, args
+        )
     environment = dataclasses.asdict(this_environment(commit=True))
     result = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": {**environment, "load_before": round(load, 2)},
+        "limits_tflops": limits,
+        "network": contract.network,
+        "flops": contract.flops,
         "peers": rows,
     }
     with atomic_path(args.out) as target:
         target.write_text(json.dumps(result, indent=2) + "\n")
     processor = f"{environment['processor']}, {environment['cores']} cores"
-    plot(rows, f"SA ResNet-50, 384x128, on {processor}", args.out.with_suffix(".png"))
-    base = rows["torch eager"]["series"]
-    for name, row in rows.items():
-        figures = [
-            f"batch {mine['batch']}: {mine['images_per_s']:.1f}/s "
-            f"x{mine['images_per_s'] / other['images_per_s']:.2f}"
-            for mine, other in zip(row["series"], base, strict=True)
-        ]
-        p50 = row["series"][0]["p50_ms"]
-        print(f"{name:22} {'; '.join(figures)}; p50 {p50:.1f} ms, cosine {row['least_cosine']:.5f}")
+    size = f"{contract.input.height}x{contract.input.width}"
+    title = f"SA {contract.network['backbone']}, {size}, on {processor} (in brackets: of its limit)"
+    plot(rows, title, args.out.with_suffix(".png"))
+    print({precision: f"{value:.3f} TFLOPS" for precision, value in limits.items()})
+    report(rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from benchmarks.peer_workers.serve import Crops, Embed, serve
 def open_peer(model: str) -> tuple[Embed, dict[str, str]]:
     reid: Any = importlib.import_module("boxmot.reid.core.runtime").ReID(Path(model), device="cpu")
     # Its OpenVINO backend takes the crop size from the name's architecture, not from the graph.
-    reid.model.input_shape = (384, 128)
+    if network := getattr(reid.model, "executable_network", None):
+        *_, height, width = network.inputs[0].partial_shape
+        reid.model.input_shape = (height.get_length(), width.get_length())
 
     def embed(crops: Crops) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = reid(list(crops))

@@ -11,7 +11,12 @@ from sa_runtime.runners.table import open_runner
 
 def open_peer(model: str) -> tuple[Embed, dict[str, str]]:
     runner = open_runner(model, os.environ.get("SA_DEPLOY_RUNTIME", "auto"))
-    details = {"runtime": runner.label, **runner.details, "reason": runner.reason}
+    details = {
+        "runtime": runner.label,
+        "precision": runner.precision,
+        **runner.details,
+        "reason": runner.reason,
+    }
     return Embedder.from_runner(runner).embed, details
 
 

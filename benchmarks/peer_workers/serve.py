@@ -73,7 +73,7 @@ def _timed(embed: Embed, crops: Crops, batch: int, seconds: float) -> dict[str, 
 
 
 def _peak_mb() -> float:
-    """Linux: of this program only, where ``ru_maxrss`` is inherited from the one that started it."""
+    """Of this program alone: Linux's ``ru_maxrss`` is inherited from the one that started it."""
     with open("/proc/self/status") as status:
         (line,) = (line for line in status if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024

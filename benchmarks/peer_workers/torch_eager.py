@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from sa_training.checkpoints import load_checkpoint
 
 
 def open_peer(model: str) -> tuple[Embed, dict[str, str]]:
+    # torch by itself may take one core of two; the others take all there are.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     network = load_checkpoint(Path(model)).network.eval()
     config = network.config
     prepare = transforms.Compose(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sa_runtime.bench import limits as limits_module
 from sa_runtime.bench import run as schedule
 from sa_runtime.bench.client import COMMAND, Client
 from sa_runtime.bench.compare import Comparison, compare, parse_percent, require_no_slower
@@ -421,6 +423,18 @@ def test_limits_are_plausible() -> None:
     assert all(0.001 < value < 1000 for value in limits.values())
     assert 0.001 < Pace().measure(0.0) < 1000
     assert 0.1 < read_bandwidth(0.01, size_bytes=2**22) < 10_000
+
+
+def test_limits_are_computed_in_the_precision_they_are_named_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    named = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
+    expected = {precision for precision, name in named.items() if name in capable}
+    assert {"fp32", "int8"} <= expected
+    assert set(Limits().measure(0.0)) == expected
+    monkeypatch.setitem(limits_module._TYPES, "int8", ("i4",))
+    assert set(Limits().measure(0.0)) == expected - {"int8"}
 
 
 def test_the_plot_is_a_picture(measured: BenchResult, tmp_path: Path) -> None:
