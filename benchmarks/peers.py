@@ -81,8 +81,8 @@ def install() -> None:
         folder = ROOT / ".venv-peers" / name
         if not (folder / "bin" / "python").exists():
             venv.create(folder, with_pip=True)
-        pip = [folder / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
-        subprocess.run([*pip, *packages], check=True)
+        pip: list[str | Path] = [folder / "bin" / "pip", "install", "-q"]
+        subprocess.run([*pip, "-c", ROOT / "constraints.txt", *packages], check=True)
 
 
 def prepare(weights: Path | None, folder: Path) -> dict[str, Path]:
