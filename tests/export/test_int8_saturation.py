@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import openvino
@@ -18,7 +20,7 @@ SIZE = (8, 4)
 def quantised_convolution(values: NDArray[np.int8]) -> bytes:
     """A convolution of int8 weights with uint8 pixels, as Q/DQ nodes; all scales are 1."""
     outputs, inputs, kernel, _ = values.shape
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "one": np.array(1, np.float32), "zero": np.array(0, np.uint8), "values": values,
         "ones": np.ones(outputs, np.float32), "zeros": np.zeros(outputs, np.int8),
     }  # fmt: skip

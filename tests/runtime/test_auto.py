@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def test_a_measurement_decides_and_is_remembered(
     assert set(kept["measured"]) == {"openvino fp32", "onnxruntime fp32"}
     assert all(speed > 0 for speed in kept["measured"].values())
     assert re.match(
-        r"(openvino|onnxruntime) fp32: [\d.]+ images/s in batches of 4 "
+        r"(openvino|onnxruntime) fp32: [\d.]+ images/s in batches of 1 and 4 "
         r"\((openvino|onnxruntime) fp32 [\d.]+\).*; measured \d{4}-\d\d-\d\d$",
         first,
     )
@@ -123,8 +124,8 @@ def test_a_lower_precision_is_taken_where_the_canary_crops_agree(
     with open_runner(tiny_artefacts.files["canary"]) as runner:
         assert runner.label == "openvino bf16"
         found = re.fullmatch(
-            r"openvino bf16: 60\.0 images/s in batches of 4 \(openvino fp32 31\.0, onnxruntime "
-            r"fp32 30\.0\), cosine (0\.999\d+|1\.0+) on the canary crops; measured [\d-]+",
+            r"openvino bf16: 60\.0 images/s in batches of 1 and 4 \(openvino fp32 31\.0, "
+            r"onnxruntime fp32 30\.0\), cosine (0\.999\d+|1\.0+) on the canary crops; measured [\d-]+",
             runner.reason,
         )
         assert found, runner.reason
@@ -161,6 +162,21 @@ def test_a_small_advantage_does_not_decide(
         assert runner.label == "openvino fp32"
     shutil.rmtree(cache)
     speeds["onnxruntime fp32"] = 33.0
+    with open_runner(tiny_artefacts.files["onnx"]) as runner:
+        assert runner.label == "onnxruntime fp32"
+
+
+def test_latency_of_one_crop_counts_beside_batches(
+    tiny_artefacts: TinyArtefacts, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = OpenVinoRunner.run
+
+    def slow_to_start(self: OpenVinoRunner, images: Images) -> Embeddings:
+        if len(images) == 1:
+            time.sleep(0.3)
+        return right(self, images)
+
+    monkeypatch.setattr(OpenVinoRunner, "run", slow_to_start)
     with open_runner(tiny_artefacts.files["onnx"]) as runner:
         assert runner.label == "onnxruntime fp32"
 

@@ -1,8 +1,8 @@
 """``--runtime auto``: the fastest runtime that opens an artefact here and keeps its vectors.
 
 Every installed runtime, and every precision that the machine may lower it to, is timed for about a
-second on a few crops. What was found is remembered for this artefact, machine and set of package
-versions, so that only the first opening pays for it.
+second on single crops and on small batches. What was found is remembered for this artefact, machine
+and set of package versions, so that only the first opening pays for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ LOWERED_COSINE = 0.999
 """Least cosine, on the worst canary crop, of a precision that the runtime lowered."""
 OWN_COSINE = 0.99
 """Least cosine at the artefact's own precision: below it the runtime computes something else."""
-BATCH = 4
+BATCHES = (1, 4)
+"""Timed: one crop, where latency counts, and a batch large enough to fill a processor."""
 BUDGET_S = 1.0
 TURNS = 2
 RUNS = 2
@@ -77,7 +78,8 @@ class Choice:
             for name, speed in sorted(self.measured.items(), key=lambda item: -item[1])
             if name != label
         ]
-        text = f"{label}: {self.measured[label]:.1f} images/s in batches of {BATCH}"
+        sizes = " and ".join(map(str, BATCHES))
+        text = f"{label}: {self.measured[label]:.1f} images/s in batches of {sizes}"
         text += f" ({', '.join(others)})" if others else ""
         if label in self.cosine:
             text += f", cosine {self.cosine[label]:.5f} on the canary crops"
@@ -267,22 +269,25 @@ def _speeds(runners: Sequence[BaseRunner], canary: Canary | None) -> list[float]
     They take turns, so that a busy moment does not hit one alone. The first run of a turn is not
     counted: the threads of the runtime before it may still be spinning.
     """
-    batches = [_batch(runner, canary) for runner in runners]
-    seconds = [float("inf")] * len(runners)
+    batches = [[_batch(runner, canary, size) for size in BATCHES] for runner in runners]
+    seconds = [[float("inf")] * len(BATCHES) for _ in runners]
     start, turns = time.perf_counter(), 0
     while turns < TURNS or time.perf_counter() - start < BUDGET_S:
-        for index, (runner, batch) in enumerate(zip(runners, batches, strict=True)):
-            runner.run(batch)
-            for _ in range(RUNS):
-                before = time.perf_counter()
+        for runner, sizes, fastest in zip(runners, batches, seconds, strict=True):
+            for index, batch in enumerate(sizes):
                 runner.run(batch)
-                seconds[index] = min(seconds[index], time.perf_counter() - before)
+                for _ in range(RUNS):
+                    before = time.perf_counter()
+                    runner.run(batch)
+                    fastest[index] = min(fastest[index], time.perf_counter() - before)
         turns += 1
-    return [len(batch) / time_s for batch, time_s in zip(batches, seconds, strict=True)]
+    return [
+        sum(map(len, sizes)) / sum(fastest) for sizes, fastest in zip(batches, seconds, strict=True)
+    ]
 
 
-def _batch(runner: BaseRunner, canary: Canary | None) -> Images:
-    size = min(BATCH, runner.max_batch or BATCH)
+def _batch(runner: BaseRunner, canary: Canary | None, size: int) -> Images:
+    size = min(size, runner.max_batch or size)
     if canary is not None:
         return np.resize(canary.images, (size, *canary.images.shape[1:]))
     spec = runner.contract.input
