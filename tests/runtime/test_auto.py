@@ -125,7 +125,8 @@ def test_a_lower_precision_is_taken_where_the_canary_crops_agree(
         assert runner.label == "openvino bf16"
         found = re.fullmatch(
             r"openvino bf16: 60\.0 images/s in batches of 1 and 4 \(openvino fp32 31\.0, "
-            r"onnxruntime fp32 30\.0\), cosine (0\.999\d+|1\.0+) on the canary crops; measured [\d-]+",
+            r"onnxruntime fp32 30\.0\), cosine (0\.999\d+|1\.0+) on the canary crops; "
+            r"measured [\d-]+",
             runner.reason,
         )
         assert found, runner.reason
