@@ -11,8 +11,9 @@ import pytest
 
 from sa_runtime.errors import BuildError, InputError
 from sa_runtime.tensorrt import build as build_module
+from sa_runtime.tensorrt import engines
 from sa_runtime.tensorrt.build import Built, engine_from_onnx
-from sa_runtime.tensorrt.engines import Workshop, build_engine
+from sa_runtime.tensorrt.engines import Workshop, build_engine, stale
 from sa_runtime.tensorrt.flavour import Flavour, load_flavour, make_logger, make_monitor
 from sa_runtime.tensorrt.graph import Graph, read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
@@ -212,6 +213,30 @@ def test_where_the_plugin_cannot_be_had_the_body_is_built(
     assert built(graph).plugin_nodes == 0
     with pytest.raises(InputError, match=f"--plugin: .*{text}.*build with --no-plugin"):
         built(graph, plugin=True)
+
+
+def test_a_cached_engine_follows_the_fused_kernel(
+    site: Site, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(cuda_version=13000, gpus=(H100,), problem="")
+    workshop = Workshop(flavour=load_flavour("tensorrt"), machine=machine)
+    options, engine = BuildOptions(profile=PROFILE), tmp_path / "m.engine"
+
+    def why() -> str:
+        return stale(engine, graph, options, workshop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "plugin_obstacle", lambda graph, flavour: "no Triton")
+        build_engine(graph, engine, options, workshop)
+        assert why() == ""
+    assert why() == "the fused kernel can be embedded now"
+    build_engine(graph, engine, options, workshop)
+    assert why() == ""
+    monkeypatch.setattr(engines, "plugin_sha256", lambda: "another")
+    assert why() == "the fused kernel has changed since the engine was built"
+    # Without Triton the kernel that is inside is as good as ever.
+    monkeypatch.setattr(build_module, "plugin_obstacle", lambda graph, flavour: "no Triton")
+    assert why() == ""
 
 
 def test_measurements_are_shared_through_a_file(site: Site, graph: Graph, tmp_path: Path) -> None:
