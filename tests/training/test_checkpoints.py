@@ -65,6 +65,22 @@ def test_the_newest_of_several_good_ones_is_named(run: Path, tmp_path: Path) -> 
         load_checkpoint(path)
 
 
+def test_one_to_go_on_from_is_named_before_newer_bare_weights(run: Path, tmp_path: Path) -> None:
+    path = copy(run, tmp_path)
+    good = load_checkpoint(path)
+    save_checkpoint(tmp_path / "best.pt", good.network, good.recipe, 4, {})
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(
+        CheckpointError, match=r"is .*checkpoint\.previous\.pt \(epoch 3, step 30\)"
+    ):
+        load_checkpoint(path)
+    (tmp_path / "checkpoint.previous.pt").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"is .*best\.pt \(epoch 4, weights only\): pass that"
+    ):
+        load_checkpoint(path)
+
+
 def test_alone_it_says_so(run: Path, tmp_path: Path) -> None:
     path = copy(run, tmp_path)
     (tmp_path / "checkpoint.previous.pt").write_bytes(b"broken as well")

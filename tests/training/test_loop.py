@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_files(
     with pytest.raises(
         TrainingError,
         match=r"step 4 \(epoch 1\): loss is not finite \(part0 nan.*\) on bounding_box_train/00.*"
-        r"lower --lr, or pass --precision fp32; the last checkpoint is good",
+        r"lower --lr, or pass --precision fp32; the last checkpoint, .*checkpoint.pt, is good",
     ):
         fit(small(), named, options(tmp_path, checkpoint_steps=1))
     files = (tmp_path / "not_finite_0.txt").read_text().splitlines()
@@ -259,6 +259,10 @@ def test_other_data_or_options_are_not_resumed(people: TrainingSet, tmp_path: Pa
         (
             lambda: fit(small(batch=4), people, options(tmp_path), resume=path),
             r"its run had batch size 8, this one 4",
+        ),
+        (
+            lambda: fit(small(lr=0.5), people, options(tmp_path), resume=path),
+            r"its run had lr .*, this one 0.5; resume with the same data and options",
         ),
         (
             lambda: fit(

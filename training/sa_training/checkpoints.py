@@ -216,17 +216,24 @@ def _check_sums(path: Path) -> None:
 
 
 def _last_good(path: Path) -> str:
-    """The end of a message: the newest whole checkpoint beside a broken one."""
+    """The end of a message: the newest whole checkpoint beside a broken one.
+
+    Those that a run can go on from come before those that only keep weights, as ``best.pt`` does.
+    """
+    weights_only = None
     files = [file for file in path.parent.glob(f"*{path.suffix}") if file != path]
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             _check_sums(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
-            step = content["training"].get("step")
-            at = f"epoch {content['epoch']}" + ("" if step is None else f", step {step}")
+            step, epoch = content["training"].get("step"), content["epoch"]
         except Exception:
             continue
-        return f"; the last good one is {file} ({at}): pass that"
+        if step is not None:
+            return f"; the last good one is {file} (epoch {epoch}, step {step}): pass that"
+        weights_only = weights_only or f"{file} (epoch {epoch}, weights only)"
+    if weights_only is not None:
+        return f"; the last good one is {weights_only}: pass that"
     return "; there is no good one beside it"
 
 

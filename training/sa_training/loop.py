@@ -38,6 +38,11 @@ __all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit", "tra
 Evaluate = Callable[[SANetwork], Mapping[str, float]]
 """Figures of a network, the one that makes it the best first."""
 _NAMED_FILES = 8
+_MAY_CHANGE = {
+    *("name", "network", "batch", "images_per_identity"),
+    *("epochs", "step_size", "pretrained"),
+}
+"""Fields of the recipe in which a resumed run may differ, or that are compared otherwise."""
 
 
 def train_network(
@@ -191,10 +196,13 @@ class _Run:
         if not state:
             self.step = min(checkpoint.epoch, self.recipe.epochs) * self.sampler.steps
             return
-        for field, value in self._order().items():
-            if state["order"][field] != value:
+        then, now = checkpoint.recipe.to_dict(), self.recipe.to_dict()
+        same = {field: (then[field], now[field]) for field in now if field not in _MAY_CHANGE}
+        same |= {field: (state["order"][field], value) for field, value in self._order().items()}
+        for field, (before, value) in same.items():
+            if before != value:
                 raise CheckpointError(
-                    f"{path}: its run had {field} {state['order'][field]}, this one {value}; "
+                    f"{path}: its run had {field} {before}, this one {value}; "
                     "resume with the same data and options, or start a new run"
                 )
         self.trainer.load(kept, state)
@@ -327,11 +335,13 @@ class _Run:
             for name, loss in zip(self.trainer.names, losses, strict=True)
             if not np.isfinite(loss)
         ]
+        kept = self.options.out / CHECKPOINT
+        last = f"; the last checkpoint, {kept}, is good" if kept.is_file() else ""
         raise TrainingError(
             f"step {self.step + 1} (epoch {self.sampler.epoch + 1}): loss is not finite "
             f"({', '.join(wrong[:_NAMED_FILES])}) on {', '.join(names[:_NAMED_FILES])}"
             f"{f' and {len(names) - _NAMED_FILES} more' if len(names) > _NAMED_FILES else ''} "
-            f"(all in {listing}); lower --lr, or pass --precision fp32; the last checkpoint is good"
+            f"(all in {listing}); lower --lr, or pass --precision fp32{last}"
         )
 
     def _end_epoch(self, metrics: Metrics, progress: Progress, waiting: float) -> None:
