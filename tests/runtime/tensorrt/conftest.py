@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sa_runtime.tensorrt import plugin
 from sa_runtime.tensorrt.ptx import constants
 from sa_runtime.tensorrt.tactics import Pool, Tactic, plan
+from tests.runtime.tensorrt.aot_plugin import Registry
 
 # All that the bindings need of TensorRT's libraries; every one of them answers "nothing".
 STUBS = """
@@ -81,6 +82,15 @@ def stub_tensorrt(
     monkeypatch.setattr(lib, "QDP_CREATORS", {})
     monkeypatch.setattr(plugin, "_registered", {})
     return _loaded_stubs["tensorrt"]
+
+
+@pytest.fixture
+def registry(stub_tensorrt: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A registry with the plugin registered for compute capability 9.0."""
+    registry = Registry(stub_tensorrt)
+    monkeypatch.setattr(stub_tensorrt, "get_plugin_registry", lambda: registry.double)
+    plugin.register_attention_pool(stub_tensorrt, 90)
+    return registry
 
 
 @pytest.fixture(scope="session", autouse=True)

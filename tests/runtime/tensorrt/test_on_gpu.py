@@ -11,17 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, attention_pool
 from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
 from sa_runtime.runners.tensorrt import TensorRTRunner
 from sa_runtime.tensorrt.device import BINDINGS, installed, open_device
 from sa_runtime.tensorrt.engines import Workshop, build_engine, cached_engine
-from sa_runtime.tensorrt.flavour import FlavourName, load_flavour
+from sa_runtime.tensorrt.flavour import FLAVOURS, FlavourName, load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
 from sa_runtime.tensorrt.probe import probe
-from sa_runtime.tensorrt.ptx import constants
-from sa_runtime.tensorrt.tactics import TACTICS, Element, Pool, plan, tactics_for
 
 MACHINE = probe()
 pytestmark = [
@@ -30,6 +27,8 @@ pytestmark = [
 ]
 # Cosine of the worst crop to ONNX Runtime on the processor.
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
+
+flavours = pytest.mark.parametrize("flavour", FLAVOURS)
 
 
 @pytest.fixture(scope="session")
@@ -62,16 +61,19 @@ def ranking(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("plugin", [True, False])
+@pytest.mark.parametrize(
+    ("flavour", "plugin"), [("tensorrt", True), ("tensorrt", False), ("tensorrt-rtx", False)]
+)
 def test_an_engine_retrieves_as_its_onnx_file_does(
     exported_models: dict[str, Path],
     crops: NDArray[np.uint8],
     tmp_path: Path,
     precision: str,
+    flavour: FlavourName,
     plugin: bool,
 ) -> None:
     model = exported_models[precision]
-    engine = build(model, tmp_path / "m.engine", plugin=plugin)
+    engine = build(model, tmp_path / "m.engine", flavour, plugin=plugin)
     with TensorRTRunner(engine) as runner, OnnxRuntimeRunner(model) as reference:
         assert (runner.info.plugin_nodes > 0) == plugin
         ours, theirs = runner.run(crops), reference.run(crops)
@@ -79,22 +81,31 @@ def test_an_engine_retrieves_as_its_onnx_file_does(
     assert (ranking(ours)[:, 0] == ranking(theirs)[:, 0]).mean() >= 0.98
 
 
+@flavours
 def test_an_int8_engine_runs(
-    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    flavour: FlavourName,
 ) -> None:
-    engine = build(exported_models["int8"], tmp_path / "m.engine")
+    engine = build(exported_models["int8"], tmp_path / "m.engine", flavour)
     with TensorRTRunner(engine) as runner:
         vectors = runner.run(crops)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
 
 
+@flavours
 @pytest.mark.parametrize("binding", list(BINDINGS))
 def test_graphs_streams_and_batch_sizes_change_nothing(
-    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path, binding: str
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    binding: str,
+    flavour: FlavourName,
 ) -> None:
     if not installed(binding):
         pytest.skip(f"{binding} is not installed")
-    engine = build(exported_models["fp32"], tmp_path / "m.engine")
+    engine = build(exported_models["fp32"], tmp_path / "m.engine", flavour)
     with TensorRTRunner(engine, graphs=False, streams=1, binding=binding) as plain:
         wanted = plain.run(crops)
     with TensorRTRunner(engine, binding=binding) as runner:
@@ -127,10 +138,14 @@ def test_an_engine_needs_neither_triton_nor_torch(
 
 
 @pytest.mark.slow
+@flavours
 def test_a_thousand_cycles_leave_no_device_memory_behind(
-    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    flavour: FlavourName,
 ) -> None:
-    engine = build(exported_models["fp16"], tmp_path / "m.engine")
+    engine = build(exported_models["fp16"], tmp_path / "m.engine", flavour)
     device = open_device(0)
     try:
         with device.active():
@@ -146,12 +161,16 @@ def test_a_thousand_cycles_leave_no_device_memory_behind(
 
 
 @pytest.mark.slow
+@flavours
 def test_changing_batch_sizes_leave_no_device_memory_behind(
-    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    flavour: FlavourName,
 ) -> None:
     # TensorRT 11.1 and 11.2 leak a module each time an embedded kernel's shape changes
     # (NVIDIA/TensorRT #4849); replayed graphs never change it.
-    engine = build(exported_models["fp16"], tmp_path / "m.engine", plugin=True)
+    engine = build(exported_models["fp16"], tmp_path / "m.engine", flavour)
     device = open_device(0)
     try:
         with device.active(), TensorRTRunner(engine) as runner:
@@ -166,19 +185,26 @@ def test_changing_batch_sizes_leave_no_device_memory_behind(
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"hardware_compat": "ampere-plus"}, {"version_compat": True}, {"strip": True}],
-    ids=lambda options: next(iter(options)),
+    ("flavour", "options"),
+    [
+        ("tensorrt", {"hardware_compat": "ampere-plus"}),
+        ("tensorrt", {"version_compat": True}),
+        ("tensorrt", {"strip": True}),
+        ("tensorrt-rtx", {"hardware_compat": "same-cc"}),
+        ("tensorrt-rtx", {"strip": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_engines_of_every_kind_load_and_run(
     exported_models: dict[str, Path],
     crops: NDArray[np.uint8],
     tmp_path: Path,
+    flavour: FlavourName,
     options: dict[str, Any],
 ) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(exported_models["fp16"].read_bytes())
-    engine = build(model, tmp_path / "m.engine", **options)
+    engine = build(model, tmp_path / "m.engine", flavour, **options)
     with TensorRTRunner(engine) as runner, OnnxRuntimeRunner(model) as reference:
         assert cosines(runner.run(crops[:5]), reference.run(crops[:5])).min() > 0.999
 
@@ -194,61 +220,66 @@ def test_an_rtx_engine_runs_and_keeps_what_it_compiled(
     assert engine.with_name("m.engine.jit").stat().st_size > 0
 
 
+@flavours
 def test_the_cache_serves_the_runner(
-    exported_models: dict[str, Path], crops: NDArray[np.uint8], tmp_path: Path
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    flavour: FlavourName,
 ) -> None:
-    pytest.importorskip("tensorrt", reason="tensorrt is not installed")
+    pytest.importorskip(flavour.replace("-", "_"), reason=f"{flavour} is not installed")
     for _ in range(2):
-        with TensorRTRunner(exported_models["fp16"], cache=tmp_path) as runner:
+        with TensorRTRunner(exported_models["fp16"], cache=tmp_path, flavour=flavour) as runner:
             assert runner.run(crops[:3]).shape == (3, 1536)
     assert len(list(tmp_path.glob("*.engine"))) == 1
     options = BuildOptions(profile=Profile(min=1, opt=16, max=32))
-    workshop = Workshop(flavour=load_flavour("tensorrt"), machine=MACHINE)
+    workshop = Workshop(flavour=load_flavour(flavour), machine=MACHINE)
     graph = read_graph(exported_models["fp16"])
     assert cached_engine(graph, tmp_path, options, workshop)[0] in tmp_path.iterdir()
 
 
-@pytest.mark.parametrize("element", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("normalize", NORMALIZATIONS)
-@pytest.mark.parametrize(
-    ("channels", "height", "width", "parts"),
-    [(2048, 24, 8, 6), (2048, 24, 8, 1), (2048, 16, 8, 6), (256, 96, 32, 1), (512, 7, 7, 3)],
-)
-def test_every_tactic_equals_the_reference(
-    element: Element,
-    normalize: Normalize,
-    channels: int,
-    height: int,
-    width: int,
-    parts: int,
+LOST = """
+import sys
+from pathlib import Path
+import numpy as np
+from sa_runtime.errors import RunnerError
+from sa_runtime.runners.tensorrt import TensorRTRunner
+
+runner = TensorRTRunner(Path(sys.argv[1]), binding="cuda-bindings")
+images = np.load(sys.argv[2])
+runner.run(images)
+# As a lost context comes about: something else in the process reads where nothing is.
+from sa_runtime.tensorrt.ptx import kernel_from_pool
+from sa_runtime.tensorrt.tactics import Pool
+from tests.runtime.tensorrt.test_kernel_on_gpu import Gpu, MACHINE, launched
+
+pool = Pool(channels=512, height=8, width=4, parts=1, normalize="sum", element="fp32")
+kernel = kernel_from_pool(pool, 2, MACHINE.gpus[0].compute_capability)
+with runner._device.active():
+    Gpu(runner._device).loaded(launched(kernel, 2, batch=1)).__enter__()((16, 16), 0)
+for _ in range(2):
+    try:
+        runner.run(images)
+    except RunnerError as error:
+        print(error)
+runner.close()
+print("closed")
+"""
+
+
+@flavours
+def test_a_lost_context_is_said_and_closing_is_quiet(
+    exported_models: dict[str, Path],
+    crops: NDArray[np.uint8],
+    tmp_path: Path,
+    flavour: FlavourName,
 ) -> None:
-    import torch
-
-    from sa_runtime.tensorrt.kernel import attention_pool_kernel
-
-    if not torch.cuda.is_available():
-        pytest.skip("this torch is built for processors")
-    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand((3, channels, height, width), generator=generator)
-    x = (x * (x > 0.5) * (1e-3 if normalize == "softmax" else 1)).to(kinds[element])
-    x[1] = 0
-    wanted = attention_pool(x.float().numpy(), parts, normalize)
-    pool = Pool(
-        channels=channels,
-        height=height,
-        width=width,
-        parts=parts,
-        normalize=normalize,
-        element=element,
-    )
-    on_gpu = x.cuda()
-    for number in tactics_for(pool):
-        cut = plan(pool, TACTICS[number - 1])
-        y = torch.full((3, channels, parts), float("nan"), dtype=x.dtype, device="cuda")
-        grid = (3, cut.splits)
-        attention_pool_kernel[grid](on_gpu, y, **constants(pool, cut), num_warps=cut.warps)
-        tolerance = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2}[element]
-        np.testing.assert_allclose(
-            y.float().cpu().numpy(), wanted, rtol=tolerance, atol=tolerance * wanted.max()
-        )
+    engine = build(exported_models["fp16"], tmp_path / "m.engine", flavour)
+    np.save(tmp_path / "crops.npy", crops[:4])
+    command = [sys.executable, "-c", LOST, str(engine), str(tmp_path / "crops.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert "illegal memory access" in lines[0]
+    assert "the GPU's context was lost earlier" in lines[1]
+    assert lines[2] == "closed"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock, create_autospec
 
-import numpy as np
 import pytest
 
 from sa_runtime.errors import BuildError
@@ -20,97 +17,7 @@ from sa_runtime.tensorrt.plugin import (
     register_attention_pool,
 )
 from sa_runtime.tensorrt.tactics import TACTICS, Pool, tactics_for
-
-
-class Registry:
-    """TensorRT's plugin registry, which the stub libraries do not have."""
-
-    def __init__(self, trt: ModuleType) -> None:
-        self.creators: dict[tuple[str, str, str], Any] = {}
-        self.double = create_autospec(trt.IPluginRegistry, instance=True)
-        self.double.register_creator.side_effect = self._register
-        self.double.get_creator.side_effect = lambda *key: self.creators[key]
-
-    def _register(self, creator: Any, namespace: str) -> bool:
-        self.creators[creator.name, creator.plugin_version, namespace] = creator
-        return True
-
-
-@pytest.fixture
-def registry(stub_tensorrt: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registry with the plugin registered for compute capability 9.0."""
-    registry = Registry(stub_tensorrt)
-    monkeypatch.setattr(stub_tensorrt, "get_plugin_registry", lambda: registry.double)
-    register_attention_pool(stub_tensorrt, 90)
-    return registry
-
-
-def creator_of(registry: Registry) -> Any:
-    """What the ONNX parser finds for an AttentionPool node."""
-    return registry.creators["AttentionPool", "1", "sa_deploy"]
-
-
-def map_desc(trt: ModuleType, *, dims: tuple[int, ...], kind: str) -> Any:
-    desc = trt.DynamicPluginTensorDesc()
-    desc.desc.dims = trt.Dims(dims)
-    desc.desc.type = getattr(trt.DataType, kind)
-    desc.desc.format = trt.TensorFormat.LINEAR
-    return desc
-
-
-class Numbers:
-    """An expression builder that computes with names and numbers instead of TensorRT's."""
-
-    def __init__(self, trt: ModuleType) -> None:
-        self.trt = trt
-
-    def make(self, value: object) -> Any:
-        expression = create_autospec(self.trt.IDimensionExpr, instance=True)
-        expression.value = value
-        return expression
-
-    def builder(self) -> Any:
-        double = create_autospec(self.trt.IExprBuilder, instance=True)
-        double.constant.side_effect = self.make
-        return double
-
-
-def built_plugin(
-    trt: ModuleType,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    kind: str = "HALF",
-    normalize: bytes = b"sum\0",
-) -> tuple[Any, list[Any], Numbers]:
-    """The plugin TensorRT's own template makes of the fields its ONNX parser passes."""
-    # Measured with the parser of TensorRT-RTX 1.7.1: an INT32 and a string with its NUL.
-    fields = trt.PluginFieldCollection(
-        [
-            trt.PluginField("parts", np.array([6], np.int32), trt.PluginFieldType.INT32),
-            trt.PluginField(
-                "normalize", np.frombuffer(normalize, np.int8), trt.PluginFieldType.CHAR
-            ),
-        ]
-    )
-    made = creator_of(registry).create_plugin(
-        "AttentionPool",
-        "sa_deploy",
-        fields,
-        trt.TensorRTPhase.BUILD,
-        trt.QuickPluginCreationRequest.PREFER_AOT,
-    )
-    numbers = Numbers(trt)
-    monkeypatch.setattr(trt, "DimsExprs", lambda length: [None] * length)
-    made.get_output_data_types([getattr(trt.DataType, kind)], [4])
-    sizes = [numbers.make(v) for v in ("N", 2048, 24, 8)]
-    shapes = made.get_output_shapes([sizes], [], numbers.builder())
-    border = [
-        map_desc(trt, dims=(-1, 2048, 24, 8), kind=kind),
-        map_desc(trt, dims=(-1, 2048, 6), kind=kind),
-    ]
-    assert [[size.value for size in shape] for shape in shapes] == [["N", 2048, 6]]
-    return made, border, numbers
+from tests.runtime.tensorrt.aot_plugin import Registry, built_plugin, creator_of, launch_of
 
 
 def test_it_declares_its_attributes_to_the_parser(
@@ -163,36 +70,15 @@ def test_a_launch_is_what_the_kernel_was_compiled_for(
     tactic: int,
     normalize: bytes,
 ) -> None:
-    made, border, numbers = built_plugin(stub_tensorrt, registry, monkeypatch, normalize=normalize)
-    made.get_supported_format_combinations(border, 1)
-    made.set_tactic(tactic)
-    # Only the last step, TensorRT's own C++ expression, needs a live builder.
-    tensors = sys.modules["tensorrt.plugin._tensor"]
-    monkeypatch.setattr(tensors, "SymExprImpl", lambda expression: expression)
-    launch = create_autospec(stub_tensorrt.KernelLaunchParams, instance=True)
-    scalars = MagicMock()
-    made.get_launch_params([], border, 1, launch, scalars, numbers.builder())
-    name, text = made.get_kernel(
-        [desc.desc for desc in border[:1]], [desc.desc for desc in border[1:]]
-    )
+    made = built_plugin(stub_tensorrt, registry, monkeypatch, normalize=normalize)
+    launch = launch_of(stub_tensorrt, made, monkeypatch, tactic)
     chosen = TACTICS[tactic - 1]
-    values = {
-        field: getattr(launch, field)._expr.value
-        for field in ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z")
-    }
-    assert values == {
-        "grid_x": "N",
-        "grid_y": chosen.splits,
-        "grid_z": 1,
-        "block_x": 32 * chosen.warps,
-        "block_y": 1,
-        "block_z": 1,
-    }
-    assert 0 < launch.shared_mem._expr.value <= 48 * 1024
-    assert type(launch.grid_x).__name__ == "SymInt32"
-    assert scalars.nbSymExprs == 0
-    assert f".entry {name}(".encode() in text
-    assert b".target sm_90a" in text
+    assert launch.grid == ("N", chosen.splits, 1)
+    assert launch.block == (32 * chosen.warps, 1, 1)
+    assert 0 < launch.shared_bytes <= 48 * 1024
+    assert launch.scalars == 0
+    assert f".entry {launch.name}(".encode() in launch.ptx
+    assert b".target sm_90a" in launch.ptx
 
 
 def test_registering_again_only_changes_the_architecture(
