@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,8 @@ def contract_of_foreign(foreign: Foreign, preprocessing: Preprocessing, embeddin
     return Contract(
         input=InputSpec(height=foreign.height, width=foreign.width),
         output=OutputSpec(embedding=embedding, dim=foreign.dim),
-        network={"adopted_from": foreign.path.name, "preprocessing": said},
+        # As JSON gives it back, which knows no tuples.
+        network=json.loads(json.dumps({"adopted_from": foreign.path.name, "preprocessing": said})),
         weights_sha256=weights,
         space=space_id(seen, embedding),
         precision=precision,

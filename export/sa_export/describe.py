@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from sa_export.bundle import contract_of_artefact
 from sa_runtime.contract import Contract
-from sa_runtime.errors import ContractError, InputError
+from sa_runtime.errors import ContractError, InputError, MissingPackageError
 from sa_runtime.extras import require
 from sa_runtime.runners.table import SUFFIXES, runtimes_for
 
@@ -102,7 +102,7 @@ def describe(path: Path) -> Description:
             f"{path}: not an artefact; expected a file that ends in {', '.join(_FORMATS)}"
         )
     contract = contract_of_artefact(path)
-    graph = _GRAPHS[path.suffix](path) if path.suffix in _GRAPHS else None
+    graph = _graph(path)
     if graph is not None and (differing := differences(contract, graph)):
         raise ContractError(
             f"{path}: its graph is not what its contract says: {'; '.join(differing)}. The file "
@@ -125,6 +125,20 @@ def describe(path: Path) -> Description:
         runtimes=runtimes_for(path) if path.suffix in SUFFIXES else (),
         engine=engine,
     )
+
+
+def _graph(path: Path) -> Graph | None:
+    if path.suffix not in _GRAPHS:
+        return None
+    try:
+        return _GRAPHS[path.suffix](path)
+    except MissingPackageError:
+        raise
+    except Exception as exc:  # protobuf, zip, XML and JSON: their errors share no base
+        raise InputError(
+            f"{path}: not a whole {_FORMATS[path.suffix]} file ({exc or type(exc).__name__}); "
+            "copy it again or export the model again"
+        ) from exc
 
 
 def differences(contract: Contract, graph: Graph) -> list[str]:

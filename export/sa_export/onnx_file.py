@@ -12,8 +12,9 @@ from sa_export.attention_pool import OP_TYPE, attention_pool_function
 from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool, symbolic_pool
 from sa_export.onnx_graph import write_contract
+from sa_export.traps import trapped_nodes
 from sa_runtime.contract import Contract
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, ParityError
 from sa_runtime.extras import require
 from sa_training.attention_pool import lowered_to
 
@@ -43,6 +44,7 @@ def onnx_from_network(
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
         InputError: an opset without what the graph needs.
+        ParityError: a graph that OpenVINO would compute wrongly, see :mod:`sa_export.traps`.
     """
     least = BF16_OPSET if network.border.compute == "bf16" else DEFAULT_OPSET
     if opset < least:
@@ -76,7 +78,18 @@ def onnx_from_network(
         model.functions.append(attention_pool_function(network.config.normalize, opset))
     write_contract(model, contract)
     onnx.checker.check_model(model, full_check=True)
+    _refuse_traps(model)
     return model
+
+
+def _refuse_traps(model: ModelProto) -> None:
+    """No graph leaves with a reduction that OpenVINO computes wrongly above batch 1."""
+    if nodes := trapped_nodes(model):
+        names = ", ".join(f"{node.op_type} {node.name or node.output[0]}" for node in nodes)
+        raise ParityError(
+            f"the exported graph reduces three dimensions ({names}), which OpenVINO computes "
+            "wrongly for every batch above 1; reduce four, as sa_export/lowering.py does"
+        )
 
 
 def example_input(contract: Contract) -> Tensor:

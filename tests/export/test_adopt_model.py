@@ -242,7 +242,9 @@ def test_what_is_not_a_foreign_model_is_refused(tiny_onnx_model: Path, tmp_path:
     ):
         read_foreign(path, Wanted(output="x"))
     model = onnx.load(str(path))
-    model.graph.output.append(helper.make_tensor_value_info("relu", TensorProto.FLOAT, None))
+    model.graph.output.append(
+        helper.make_tensor_value_info("relu", TensorProto.FLOAT, ["N", C, H, W])
+    )
     onnx.save(model, str(path))
     with pytest.raises(InputError, match=r"2 tensors, expected one; choose with --output from"):
         read_foreign(path, Wanted())

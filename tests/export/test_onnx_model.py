@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from sa_export import onnx_file
 from sa_export.attention_pool import (
     DOMAIN,
     OP_TYPE,
@@ -28,7 +29,7 @@ from sa_export.onnx_file import onnx_from_network
 from sa_export.options import ExportOptions
 from sa_export.traps import trapped_nodes
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, attention_map, attention_pool
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, ParityError
 from sa_training.checkpoints import Checkpoint, load_checkpoint
 from sa_training.network import NetworkConfig, SANetwork
 from sa_training.pixels import network_input
@@ -166,6 +167,19 @@ def test_no_graph_holds_chains_or_the_trap(
             item.data_type for item in model.graph.initializer if item.name.endswith(".weight")
         }
         assert weights == {half}
+
+
+def test_a_graph_with_the_trap_cannot_leave(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lowering as one would write it first: the mean over the flattened map."""
+
+    def flat_pool(x_NCHW: torch.Tensor, parts: int, normalize: str) -> torch.Tensor:
+        return x_NCHW.flatten(2).mean(dim=2, keepdim=True)
+
+    monkeypatch.setattr(onnx_file, "plain_pool", flat_pool)
+    with pytest.raises(ParityError, match=r"reduces three dimensions .*OpenVINO computes wrongly"):
+        exported(checkpoint, Border(embeddings=("global",)), plugin=False)
 
 
 def test_all_outputs_are_the_networks(checkpoint: Checkpoint) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import ModelProto, numpy_helper
 
 from sa_export.artefacts import Exporter
 from sa_export.crops import CropSet
-from sa_export.options import ExportOptions
+from sa_export.options import ExportOptions, Format
 from sa_export.parity import (
     DEFAULT_GATES,
     Gates,
@@ -23,7 +24,9 @@ from sa_export.parity import (
     require_parity,
     score,
 )
+from sa_export.quantize.quantizer import Calibration
 from sa_runtime.canary import canary_of
+from sa_runtime.contract import Contract
 from sa_runtime.errors import ParityError
 from sa_runtime.retrieval.metrics import Labels
 from sa_runtime.runners.base import Embeddings, Images
@@ -165,6 +168,54 @@ def test_a_broken_graph_is_caught_and_leaves_no_file(
 
     exporter = Broken(trained, ExportOptions(), crops)
     with pytest.raises(ParityError, match=r"model\.onnx \(parts\): .*no file was left"):
+        exporter.write("onnx", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def swap_int8_colours(model: ModelProto) -> None:
+    """BGR and RGB."""
+    _change(model, "base.conv1.weight_q", lambda weight: weight[:, ::-1])
+
+
+def forget_the_mean(model: ModelProto) -> None:
+    """Of the pixels: a shift by five grey levels costs int8 too little to be seen."""
+    _change(model, "mean_131", lambda mean: mean * 0)
+
+
+def double_a_scale(model: ModelProto) -> None:
+    """Of one layer's weights."""
+    _change(model, "base.layer3.0.conv1.weight_scale", lambda scale: scale * 2)
+
+
+def cut_a_range(model: ModelProto) -> None:
+    """Of one layer's input, to an eighth."""
+    name = next(
+        item.name
+        for item in model.graph.initializer
+        if item.name.endswith("_scale") and item.name.startswith("relu_5")
+    )
+    _change(model, name, lambda scale: scale / 8)
+
+
+@pytest.mark.parametrize(
+    "breaks", [swap_int8_colours, forget_the_mean, double_a_scale, cut_a_range]
+)
+def test_a_broken_int8_graph_is_caught_though_its_gate_is_wide(
+    trained: Checkpoint,
+    crops: CropSet,
+    calibration: CropSet,
+    tmp_path: Path,
+    breaks: Callable[[ModelProto], None],
+) -> None:
+    class Broken(Exporter):
+        def _quantised(self, kind: Format, *, plugin: bool) -> tuple[ModelProto, Contract]:
+            model, contract = super()._quantised(kind, plugin=plugin)
+            breaks(model)
+            return model, contract
+
+    seen = Calibration(images=calibration.images, source="generated")
+    exporter = Broken(trained, ExportOptions(precision="int8"), crops, calibration=seen)
+    with pytest.raises(ParityError, match=r"model\.int8\.onnx \(parts\): .*--qat --resume"):
         exporter.write("onnx", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
