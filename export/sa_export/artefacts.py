@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sa_export.contracts import contract_of, resized
 from sa_export.crops import CropSet
 from sa_export.deploy import Border, DeployNetwork, FloatType
+from sa_export.describe import quantization_rows
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
 from sa_export.onnx_graph import OnnxWriter
 from sa_export.openvino_file import OpenVinoWriter
@@ -85,6 +86,7 @@ class Artefact:
             ("precision", self.contract.precision),
             ("space", self.contract.space),
         ]
+        rows += quantization_rows(self.contract)
         for name, report in self.parity.items():
             prefix = "" if len(self.parity) == 1 else f"{name}: "
             rows += [(prefix + what, value) for what, value in report.rows()]

@@ -127,6 +127,28 @@ def describe(path: Path) -> Description:
     )
 
 
+def quantization_rows(contract: Contract) -> list[tuple[str, str]]:
+    """How many layers of an int8 artefact are in int8, and why the others are not, for people."""
+    said = contract.quantization
+    if not said:
+        return []
+    kept: dict[str, dict[str, float]] = said["kept"]
+    rows = [
+        (
+            "layers in int8",
+            f"{said['layers'] - len(kept)} of {said['layers']} convolutions (all of them: "
+            f"{said['map_drop_all_quantised']:+.2f} points of mAP lost)",
+        )
+    ]
+    return rows + [
+        (
+            f"in float: {layer}",
+            f"alone in int8 it costs {cost['map_drop_alone']:+.2f} points of mAP",
+        )
+        for layer, cost in kept.items()
+    ]
+
+
 def _graph(path: Path) -> Graph | None:
     if path.suffix not in _GRAPHS:
         return None

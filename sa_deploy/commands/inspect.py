@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.output import JsonFlag, print_json, print_table
+from sa_deploy.output import JsonFlag, note, print_json, print_table
 
 if TYPE_CHECKING:
     from sa_export.describe import Description
     from sa_runtime.contract import Contract
 
 _OPERATORS_SHOWN = 12
+_EMBEDDINGS = {
+    "parts": "parts (horizontal parts of the last map, the authors' test feature)",
+    "global": "global (the last map pooled once)",
+    "reduced": "reduced (parts and their mean after the reduction)",
+}
 
 
 def inspect(
@@ -36,12 +41,18 @@ def inspect(
     if contract.quantization:
         rows = _quantization_rows(contract)
         print_table("How it was quantised", ("what", "value"), rows, figures=False)
-    for embedding, parity in contract.parity.items():
+    main = contract.output.embedding
+    for embedding in sorted(contract.parity, key=lambda name: (name != main, name)):
+        parity = contract.parity[embedding]
         title = f"Compared with its network: {embedding}"
         print_table(title, ("what", "value"), _parity(parity), figures=False)
     if description.engine:
         rows = [(key.replace("_", " "), _short(value)) for key, value in description.engine.items()]
         print_table("The engine", ("what", "value"), rows, figures=False)
+    note(
+        f"vectors of this file compare with those of feature space {contract.space} only; "
+        f"next: sa-deploy embed {model} IMAGES --out embeddings.parquet"
+    )
 
 
 def _file_rows(description: Description) -> list[tuple[str, str]]:
@@ -92,13 +103,15 @@ def _tensor_rows(contract: Contract) -> list[tuple[str, str]]:
         ("", f"crops resized to {spec.width}x{spec.height} by {spec.resize}"),
         (
             f"out: {contract.output.name}",
-            f"(N, {contract.output.dim}) float32, rows of unit length: {contract.output.embedding}"
-            f", feature space {contract.space}",
+            f"(N, {contract.output.dim}) float32, rows of unit length: "
+            f"{_EMBEDDINGS.get(contract.output.embedding, contract.output.embedding)}, "
+            f"feature space {contract.space}",
         ),
     ]
     for extra in contract.extra_outputs:
         what = (
-            f"rows of unit length: {extra.embedding}, feature space {extra.space}"
+            f"rows of unit length: {_EMBEDDINGS.get(extra.embedding, extra.embedding)}, "
+            f"feature space {extra.space}"
             if extra.kind == "embedding"
             else "attention map of mean 1"
         )
@@ -118,18 +131,12 @@ def _origin_rows(contract: Contract) -> list[tuple[str, str]]:
 
 
 def _quantization_rows(contract: Contract) -> list[tuple[str, str]]:
-    made = dict(contract.quantization)
-    kept: dict[str, dict[str, float]] = made.pop("kept", {})
+    from sa_export.describe import quantization_rows
+
+    apart = ("kept", "layers", "map_drop_all_quantised")
+    made = {key: value for key, value in contract.quantization.items() if key not in apart}
     rows = [(key.replace("_", " "), _short(value)) for key, value in made.items()]
-    if not kept:
-        return [*rows, ("layers in float", "none")]
-    return rows + [
-        (
-            f"in float: {layer}",
-            f"alone in int8 it costs {cost['map_drop_alone']:+.2f} points of mAP",
-        )
-        for layer, cost in kept.items()
-    ]
+    return [*rows, *quantization_rows(contract)]
 
 
 def _parity(parity: dict[str, Any]) -> list[tuple[str, str]]:

@@ -39,8 +39,9 @@ def test_every_format_answers_what_a_newcomer_asks(artefacts: Path, name: str) -
         "(N, 128, 64, 3) uint8, BGR pixels 0 to 255, as OpenCV reads them",
         "normalisation is inside the graph",
         "crops resized to 64x128 by bilinear-antialias",
-        "(N, 1536) float32, rows of unit length: parts, feature space",
-        "(N, 256) float32, rows of unit length: global, feature space",
+        "(N, 1536) float32, rows of unit length: parts (horizontal parts of the last map, the "
+        "authors' test feature), feature space",
+        "(N, 256) float32, rows of unit length: global (the last map pooled once), feature space",
         "(N, 8, 4) float32, attention map of mean 1",
         "0.13 GFLOP an image",
         "precision │ fp32",
@@ -51,6 +52,8 @@ def test_every_format_answers_what_a_newcomer_asks(artefacts: Path, name: str) -
         "308 crops (generated)",
     ):
         assert answer in text, answer
+    assert text.index("its network: parts") < text.index("its network: global")
+    assert "sa-deploy embed" in done.stderr
 
 
 @pytest.mark.parametrize(
