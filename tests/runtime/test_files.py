@@ -44,8 +44,13 @@ def test_a_file_system_that_cannot_sync_folders_is_no_error(
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "a.txt") as temporary:
-        temporary.write_text("torn")
-        raise ZeroDivisionError
+
+    def write() -> None:
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("torn")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
