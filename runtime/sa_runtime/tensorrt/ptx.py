@@ -131,8 +131,7 @@ def constants(pool: Pool, cut: Plan) -> dict[str, int]:
         "NORMALIZE": NORMALIZE_CODES[pool.normalize],
         "SPLITS": cut.splits,
         "TILE_C": cut.tile[0],
-        "TILE_H": cut.tile[1],
-        "TILE_W": cut.tile[2],
+        "TILE_HW": cut.tile[1],
     }
 
 

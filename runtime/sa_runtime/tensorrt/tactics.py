@@ -61,8 +61,8 @@ class Pool:
 
     @property
     def map_elements(self) -> int:
-        """Elements of one channel's map, rows and columns padded to powers of two."""
-        return power_of_two(self.height) * power_of_two(self.width)
+        """Elements of one channel's map, padded to a power of two."""
+        return power_of_two(self.height * self.width)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ class Tactic:
 
 TACTICS: tuple[Tactic, ...] = (
     Tactic(32768, 16, 1, whole_image=True),
-    Tactic(4096, 4, 1),
     Tactic(8192, 8, 1),
     Tactic(16384, 16, 1),
     Tactic(8192, 8, 2),
@@ -92,7 +91,10 @@ TACTICS: tuple[Tactic, ...] = (
     Tactic(8192, 8, 4),
     Tactic(16384, 16, 4),
     Tactic(8192, 8, 8),
+    Tactic(16384, 16, 8),
     Tactic(4096, 4, 16),
+    Tactic(8192, 8, 16),
+    Tactic(8192, 8, 32),
 )
 """Tactic ``i`` of TensorRT is ``TACTICS[i - 1]``: TensorRT keeps 0 for itself."""
 
@@ -102,7 +104,7 @@ class Plan:
     """The kernel's constants for one pool and one tactic.
 
     Attributes:
-        tile: (channels, rows, columns) a program looks at in one step, powers of two.
+        tile: (channels, pixels) a program looks at in one step, powers of two.
         step, size: of the windows, in rows.
         splits: programs per image.
         warps: per program.
@@ -111,7 +113,7 @@ class Plan:
             comes from memory, the others from the caches.
     """
 
-    tile: tuple[int, int, int]
+    tile: tuple[int, int]
     step: int
     size: int
     splits: int
@@ -134,13 +136,13 @@ def plan(pool: Pool, tactic: Tactic) -> Plan:
 
     >>> pool = Pool(channels=2048, height=24, width=8, parts=6, normalize="sum", element="fp16")
     >>> plan(pool, Tactic(8192, 8, 4)).tile, plan(pool, Tactic(8192, 8, 4)).reads
-    ((32, 32, 8), 5)
+    ((32, 256), 5)
     """
     step, size = windows(pool.height, pool.parts)
     channels = max(1, min(power_of_two(pool.channels), tactic.tile_elements // pool.map_elements))
     passes = 1 if pool.normalize == "none" or channels >= pool.channels else 2
     return Plan(
-        tile=(channels, power_of_two(pool.height), power_of_two(pool.width)),
+        tile=(channels, pool.map_elements),
         step=step,
         size=size,
         splits=tactic.splits,

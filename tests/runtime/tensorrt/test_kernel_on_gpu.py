@@ -96,7 +96,7 @@ class Gpu:
         """The kernel's answer of ``shape``; nothing may be unwritten, nothing behind it written."""
         device = self.device
         kind = bits.dtype
-        poison = np.full(int(np.prod(shape)) + GUARD, -1 if kind == np.uint16 else np.nan, kind)
+        poison = np.full(int(np.prod(shape)) + GUARD, 0xFFFF if kind == np.uint16 else np.nan, kind)
         stream = device.stream()
         x, y = device.allocate(bits.nbytes), device.allocate(poison.nbytes)
         host_x, host_y = device.pinned(bits.nbytes), device.pinned(poison.nbytes)
@@ -307,11 +307,12 @@ pool = Pool(channels=512, height=8, width=4, parts=1, normalize="sum", element="
 kernel = kernel_from_pool(pool, 2, MACHINE.gpus[0].compute_capability)
 with device.active():
     stream, memory = device.stream(), device.allocate(1 << 20)
+    host = device.pinned(1 << 10)
     Gpu(device).loaded(launched(kernel, 2, batch=1)).__enter__()((16, 16), stream)
     for call in (
         lambda: device.synchronize(stream),
         lambda: device.allocate(1 << 20),
-        lambda: device.free(memory),
+        lambda: device.upload(memory, host, stream),
     ):
         try:
             call()
