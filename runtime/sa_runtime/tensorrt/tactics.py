@@ -86,15 +86,11 @@ TACTICS: tuple[Tactic, ...] = (
     Tactic(32768, 16, 1, whole_image=True),
     Tactic(8192, 8, 1),
     Tactic(16384, 16, 1),
-    Tactic(8192, 8, 2),
-    Tactic(16384, 16, 2),
     Tactic(8192, 8, 4),
-    Tactic(16384, 16, 4),
-    Tactic(8192, 8, 8),
+    Tactic(16384, 8, 4),
     Tactic(16384, 16, 8),
-    Tactic(4096, 4, 16),
-    Tactic(8192, 8, 16),
-    Tactic(8192, 8, 32),
+    Tactic(16384, 16, 16),
+    Tactic(16384, 8, 32),
 )
 """Tactic ``i`` of TensorRT is ``TACTICS[i - 1]``: TensorRT keeps 0 for itself."""
 
