@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sa_runtime.environment import Environment, this_environment
 from sa_runtime.runners.onnxruntime import preload
 from sa_runtime.tensorrt.device import BINDINGS, installed
-from sa_runtime.tensorrt.flavour import INSTALL
+from sa_runtime.tensorrt.flavour import INSTALL, rtx_obstacle
 from sa_runtime.tensorrt.probe import Machine, probe
 
 Status = Literal["ok", "missing", "broken", "not here"]
@@ -207,6 +207,9 @@ def _tensorrt_rtx(machine: Machine) -> Finding:
     package, finding = _imported("tensorrt_rtx", name, INSTALL["tensorrt-rtx"])
     if package is None:
         return finding
+    if machine.gpus and (reason := rtx_obstacle(machine.gpus[0])):
+        detail = f"{package.__version__}; builds engines for other machines; {reason}"
+        return Finding(name=name, status="not here", detail=detail)
     able = "builds and runs engines" if machine.gpus else "builds engines; running them needs a GPU"
     return Finding(name=name, status="ok", detail=f"{package.__version__}; {able}")
 

@@ -85,7 +85,7 @@ def build(
     from sa_runtime.tensorrt.build import plugin_obstacle
     from sa_runtime.tensorrt.engines import Workshop as Shop
     from sa_runtime.tensorrt.engines import build_engine, cached_engine, default_timing_cache
-    from sa_runtime.tensorrt.flavour import choose_flavour, load_flavour
+    from sa_runtime.tensorrt.flavour import choose_flavour, load_flavour, rtx_obstacle
     from sa_runtime.tensorrt.graph import check_precision, read_graph
     from sa_runtime.tensorrt.options import BuildOptions, batch_from_shape, profile_for
     from sa_runtime.tensorrt.probe import probe
@@ -150,7 +150,11 @@ def build(
         else:
             engine = out or model.with_suffix(".engine")
             info = build_engine(graph, engine, options, shop, precision=precision)
-    cosine = _proven(model, engine) if machine.gpus and not strip else None
+    elsewhere = rtx_obstacle(machine.gpus[0]) if machine.gpus and chosen.rtx else ""
+    if elsewhere:
+        note(f"the engine is for another machine and was not tried: {elsewhere}")
+    tried = machine.gpus and not strip and not elsewhere
+    cosine = _proven(model, engine) if tried else None
     _show(engine, info, cosine, json_output)
 
 

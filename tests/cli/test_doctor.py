@@ -194,3 +194,12 @@ def test_extras_are_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> 
 
     print_table("t", ("what", "fix"), [("x", "pip install 'sa-deploy[gpu]'")], figures=False)
     assert "sa-deploy[gpu]" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("on_h100")
+def test_tensorrt_rtx_is_for_other_machines_on_an_h100() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    finding = by_name(examine())["TensorRT-RTX"]
+    assert finding.status == "not here"
+    assert "builds engines for other machines; TensorRT-RTX runs on compute cap" in finding.detail
+    assert "NVIDIA H100 80GB HBM3 has 9.0" in finding.detail

@@ -19,7 +19,13 @@ from sa_runtime.errors import ContractError, InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
 from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache
-from sa_runtime.tensorrt.flavour import FlavourName, choose_flavour, load_flavour
+from sa_runtime.tensorrt.flavour import (
+    INSTALL,
+    FlavourName,
+    choose_flavour,
+    load_flavour,
+    rtx_obstacle,
+)
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.lanes import Engine, Lane, load_engine
 from sa_runtime.tensorrt.options import BuildOptions, profile_for
@@ -231,13 +237,23 @@ def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | Non
     machine = probe()
     graph = read_graph(path)
     chosen = load_flavour(flavour or choose_flavour(has_gpu=bool(machine.gpus)))
+    if chosen.rtx and machine.gpus and (reason := rtx_obstacle(machine.gpus[0])):
+        raise RunnerError(f"{path}: {reason}; {_TENSORRT_INSTEAD}")
     options = BuildOptions(profile=profile_for(graph.contract))
     measured = default_timing_cache(chosen, machine)
     workshop = Workshop(flavour=chosen, machine=machine, timing_cache=measured)
     return cached_engine(graph, Path(cache), options, workshop)[0]
 
 
+_TENSORRT_INSTEAD = (
+    "build it with TensorRT itself: sa-deploy build MODEL.onnx --flavour tensorrt "
+    f"({INSTALL['tensorrt']})"
+)
+
+
 def _require_runnable(path: Path, info: EngineInfo, version: str, gpu: Gpu) -> None:
+    if info.flavour == "tensorrt-rtx" and (reason := rtx_obstacle(gpu)):
+        raise RunnerError(f"{path}: {reason}; {_TENSORRT_INSTEAD}")
     for reason in (version_obstacle(info, version), gpu_obstacle(info, gpu)):
         if reason:
             raise RunnerError(

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sa_runtime.errors import BuildError, InputError
-from sa_runtime.tensorrt.flavour import Flavour, Report, make_logger, make_monitor
+from sa_runtime.tensorrt.flavour import (
+    Flavour,
+    Report,
+    make_logger,
+    make_monitor,
+    rtx_obstacle,
+)
 from sa_runtime.tensorrt.graph import ATTENTION_POOL, Graph
 from sa_runtime.tensorrt.options import BuildOptions
 from sa_runtime.tensorrt.plugin import plugin_sha256, register_attention_pool
@@ -171,6 +177,8 @@ def _require_gpu(flavour: Flavour, options: BuildOptions, gpu: Gpu | None) -> No
                 f"{flag}: TensorRT-RTX needs an NVIDIA GPU for it and none is visible; build "
                 "without it, or where the engine shall run"
             )
+        if wanted and flavour.rtx and gpu is not None and (reason := rtx_obstacle(gpu)):
+            raise InputError(f"{flag}: {reason}; build without it, or where the engine shall run")
 
 
 def _capability(gpu: Gpu | None) -> int:

@@ -9,7 +9,8 @@ typing                 asked for           always strong       always strong
 plugin layers          yes (from 10.9)     yes                 none: never register one
 timing cache           yes                 yes                 does nothing
 engine runs on         the GPU it was      the GPU it was      every RTX GPU from Ampere
-                       built for, or more  built for, or more  on, compiled at first use
+                       built for, or more  built for, or more  on but the H100 and B200,
+                                                               compiled at first use
 version-compatible     yes                 yes                 no
 =====================  ==================  ==================  =========================
 """
@@ -24,6 +25,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from sa_runtime.errors import BuildError, InputError, MissingPackageError
+from sa_runtime.tensorrt.probe import Gpu
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[FlavourName, ...] = get_args(FlavourName)
@@ -124,6 +126,24 @@ class Flavour:
                 "build again after an update (--cache does it by itself)"
             )
         config.set_flag(self.trt.BuilderFlag.VERSION_COMPATIBLE)
+
+
+def rtx_obstacle(gpu: Gpu) -> str:
+    """Why TensorRT-RTX runs no engine on a GPU, as a sentence; empty where it does.
+
+    Its own list, from the refusal of 1.7.1 on an H100: "Supported compute capabilities: 8.0 8.6 8.9
+    12.0 12.1 >12.0".
+
+    >>> rtx_obstacle(Gpu(index=0, name="NVIDIA L4", compute_capability=89, memory_bytes=1))
+    ''
+    """
+    capability = gpu.compute_capability
+    if capability in (80, 86, 89) or capability >= 120:
+        return ""
+    return (
+        f"TensorRT-RTX runs on compute capability 8.0, 8.6, 8.9 and from 12.0 on, and {gpu.name} "
+        f"has {capability / 10}"
+    )
 
 
 def load_flavour(name: FlavourName) -> Flavour:

@@ -284,6 +284,7 @@ def an_rtx_engine_keeps_what_it_compiled(world: World) -> None:
     import tensorrt_rtx
 
     world.use(tensorrt_rtx)
+    world.set("capability", 89)
     path = world.engine(flavour="tensorrt-rtx", compute_capability=None, gpu="")
     images = crops(5)
     with world.open(path) as runner:
@@ -300,6 +301,22 @@ def an_rtx_engine_keeps_what_it_compiled(world: World) -> None:
     with world.open(path):
         kernels.deserialize.assert_called_once_with(b"kernels")
     config.set_runtime_cache.assert_called_with(kernels)
+
+
+@scenario
+def an_rtx_engine_is_refused_where_tensorrt_rtx_does_not_run(world: World) -> None:
+    import tensorrt_rtx
+
+    from sa_runtime.errors import RunnerError
+
+    world.use(tensorrt_rtx)
+    path = world.engine(flavour="tensorrt-rtx", compute_capability=None, gpu="")
+    text = (
+        r"TensorRT-RTX runs on compute capability 8\.0, 8\.6, 8\.9 and from 12\.0 on, and "
+        r"Simulated GPU 0 has 9\.0; build it with TensorRT itself: .* --flavour tensorrt"
+    )
+    expect(RunnerError, text, world.open, path)
+    assert world.held() == dict.fromkeys(world.held(), 0)
 
 
 @scenario

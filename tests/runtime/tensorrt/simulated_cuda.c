@@ -45,6 +45,7 @@ long sim_device_allocations, sim_pinned_allocations, sim_streams, sim_graphs, si
 long sim_copies, sim_launches, sim_computes, sim_synchronizes;
 size_t sim_memory_limit = (size_t)1 << 30, sim_memory_used;
 int sim_gpus = 1, sim_init_status = CUDA_SUCCESS, sim_sticky = CUDA_SUCCESS, sim_fail_capture = 0;
+int sim_capability = 90;
 int sim_trace[4096], sim_traced;
 static int next_stream = 1;
 static __thread int depth;
@@ -98,8 +99,8 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
   return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
-  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? 9
-           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? 0
+  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? sim_capability / 10
+           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? sim_capability % 10
                                                                        : 1;
   return CUDA_SUCCESS;
 }

@@ -73,6 +73,7 @@ class World:
         """A device on which nothing was ordered and nothing is held."""
         for switch in ("fail_capture", "sticky"):
             self.set(switch, 0)
+        self.set("capability", 90)
         self.set("memory_limit", 1 << 30, ctypes.c_size_t)
         self.set("memory_used", 0, ctypes.c_size_t)
         for name in self.held():

@@ -15,7 +15,7 @@ from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
 from sa_runtime.runners.tensorrt import TensorRTRunner
 from sa_runtime.tensorrt.device import BINDINGS, installed, open_device
 from sa_runtime.tensorrt.engines import Workshop, build_engine, cached_engine
-from sa_runtime.tensorrt.flavour import FLAVOURS, FlavourName, load_flavour
+from sa_runtime.tensorrt.flavour import FLAVOURS, FlavourName, load_flavour, rtx_obstacle
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
 from sa_runtime.tensorrt.probe import probe
@@ -39,9 +39,16 @@ def crops() -> NDArray[np.uint8]:
     return validation_crops(None, height=128, width=64).images[:64]
 
 
+def require(flavour: FlavourName) -> None:
+    """Skip where a flavour is not installed or does not run on this GPU."""
+    pytest.importorskip(flavour.replace("-", "_"), reason=f"{flavour} is not installed")
+    if flavour == "tensorrt-rtx" and (reason := rtx_obstacle(MACHINE.gpus[0])):
+        pytest.skip(reason)
+
+
 def build(model: Path, out: Path, flavour: FlavourName = "tensorrt", **options: object) -> Path:
     """An engine for batches of 1 to 16."""
-    pytest.importorskip(flavour.replace("-", "_"), reason=f"{flavour} is not installed")
+    require(flavour)
     asked = BuildOptions(profile=Profile(min=1, opt=8, max=16), **options)  # type: ignore[arg-type]
     workshop = Workshop(flavour=load_flavour(flavour), machine=MACHINE)
     build_engine(read_graph(model), out, asked, workshop)
@@ -227,7 +234,7 @@ def test_the_cache_serves_the_runner(
     tmp_path: Path,
     flavour: FlavourName,
 ) -> None:
-    pytest.importorskip(flavour.replace("-", "_"), reason=f"{flavour} is not installed")
+    require(flavour)
     for _ in range(2):
         with TensorRTRunner(exported_models["fp16"], cache=tmp_path, flavour=flavour) as runner:
             assert runner.run(crops[:3]).shape == (3, 1536)

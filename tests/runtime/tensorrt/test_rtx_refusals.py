@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from sa_runtime.errors import BuildError, ContractError, InputError
 from sa_runtime.tensorrt.engines import build_engine
 from sa_runtime.tensorrt.graph import read_graph
+from sa_runtime.tensorrt.probe import Gpu, Machine
 from tests.runtime.tensorrt.rtx_workshop import options, workshop
 from tests.runtime.tensorrt.small_models import (
     BODYLESS,
@@ -137,3 +138,19 @@ def test_batches_the_profile_refuses_are_named(tmp_path: Path) -> None:
             options(),
             workshop(),
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [({"strip": True}, "--strip"), ({"hardware_compat": "same-cc"}, "--hardware-compat same-cc")],
+)
+def test_what_tensorrt_rtx_compiles_on_the_gpu_is_refused_on_one_it_does_not_know(
+    exported_models: dict[str, Path], tmp_path: Path, changes: dict[str, Any], flag: str
+) -> None:
+    h100 = Gpu(index=0, name="NVIDIA H100", compute_capability=90, memory_bytes=80 << 30)
+    machine = Machine(cuda_version=13000, gpus=(h100,), problem="")
+    shop = dataclasses.replace(workshop(), machine=machine)
+    asked = dataclasses.replace(options(), **changes)
+    text = f"{flag}: TensorRT-RTX runs on .* and NVIDIA H100 has 9.0; build without it, or where"
+    with pytest.raises(InputError, match=text):
+        build_engine(read_graph(exported_models["fp32"]), tmp_path / "m.engine", asked, shop)
