@@ -30,20 +30,22 @@ from sa_training.optimisation import optimizer_of
 from sa_training.pixels import network_input
 from sa_training.recipes import override, sa
 
-HEIGHT, WIDTH, BATCH, CLASSES = 256, 128, 16, 751
+HEIGHT, WIDTH, CLASSES = 256, 128, 751
 WARM_UP = 2
 
 
-def step_of(network: SANetwork, *, fast: bool, device: torch.device) -> Callable[[], float]:
+def step_of(
+    network: SANetwork, *, fast: bool, device: torch.device, batch: int
+) -> Callable[[], float]:
     """A closure that does one step and returns its loss."""
     network = copy.deepcopy(network).to(device).train()
     if fast:
         network = network.to(memory_format=torch.channels_last)
     optimizer = optimizer_of(network, sa())
     generator = torch.Generator().manual_seed(0)
-    shape = (BATCH, HEIGHT, WIDTH, 3)
+    shape = (batch, HEIGHT, WIDTH, 3)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
-    labels = torch.randint(0, CLASSES, (BATCH,), generator=generator).to(device)
+    labels = torch.randint(0, CLASSES, (batch,), generator=generator).to(device)
 
     def step() -> float:
         x = network_input(images)
@@ -96,6 +98,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--commit", default="", help="stamp, where there is no git")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -104,15 +108,15 @@ def main() -> None:
     network = SANetwork(recipe.network_for(CLASSES))
     seconds = measure(
         {
-            "fp32 contiguous": step_of(network, fast=False, device=device),
-            "bf16 channels-last": step_of(network, fast=True, device=device),
+            "fp32 contiguous": step_of(network, fast=False, device=device, batch=arguments.batch),
+            "bf16 channels-last": step_of(network, fast=True, device=device, batch=arguments.batch),
         },
         arguments.rounds,
     )
     slow, fast = (np.array(values) for values in seconds.values())
     result: dict[str, Any] = {
         "schema": "sa-deploy.benchmarks.training-step/1",
-        "step": f"SA {recipe.network.backbone}, {HEIGHT}x{WIDTH}, batch {BATCH}",
+        "step": f"SA {recipe.network.backbone}, {HEIGHT}x{WIDTH}, batch {arguments.batch}",
         "ratio_p50": float(np.median(slow) / np.median(fast)),
         "ratio_each_round": (slow / fast).round(3).tolist(),
         "seconds": {
@@ -125,7 +129,7 @@ def main() -> None:
         "processor": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": arguments.commit or commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     text = json.dumps(result, indent=2)
