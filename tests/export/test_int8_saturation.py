@@ -61,7 +61,7 @@ def test_no_sum_of_a_processor_saturates_at_the_brightest_input(inputs: int, ker
     np.testing.assert_allclose(compiled(x)[0], exact, rtol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), inputs=st.integers(1, 9), spread=st.floats(0.1, 3))
 def test_neighbours_of_one_sign_stay_within_16_bits(seed: int, inputs: int, spread: float) -> None:
     rng = np.random.default_rng(seed)

@@ -78,7 +78,7 @@ def operator_model(
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 13), st.integers(1, 5)),
     normalize=st.sampled_from(NORMALIZATIONS),

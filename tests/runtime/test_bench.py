@@ -188,7 +188,7 @@ def verdict(base: BenchResult, new: BenchResult, fail_above: float = 0.05) -> st
     return change.verdict
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 10**6),
     noise=st.floats(0, 0.3),
@@ -202,7 +202,7 @@ def test_an_unchanged_build_is_never_called_slower(
     assert verdict(base, new) in ("same", "noisy")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), slowdown=st.floats(0.1, 0.9), busy=st.floats(0, 0.9))
 def test_a_slower_build_is_seen_through_a_busy_machine(
     seed: int, slowdown: float, busy: float
@@ -278,7 +278,7 @@ def test_a_base_that_is_none_is_named(tmp_path: Path, content: str, message: str
         BenchResult.from_file(tmp_path / "absent.json")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=300))
 def test_percentiles_are_values_that_so_many_stay_below(values: list[float]) -> None:
     found = percentiles(values)

@@ -75,7 +75,7 @@ def test_plain_opencv_would_not_agree() -> None:
     assert difference(plain, pil_bilinear(image, 256, 128)).max() > 30
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     source=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     target=st.tuples(st.integers(1, 90), st.integers(1, 90)),
@@ -88,7 +88,7 @@ def test_resize_agrees_with_pil_at_any_size(
     assert difference(crops.resize(image, *target), pil_bilinear(image, *target)).max() <= 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     target=st.tuples(st.integers(1, 60), st.integers(1, 60)),
@@ -101,7 +101,7 @@ def test_a_flat_image_stays_flat(
     assert (crops.resize(image, *target) == level).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), seed=st.integers(0, 99))
 def test_the_whole_frame_at_its_size_is_the_frame(size: tuple[int, int], seed: int) -> None:
     frame = noise(size[0], size[1], seed)
@@ -117,7 +117,7 @@ def test_halving_by_hand() -> None:
     assert crops.resize(image, 2, 1)[:, 0, 0].tolist() == [round(value) for value in expected]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     boxes=st.lists(
         st.tuples(
@@ -143,7 +143,7 @@ def test_a_crop_is_the_resized_slice() -> None:
     np.testing.assert_array_equal(crop, crops.resize(frame[21:100, 10:51].copy(), 64, 32))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     boxes=st.lists(
         st.tuples(*[st.floats(-1e12, 1e12) | st.floats(-30, 130) | st.just(float("nan"))] * 4),

@@ -95,7 +95,7 @@ boxes = st.tuples(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.lists(boxes, max_size=20))
 def test_grouping_keeps_every_box_in_the_order_of_its_frame(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float, ...]]

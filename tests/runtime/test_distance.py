@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ def by_definition(query: NDArray[Any], gallery: NDArray[Any], metric: Metric) ->
     return out
 
 
-@settings(deadline=None)
 @given(
     query=matrices(st.integers(1, 6)),
     gallery=matrices(st.integers(1, 9)),
@@ -70,7 +69,6 @@ def test_distances_are_never_negative() -> None:
         assert np.diagonal(found).max() < 1e-5
 
 
-@settings(deadline=None)
 @given(
     query=matrices(st.integers(1, 5)),
     gallery=matrices(st.integers(1, 30)),

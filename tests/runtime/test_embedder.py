@@ -73,7 +73,7 @@ def test_batches_stay_within_the_model(make_tiny_model: Callable[..., TinyModel]
     np.testing.assert_allclose(embedder.embed(images), by_hand(model, images), atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(order=st.permutations(range(6)))
 def test_a_vector_does_not_depend_on_its_batch_mates(
     order: list[int], tiny_model: TinyModel

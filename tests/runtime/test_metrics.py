@@ -200,7 +200,7 @@ def problems() -> st.SearchStrategy[tuple[NDArray[Any], Labels, Labels]]:
     return st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(build)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(problem=problems(), max_rank=st.integers(1, 15))
 def test_figures_agree_with_scikit_learn_and_the_authors_loops(
     problem: tuple[NDArray[Any], Labels, Labels], max_rank: int
@@ -296,7 +296,6 @@ def assert_same(one: RetrievalResult, other: RetrievalResult) -> None:
         assert curve.tolist() == other.cmc[name].tolist()
 
 
-@settings(deadline=None)
 @given(world=worlds(), data=st.data())
 def test_the_order_of_the_gallery_does_not_matter(world: Any, data: st.DataObject) -> None:
     query, query_labels, gallery, gallery_labels = world
@@ -313,7 +312,6 @@ def test_the_order_of_the_gallery_does_not_matter(world: Any, data: st.DataObjec
     )
 
 
-@settings(deadline=None)
 @given(world=worlds(), memory_bytes=st.integers(1, 2000), scale=st.sampled_from([0.25, 8.0]))
 def test_memory_scale_and_float16_do_not_matter(
     world: Any, memory_bytes: int, scale: float
@@ -331,7 +329,6 @@ def test_memory_scale_and_float16_do_not_matter(
     assert_same(expected, found)
 
 
-@settings(deadline=None)
 @given(world=worlds(), data=st.data(), rerank=st.sampled_from([None, Reranking(k1=3, k2=2)]))
 def test_junk_changes_nothing(world: Any, data: st.DataObject, rerank: Reranking | None) -> None:
     query, query_labels, gallery, gallery_labels = world

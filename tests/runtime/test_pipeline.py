@@ -193,7 +193,7 @@ def test_nothing_to_embed_ends_at_once(runner: BaseRunner, counts: list[int]) ->
     assert (result.items, result.rows, sink.batches) == (len(counts), 0, [])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     counts=st.lists(st.integers(0, 9), max_size=8),
     batch_size=st.integers(1, 9),

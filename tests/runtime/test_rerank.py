@@ -82,7 +82,7 @@ def test_the_papers_values_agree_with_the_dense_algorithm() -> None:
 grid = st.integers(0, 3).map(float)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     query=st.integers(1, 5).flatmap(lambda n: arrays(np.float32, (n, 2), elements=grid)),
     gallery=st.integers(1, 14).flatmap(lambda n: arrays(np.float32, (n, 2), elements=grid)),

@@ -196,7 +196,7 @@ def test_views_of_one_person_differ_where_they_should() -> None:
     assert green(math.pi) == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     number=st.integers(1, 10_000),
     yaw=st.floats(-10, 10),

@@ -19,7 +19,7 @@ def histogram(*arrays: NDArray[np.floating]) -> Histogram:
     return made
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40), min_size=1, max_size=5

@@ -193,7 +193,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 MAP = arrays.arrays(np.float32, (6, 2), elements=st.floats(-50, 50, width=32))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(gap=MAP, stage=arrays.arrays(np.float32, (24, 8), elements=st.floats(0, 4, width=32)))
 def test_the_picture_has_its_size_and_the_image_whatever_the_maps(
     gap: NDArray[np.float32], stage: NDArray[np.float32]

@@ -25,7 +25,7 @@ def test_cross_entropy_of_every_classifier_with_label_smoothing() -> None:
             assert float(loss) == pytest.approx(-(truth * log_p).sum(axis=1).mean(), rel=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999), margin=st.sampled_from([0.0, 0.1, 0.3, 1.0]))
 def test_triplet_takes_the_hardest_of_each_kind(seed: int, margin: float) -> None:
     rng = np.random.default_rng(seed)

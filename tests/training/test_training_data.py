@@ -28,7 +28,7 @@ def noise(count: int = 1, height: int = 12, width: int = 8) -> Images:
     return rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     counts=st.lists(st.integers(1, 9), min_size=4, max_size=12),
     identities=st.integers(1, 3),

@@ -78,9 +78,7 @@ def cases(draw: st.DrawFn) -> Case:
     return x, pool, Tactic(draw(st.sampled_from([16, 128, 2048])), 4, splits)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_the_kernel_equals_the_reference(interpreted: Interpreted, case: Case) -> None:
     x, pool, tactic = case
