@@ -12,7 +12,7 @@ demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world
 	$(BIN)/sa-deploy demo --out out/demo
 
 test: $(DEV) lint  ## linters, types, floors, doctests and tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(BIN)/pytest -m alone
 
 lint: $(DEV)

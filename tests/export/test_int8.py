@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
@@ -82,6 +83,21 @@ def test_each_targets_rules_hold(models: dict[str, ModelProto], target: Target) 
         assert weights.min() >= -127
         assert values[f"base.{layer}.weight_scale"].shape == (len(weights),)
     assert values["reduce.weight"].dtype == scale
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_convolution_without_bias_is_quantised(
+    models: dict[str, ModelProto], target: Target
+) -> None:
+    scheme = SCHEMES[target]
+    model = copy.deepcopy(models[scheme.rest])
+    node = next(node for node in model.graph.node if node.op_type == "Conv")
+    del node.input[2]
+    ranges = dict.fromkeys(quantised_tensors(model, scheme), (-1.0, 3.0))
+    made = quantise(model, ranges, scheme)
+    (found,) = (other for other in made.graph.node if other.output == node.output)
+    assert [name.removesuffix("_dq") for name in found.input] == list(node.input)
+    onnx.checker.check_model(made)
 
 
 def test_a_kept_layer_stays_as_it_was(models: dict[str, ModelProto]) -> None:

@@ -186,7 +186,7 @@ class _Writer:
         values, scale_O = quantised_weights(weights_OIHW, half=half, pairs=self._scheme.pairs)
         node.input[1] = f"{read[1]}_dq"
         made = [self._stored(read[1], values, scale_O)]
-        if self._scheme.int_bias:
+        if self._scheme.int_bias and len(read) > 2:  # a bias of zeros is left out of the graph
             bias_scale_O = (scale_O * self._scales[read[0]]).astype(np.float32)
             bias_O = np.round(self._value(read[2]).astype(np.float64) / bias_scale_O)
             node.input[2] = f"{read[2]}_dq"
