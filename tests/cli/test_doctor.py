@@ -84,7 +84,7 @@ def test_a_gpu_shows_what_is_missing_for_it(on_h100: None) -> None:
     ("library", "fix"),
     [
         ("libnvinfer.so.10", "pip install 'tensorrt-cu13==10.*'"),
-        ("libcublas.so.13", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        ("libcublas.so.99", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
         ("", ""),
     ],
 )

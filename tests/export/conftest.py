@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 
 from sa_export.crops import CropSet, calibration_crops, validation_crops
 
@@ -29,14 +30,24 @@ def calibration() -> CropSet:
 
 
 @pytest.fixture(scope="session")
-def trained_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``checkpoint.pt`` of a tiny network trained on 40 synthetic people for 50 steps."""
+def trained_path(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """``checkpoint.pt`` of a tiny network trained on 40 synthetic people for 50 steps.
+
+    Trained once, whichever of several test processes comes first.
+    """
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "trained"
+    with FileLock(root.with_suffix(".lock")):
+        path = root / "run" / "checkpoint.pt"
+        return path if path.exists() else _train(root)
+
+
+def _train(root: Path) -> Path:
     from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
     from sa_runtime.datasets.table import load_dataset
     from sa_training.loop import TrainingOptions, train_network
     from sa_training.recipes import tiny
 
-    root = tmp_path_factory.mktemp("trained")
     config = SyntheticConfig(
         seed=5, identities=42, cameras=4, images_per_camera=4, train_fraction=0.95,
         distractors=0, junk=0, videos=0, people_per_video=1,

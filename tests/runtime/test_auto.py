@@ -20,20 +20,18 @@ from sa_runtime.canary import (
     make_canary,
     read_canary,
 )
-from sa_runtime.environment import this_environment
 from sa_runtime.errors import ContractError, InputError, MissingPackageError, RunnerError
 from sa_runtime.runners import auto
 from sa_runtime.runners.base import Embeddings, Images
 from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
 from sa_runtime.runners.openvino import OpenVinoRunner
 from sa_runtime.runners.table import RUNNERS, open_runner
+from tests.processor import HAS_BF16, needs_bf16
 
 if TYPE_CHECKING:
     from tests.tiny_artefacts import TinyArtefacts
 
 pytest_plugins = ("tests.tiny_artefacts",)
-
-HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & set(this_environment().flags))
 
 
 @pytest.fixture
@@ -117,7 +115,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     open_runner(tiny_artefacts.files["onnx"]).close()
 
 
-@pytest.mark.skipif(not HAS_BF16, reason="this processor does not compute in bfloat16")
+@needs_bf16
 def test_a_lower_precision_is_taken_where_the_canary_crops_agree(
     tiny_artefacts: TinyArtefacts, cache: Path, speeds: dict[str, float]
 ) -> None:
@@ -139,7 +137,7 @@ def test_a_lower_precision_is_taken_where_the_canary_crops_agree(
         assert "onnxruntime not taken: it has no option precision" in runner.reason
 
 
-@pytest.mark.skipif(not HAS_BF16, reason="this processor does not compute in bfloat16")
+@needs_bf16
 def test_a_lower_precision_is_not_taken_where_they_disagree_or_are_missing(
     tiny_artefacts: TinyArtefacts,
     cache: Path,

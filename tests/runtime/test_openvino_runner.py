@@ -13,6 +13,7 @@ from sa_runtime.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from sa_runtime.errors import RunnerError
 from sa_runtime.runners.openvino_graph import lift_reductions
 from sa_runtime.runners.table import open_runner
+from tests.processor import needs_bf16
 
 if TYPE_CHECKING:
     from tests.tiny_artefacts import TinyArtefacts
@@ -122,7 +123,7 @@ def write_three_dimensional_onnx(path: Path) -> None:
     save(model, str(path))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_a_crops_vector_does_not_depend_on_its_batch_mates(tmp_path: Path, precision: str) -> None:
     write_three_dimensional_onnx(tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 4, 3), dtype=np.uint8)
