@@ -38,7 +38,7 @@ BATCHES = (1, 4)
 BUDGET_S = 1.0
 TURNS = 2
 RUNS = 2
-MARGIN = 1.05
+MARGIN = 1.02
 """How much faster a candidate must be than those before it: noise must not decide."""
 
 
