@@ -156,7 +156,7 @@ def test_a_lower_precision_is_not_taken_where_they_disagree_or_are_missing(
 def test_a_small_advantage_does_not_decide(
     tiny_artefacts: TinyArtefacts, cache: Path, speeds: dict[str, float]
 ) -> None:
-    speeds["onnxruntime fp32"] = 32.0
+    speeds["onnxruntime fp32"] = 31.5
     with open_runner(tiny_artefacts.files["onnx"]) as runner:
         assert runner.label == "openvino fp32"
     shutil.rmtree(cache)
