@@ -37,7 +37,7 @@ class OnnxRuntimeRunner(BaseRunner):
     """An ONNX artefact on ONNX Runtime.
 
     Input arrays are read where they lie; binding outputs as well was measured and gains nothing
-    on a processor (docs/performance.md), so that plain ``run`` it is.
+    on a processor (benchmarks/runtime_options.py), so that plain ``run`` it is.
 
     Args:
         path: the ``.onnx`` file.
