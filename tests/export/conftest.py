@@ -53,7 +53,7 @@ def _train(root: Path) -> Path:
         distractors=0, junk=0, videos=0, people_per_video=1,
     )  # fmt: skip
     write_synthetic(root / "world", config, workers=1)
-    recipe = dataclasses.replace(tiny(), epochs=5)
+    recipe = dataclasses.replace(tiny(), epochs=5, lr=2e-3)
     options = TrainingOptions(out=root / "run", seed=3)
     return train_network(recipe, load_dataset("synthetic", root / "world"), options).path
 

@@ -33,7 +33,14 @@ def small(**changes: object) -> Recipe:
         tiny().network, height=32, width=16, parts=2, features=16, dropout=0.2
     )
     recipe = dataclasses.replace(
-        tiny(), network=network, batch=BATCH, images_per_identity=2, epochs=3, pad=2, erase=0.3
+        tiny(),
+        network=network,
+        batch=BATCH,
+        images_per_identity=2,
+        epochs=3,
+        lr=2e-3,
+        pad=2,
+        erase=0.3,
     )
     return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
 
