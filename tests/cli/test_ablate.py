@@ -127,7 +127,7 @@ def test_the_table_and_the_files_agree(
 def test_other_settings_are_not_mixed_in(whole: Path, synthetic_root: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"seed-0: its run had lr 0\.002, this one 0\.1; pass the options of then, another "
+        match=r"seed-0: its run had lr 0\.003, this one 0\.1; pass the options of then, another "
         r"--out, or remove the folder to train it anew",
     ):
         CliRunner().invoke(

@@ -84,6 +84,7 @@ def test_people_get_tables_a_picture_and_the_choice_of_auto(
     assert "faster" in done.stdout
 
 
+@pytest.mark.alone
 def test_a_slower_build_ends_in_exit_code_3(
     base: Path, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
