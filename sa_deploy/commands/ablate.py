@@ -85,7 +85,7 @@ def ablate(
     ] = "auto",
     json_output: JsonFlag = False,
 ) -> None:
-    """Train recipes with several seeds each, and print means and spreads of what they reach.
+    """Train recipes with several seeds each; print means and spreads.
 
     The same command again skips what is finished and resumes what was interrupted. Leaves a
     folder for each run, ablation.json, ablation.csv and ablation.png in the folder --out.

@@ -46,7 +46,10 @@ def adopt(
     validation_crops: Annotated[int, typer.Option(min=4, help="Use about so many.")] = 500,
     json_output: JsonFlag = False,
 ) -> None:
-    """Give a foreign ONNX model a contract, uint8 input, unit-length output and a parity check."""
+    """Give a foreign ONNX model a contract, after a parity check.
+
+    What is written takes uint8 crops and gives unit-length vectors.
+    """
     from sa_export import crops as export_crops
     from sa_export.adopt import adopt as adopt_model
     from sa_export.foreign import Preprocessing, Wanted, read_foreign

@@ -65,7 +65,7 @@ def bench(
     ] = "5%",
     json_output: JsonFlag = False,
 ) -> None:
-    """Measure artefacts on every runtime that opens them, side by side in turns."""
+    """Measure artefacts on every runtime that opens them, in turns."""
     from sa_runtime.bench.compare import compare as compare_results
     from sa_runtime.bench.compare import parse_percent, require_no_slower
     from sa_runtime.bench.plan import BenchOptions

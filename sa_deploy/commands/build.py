@@ -80,7 +80,10 @@ def build(
     ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Build a TensorRT engine, with the fused attention pooling inside where there is a GPU."""
+    """Build a TensorRT engine, with the fused attention pooling inside.
+
+    The pooling is fused where there is a GPU; elsewhere its plain graph goes in.
+    """
     from sa_runtime.errors import InputError
     from sa_runtime.tensorrt.build import plugin_obstacle
     from sa_runtime.tensorrt.engines import Workshop as Shop

@@ -29,7 +29,7 @@ def bundle(
     cpu: Annotated[bool, typer.Option("--cpu", help="Run on the processor on Triton.")] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """Write a Triton model repository, or the ReID section of a DeepStream tracker."""
+    """Write a Triton model repository, or a DeepStream ReID section."""
     from sa_export.bundle import TritonOptions, write_deepstream, write_triton
     from sa_runtime.errors import InputError
 

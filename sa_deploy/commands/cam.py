@@ -33,7 +33,7 @@ def cam(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Draw class activation maps with and without spatial attention, and the attention itself.
+    """Draw class activation maps with and without spatial attention.
 
     A damaged image in a folder is left out with a note; one that is given by name is an error.
     """

@@ -6,6 +6,6 @@ import typer
 
 from sa_deploy.commands import data_check, data_synth
 
-app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+app = typer.Typer(help="Make and check data sets.", no_args_is_help=True, add_completion=False)
 app.command("synth")(data_synth.synth)
 app.command("check")(data_check.check)

@@ -23,7 +23,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the world and of the training.")] = 1,
     json_output: JsonFlag = False,
 ) -> None:
-    """Draw a world, train, export to ONNX, embed a video, evaluate and draw the matches."""
+    """Draw a world, train, export, embed a video and evaluate."""
     import dataclasses
 
     import numpy as np

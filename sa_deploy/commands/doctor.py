@@ -6,7 +6,7 @@ from sa_deploy.output import JsonFlag, note, print_json, print_table
 
 
 def doctor(json_output: JsonFlag = False) -> None:
-    """Show driver, GPU, runtimes and processor, and the command that mends each gap."""
+    """Show what this machine can run, and the command that mends a gap."""
     from sa_runtime.doctor import examine, mends
 
     findings = examine()

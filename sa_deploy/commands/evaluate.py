@@ -48,7 +48,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of cuhk03's draws and the picture's queries.")] = 0,
     json_output: JsonFlag = False,
 ) -> None:
-    """Embed queries and gallery of a data set; print mAP, CMC ranks and mINP."""
+    """Find a data set's queries in its gallery; print mAP and ranks.
+
+    Ranks are those of the cumulative matching curve; mINP is printed beside them.
+    """
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.retrieval.evaluation import evaluate_embedder

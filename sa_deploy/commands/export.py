@@ -97,7 +97,7 @@ def export(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Write artefacts that have been compared with their network on crops of people."""
+    """Write artefacts that find the same people as their network."""
     from sa_runtime.errors import InputError
 
     wanted = {

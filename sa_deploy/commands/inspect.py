@@ -27,7 +27,7 @@ def inspect(
     ],
     json_output: JsonFlag = False,
 ) -> None:
-    """Show inputs, outputs, precision, operators, size, feature space, provenance and parity."""
+    """Show an artefact's inputs, outputs, space, provenance and parity."""
     from sa_export.describe import describe
 
     description = describe(model)

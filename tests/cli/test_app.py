@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
 HEAVY = (
     "torch",
@@ -57,13 +59,23 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 
 def test_every_command_has_help_and_a_docs_page() -> None:
-    from sa_deploy.app import app
+    from sa_deploy.app import COMMANDS
 
     docs = "\n".join(page.read_text() for page in Path(__file__).parents[2].glob("docs/*.md"))
-    names = [command.name for command in app.registered_commands]
-    assert {"demo", "train", "export", "embed", "evaluate"} <= set(names)
-    for name in names:
+    for name in COMMANDS:
         assert f"sa-deploy {name}" in docs, f"no docs page runs `sa-deploy {name}`"
+
+
+def test_the_index_says_what_each_command_says_of_itself() -> None:
+    from sa_deploy.app import COMMANDS, app
+
+    root: Any = typer.main.get_command(app)
+    said = {name: (root.commands[name].help or "").splitlines()[0] for name in COMMANDS}
+    assert said == COMMANDS
+    assert run("no-such-command").returncode == 2
+    assert "Did you mean 'train'?" in run("trian").stderr
+    for name, line in COMMANDS.items():
+        assert f"{name:10}{line}\n" in run("--help").stdout
 
 
 def test_a_known_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
