@@ -13,7 +13,7 @@ demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world
 
 test: $(DEV) lint  ## linters, types, floors, doctests and tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -m alone $$(grep -rl pytest.mark.alone tests)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -26,9 +26,10 @@ $(RUN): pyproject.toml constraints.txt
 	$(INSTALL) -e '.[cpu,train,export]'
 	touch $@
 
-$(DEV): $(RUN)
+$(DEV): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[cpu,train,export,dev]'
-	touch $@
+	touch $(RUN) $@
 
 clean:
 	rm -rf $(VENV) out runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from sa_training.network import SANetwork
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 TINY_SEED = 20_260
 # How long an example takes depends on what else the machine does.
 settings.register_profile("sa-deploy", deadline=None)
@@ -25,6 +29,33 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("SA_DEPLOY_CALIBRATE", "0")
         patch.setenv("SA_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _torchlib_once() -> Iterator[None]:
+    """Torch parses the source of its ONNX operators before every export; once is enough here."""
+    apis: Any = importlib.import_module("torch.onnx._internal._lazy_import").onnxscript_apis
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
+        yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
+    """Gives a folder of some name, filled by whichever of several test processes comes first."""
+    own = tmp_path_factory.getbasetemp()
+    root = own if worker_id == "master" else own.parent
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path, partial = root / name, root / f"{name}.partial"
+        with FileLock(root / f"{name}.lock"):
+            if not path.exists():
+                partial.mkdir()
+                fill(partial)
+                partial.rename(path)
+        return path
+
+    return folder
 
 
 def tiny_network(**changes: object) -> SANetwork:
@@ -51,38 +82,41 @@ def tiny_network(**changes: object) -> SANetwork:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(made_once: MadeOnce) -> Path:
     """``checkpoint.pt`` of :func:`tiny_network` at 128x64, embedding ``parts`` of 1536 numbers."""
     import dataclasses
 
     from sa_training.checkpoints import save_checkpoint
     from sa_training.recipes import tiny
 
-    network = tiny_network()
-    path = tmp_path_factory.mktemp("tiny") / "checkpoint.pt"
-    save_checkpoint(path, network, dataclasses.replace(tiny(), network=network.config), 1, {})
-    return path
+    def fill(folder: Path) -> None:
+        network = tiny_network()
+        recipe = dataclasses.replace(tiny(), network=network.config)
+        save_checkpoint(folder / "checkpoint.pt", network, recipe, 1, {})
+
+    return made_once("tiny", fill) / "checkpoint.pt"
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx_model(tiny_checkpoint: Path) -> Path:
+def tiny_onnx_model(tiny_checkpoint: Path, made_once: MadeOnce) -> Path:
     """``model.onnx`` of :func:`tiny_checkpoint`: FP32, uint8 NHWC in, dynamic batch."""
     from sa_export.artefacts import Exporter
     from sa_export.crops import validation_crops
     from sa_export.options import ExportOptions
     from sa_training.checkpoints import load_checkpoint
 
-    crops = validation_crops(None, height=128, width=64)
-    exporter = Exporter(load_checkpoint(tiny_checkpoint), ExportOptions(), crops)
-    return exporter.write("onnx", tiny_checkpoint.parent).path
+    def fill(folder: Path) -> None:
+        crops = validation_crops(None, height=128, width=64)
+        Exporter(load_checkpoint(tiny_checkpoint), ExportOptions(), crops).write("onnx", folder)
+
+    return made_once("tiny_onnx", fill) / "model.onnx"
 
 
 @pytest.fixture(scope="session")
-def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_root(made_once: MadeOnce) -> Path:
     """A small synthetic data set: 24 people, 4 cameras, 2 images each, one 2-second video."""
     from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
 
-    out = tmp_path_factory.mktemp("synthetic") / "world"
     config = SyntheticConfig(
         identities=24,
         cameras=4,
@@ -93,5 +127,7 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         video_seconds=2.0,
         people_per_video=4,
     )
-    write_synthetic(out, config, workers=1)
-    return out
+    return (
+        made_once("synthetic", lambda folder: write_synthetic(folder / "world", config, workers=1))
+        / "world"
+    )

@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^```sh([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHORTER = {
-    "data synth": ["--identities", "24", "--videos", "1", "--seconds", "2", "--force"],
+    "data synth": [
+        *("--identities", "24", "--cameras", "3", "--images", "2"),
+        *("--videos", "1", "--seconds", "2", "--force"),
+    ],
     "train": ["--max-steps", "2"],
     "demo": ["--identities", "20", "--epochs", "1"],
     "bench": ["--duration", "0.1"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,10 +78,7 @@ def validation_crops(
         InputError: no such folder, or fewer than four crops in it.
     """
     if folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            root = Path(temporary) / "validation"
-            write_synthetic(root, GENERATED, workers=1)
-            return _labelled(root, height, width, None, source="generated")
+        return _generated_validation(height, width)
     if all((folder / FOLDERS[split]).is_dir() for split in ("query", "gallery")):
         return _labelled(folder, height, width, limit, source=str(folder))
     return _unlabelled(folder, height, width, limit, source=str(folder))
@@ -107,13 +105,26 @@ def calibration_crops(folder: Path | None, *, height: int, width: int, limit: in
 
         return crops_of_rows(folder, height=height, width=width, limit=limit)
     if folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            root = Path(temporary) / "calibration"
-            write_synthetic(root, GENERATED_CALIBRATION, workers=1)
-            return _unlabelled(root / FOLDERS["train"], height, width, limit, source="generated")
+        return _generated_calibration(height, width, limit)
     train = folder / FOLDERS["train"]
     searched = train if train.is_dir() else folder
     return _unlabelled(searched, height, width, limit, source=str(folder))
+
+
+@lru_cache(maxsize=1)
+def _generated_validation(height: int, width: int) -> CropSet:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "validation"
+        write_synthetic(root, GENERATED, workers=1)
+        return _labelled(root, height, width, None, source="generated")
+
+
+@lru_cache(maxsize=1)
+def _generated_calibration(height: int, width: int, limit: int) -> CropSet:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "calibration"
+        write_synthetic(root, GENERATED_CALIBRATION, workers=1)
+        return _unlabelled(root / FOLDERS["train"], height, width, limit, source="generated")
 
 
 def _unlabelled(

@@ -36,9 +36,12 @@ def triton_config(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def float_model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def float_model(
+    tiny_checkpoint: Path, synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("float")
     words = ["export", tiny_checkpoint, "--onnx", "--input", "nchw-float", "--precision", "fp16"]
+    words += ["--validation", synthetic_root, "--validation-crops", 40]
     done = CliRunner().invoke(app, [*map(str, words), "--out", str(folder)])
     assert done.exit_code == 0, done.output
     return folder / "model.fp16.onnx"
@@ -67,9 +70,10 @@ def test_triton_serves_the_uint8_model(tiny_onnx_model: Path, tmp_path: Path) ->
 
 
 def test_triton_serves_float_models_and_several_outputs(
-    tiny_checkpoint: Path, tmp_path: Path
+    tiny_checkpoint: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
     words = [tiny_checkpoint, "--onnx", "--embedding", "parts,global", "--batch", 8]
+    words += ["--validation", synthetic_root, "--validation-crops", 40]
     done = CliRunner().invoke(
         app, ["export", *map(str, words), "--input", "nchw-float", "--out", str(tmp_path)]
     )

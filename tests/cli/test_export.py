@@ -19,10 +19,12 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["export", *map(str, arguments)])
 
 
-def test_several_formats_and_embeddings_in_one_go(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_several_formats_and_embeddings_in_one_go(
+    tiny_checkpoint: Path, synthetic_root: Path, tmp_path: Path
+) -> None:
     done = run(
         *(tiny_checkpoint, "--onnx", "--openvino", "--embedding", "global,reduced"),
-        *("--out", tmp_path, "--json"),
+        *("--validation", synthetic_root, "--validation-crops", 40, "--out", tmp_path, "--json"),
     )
     assert done.exit_code == 0, done.output
     result: dict[str, Any] = json.loads(done.stdout)

@@ -69,7 +69,7 @@ def market(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             ("resnet50", 384, 128, 256),
         ),
         (
-            "-d market -b 24 -j 4 --epochs 60 --log logs/market/ --feature 256 --height 384 "
+            "-d market -b 8 -j 4 --epochs 60 --log logs/market/ --feature 256 --height 384 "
             "--width 128 --combine-trainval --step-size 40 --data-dir {root} --max-steps 1",
             ("resnet50", 384, 128, 256),
         ),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from filelock import FileLock
 
 from sa_export.crops import CropSet, calibration_crops, validation_crops
+from tests.conftest import MadeOnce
 
 if TYPE_CHECKING:
     from sa_training.checkpoints import Checkpoint
@@ -30,19 +30,12 @@ def calibration() -> CropSet:
 
 
 @pytest.fixture(scope="session")
-def trained_path(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """``checkpoint.pt`` of a tiny network trained on 40 synthetic people for 50 steps.
-
-    Trained once, whichever of several test processes comes first.
-    """
-    own = tmp_path_factory.getbasetemp()
-    root = (own if worker_id == "master" else own.parent) / "trained"
-    with FileLock(root.with_suffix(".lock")):
-        path = root / "run" / "checkpoint.pt"
-        return path if path.exists() else _train(root)
+def trained_path(made_once: MadeOnce) -> Path:
+    """``checkpoint.pt`` of a tiny network trained on 40 synthetic people for 50 steps."""
+    return made_once("trained", _train) / "run" / "checkpoint.pt"
 
 
-def _train(root: Path) -> Path:
+def _train(root: Path) -> None:
     from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
     from sa_runtime.datasets.table import load_dataset
     from sa_training.loop import TrainingOptions, train_network
@@ -55,7 +48,7 @@ def _train(root: Path) -> Path:
     write_synthetic(root / "world", config, workers=1)
     recipe = dataclasses.replace(tiny(), epochs=5, lr=2e-3)
     options = TrainingOptions(out=root / "run", seed=3)
-    return train_network(recipe, load_dataset("synthetic", root / "world"), options).path
+    train_network(recipe, load_dataset("synthetic", root / "world"), options)
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,14 @@ import pytest
 from sa_export.artefacts import Exporter
 from sa_export.crops import CropSet
 from sa_export.options import ExportOptions
+from sa_export.parity import Gates
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.contract import Precision
 from sa_runtime.tensorrt.build import engine_from_onnx
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
-from sa_training.checkpoints import Checkpoint
+from sa_training.checkpoints import load_checkpoint
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -32,6 +33,7 @@ LAYER = re.compile(
     re.MULTILINE,
 )
 CONVOLUTIONS = 12
+OPEN = Gates(max_map_drop=100.0, min_cosine=-1.0, min_independence=0.9)
 
 
 class Layer(NamedTuple):
@@ -72,18 +74,19 @@ def layers_of(path: Path) -> list[Layer]:
 
 @pytest.fixture(scope="module")
 def engines(
-    trained: Checkpoint,
+    tiny_checkpoint: Path,
     crops: CropSet,
     calibration: CropSet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[Precision, list[Layer]]:
-    """Layers of the engines of the trained network's ONNX files."""
+    """Layers of the engines of the tiny network's ONNX files, every layer quantised."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
     chosen = Calibration(images=calibration.images, source="generated", target="tensorrt")
     found = {}
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     for precision in precisions:
-        options = ExportOptions(precision=precision)
-        exporter = Exporter(trained, options, crops, calibration=chosen)
+        options = ExportOptions(precision=precision, gates=OPEN)
+        exporter = Exporter(checkpoint, options, crops, calibration=chosen)
         artefact = exporter.write("onnx", tmp_path_factory.mktemp(precision))
         assert not artefact.contract.quantization.get("kept")
         found[precision] = layers_of(artefact.path)

@@ -236,7 +236,7 @@ def quantised_weights(
 
     Args:
         weights_OIHW: to quantise.
-        half: round the scales to FP16 first, as the graph will keep them.
+        half: round the scales up to FP16 first, as the graph will keep them; down would clip.
         pairs: two neighbouring input channels of one sign sum to 128 at most, so that 255 times
             each of them does not leave 16 bits. A channel keeps all of -127..127 where its largest
             weights have small neighbours.
@@ -250,7 +250,9 @@ def quantised_weights(
         peak_O = _pair_peak(weights_OIHW)
     scale_O = np.maximum(peak_O / 127, _LEAST_SCALE).astype(np.float32)
     if half:
-        scale_O = scale_O.astype(np.float16).astype(np.float32)
+        half_O = scale_O.astype(np.float16)
+        half_O = np.where(half_O < scale_O, np.nextafter(half_O, np.float16(np.inf)), half_O)
+        scale_O = half_O.astype(np.float32)
     values = np.round(weights_OIHW / scale_O[:, None, None, None])
     return np.clip(values, -127, 127).astype(np.int8), scale_O
 
