@@ -2,7 +2,7 @@
 
 A fence ``sh`` holds commands that run here, one after another, in a folder that has ``world`` (a
 small synthetic data set) and ``run`` (``checkpoint.pt`` and ``model.onnx`` of a tiny network). A
-fence ``sh <reason>`` (a GPU, a data set of others, another machine) holds commands whose options
+fence ``sh <reason>`` (a GPU, a data set of others, minutes of time) holds commands whose options
 are checked only.
 """
 
@@ -28,7 +28,7 @@ SHORTER = {
         *("--videos", "1", "--seconds", "2", "--force"),
     ],
     "train": ["--max-steps", "2"],
-    "demo": ["--identities", "20", "--epochs", "1"],
+    "export": ["--validation", "world", "--validation-crops", "40"],
     "bench": ["--duration", "0.1"],
 }
 """What is added to a command so that a page runs in seconds, not minutes."""

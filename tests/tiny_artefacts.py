@@ -15,6 +15,7 @@ import pytest
 from sa_runtime.canary import CANARY_KEY, make_canary
 from sa_runtime.contract import METADATA_KEY
 from sa_runtime.runners.base import Embeddings, Images
+from tests.conftest import MadeOnce
 
 MAX_BATCH = 4
 
@@ -46,27 +47,44 @@ class TinyArtefacts:
         return np.concatenate(rows) if rows else np.zeros((0, 1536), np.float32)
 
 
+FILES = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "torchscript": "model.torchscript",
+    "torch-export": "model.pt2",
+    "fixed": "fixed.onnx",
+    "bf16": "model.bf16.onnx",
+    "canary": "canary.onnx",
+}
+
+
 @pytest.fixture(scope="session")
-def tiny_artefacts(
-    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> TinyArtefacts:
+def tiny_artefacts(tiny_checkpoint: Path, made_once: MadeOnce) -> TinyArtefacts:
     """By format, and ``torch``, the checkpoint itself; ``bf16``, ``fixed`` and ``canary`` are ONNX.
 
     Batches of at most 4, except the checkpoint; ``fixed`` takes 4 exactly, ``canary`` holds crops.
     """
+    from sa_training.checkpoints import load_checkpoint
+
+    folder = made_once("artefacts", lambda folder: _write(tiny_checkpoint, folder))
+    return TinyArtefacts(
+        files={"torch": tiny_checkpoint, **{kind: folder / file for kind, file in FILES.items()}},
+        network=load_checkpoint(tiny_checkpoint).network,
+    )
+
+
+def _write(tiny_checkpoint: Path, folder: Path) -> None:
     import onnx
-    import onnx.inliner
 
     from sa_export.contracts import contract_of
     from sa_export.deploy import Border, DeployNetwork
     from sa_export.onnx_file import BF16_OPSET, onnx_from_network
-    from sa_export.onnx_graph import OnnxWriter
+    from sa_export.onnx_graph import OnnxWriter, inlined
     from sa_export.openvino_file import OpenVinoWriter
     from sa_export.options import ExportOptions
     from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
     from sa_training.checkpoints import load_checkpoint
 
-    folder = tmp_path_factory.mktemp("artefacts")
     checkpoint = load_checkpoint(tiny_checkpoint)
     deployed = DeployNetwork(checkpoint.network, Border())
     exact = contract_of(checkpoint, deployed, ExportOptions())
@@ -78,34 +96,21 @@ def tiny_artefacts(
     fixed.CopyFrom(model)
     for value in (*fixed.graph.input, *fixed.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = MAX_BATCH
-    written: dict[str, tuple[Any, Any, str]] = {
-        "onnx": (OnnxWriter(model), contract, "model.onnx"),
-        "openvino": (
-            OpenVinoWriter(onnx.inliner.inline_local_functions(model), half=False),
-            contract,
-            "model.xml",
-        ),
-        "torchscript": (TorchScriptWriter(deployed, contract), contract, "model.torchscript"),
-        "torch-export": (TorchExportWriter(deployed, exact), contract, "model.pt2"),
-        "fixed": (
-            OnnxWriter(fixed),
-            dataclasses.replace(contract, fixed_batch=True),
-            "fixed.onnx",
-        ),
+    written: dict[str, tuple[Any, Any]] = {
+        "onnx": (OnnxWriter(model), contract),
+        "openvino": (OpenVinoWriter(inlined(model), half=False), contract),
+        "torchscript": (TorchScriptWriter(deployed, contract), contract),
+        "torch-export": (TorchExportWriter(deployed, exact), contract),
+        "fixed": (OnnxWriter(fixed), dataclasses.replace(contract, fixed_batch=True)),
         "bf16": (
             OnnxWriter(onnx_from_network(half, half_contract, opset=BF16_OPSET)),
             half_contract,
-            "model.bf16.onnx",
         ),
     }
-    files = {"torch": tiny_checkpoint}
-    for name, (write, stated, file) in written.items():
-        write({METADATA_KEY: stated.to_json()}, folder / file)
-        files[name] = folder / file
-    made = TinyArtefacts(files=files, network=checkpoint.network)
+    for kind, (write, stated) in written.items():
+        write({METADATA_KEY: stated.to_json()}, folder / FILES[kind])
+    made = TinyArtefacts(files={}, network=checkpoint.network)
     images = made.crops(3, seed=7)
-    model = onnx.load(files["onnx"])
+    model = onnx.load(folder / FILES["onnx"])
     model.metadata_props.add(key=CANARY_KEY, value=make_canary(images, made.embed(images)))
-    files["canary"] = folder / "canary.onnx"
-    onnx.save(model, files["canary"])
-    return made
+    onnx.save(model, folder / FILES["canary"])

@@ -230,12 +230,10 @@ class Exporter:
                 self._on_note,
             )
         target: Target = calibration.target or ("cpu" if kind == "openvino" else "any")
-        rest = SCHEMES[target].rest
-        plain = self.onnx_model(plugin=False, compute=rest)
-        model = self.onnx_model(plugin=True, compute=rest) if plugin else plain
-        model = self._quantizer.quantise(model, plain, target)
-        report = self._quantizer.report(target, plain)
-        return model, dataclasses.replace(self.contract, quantization=report)
+        model = self.onnx_model(plugin=plugin, compute=SCHEMES[target].rest)
+        quantised = self._quantizer.quantise(model, target)
+        report = self._quantizer.report(target, model)
+        return quantised, dataclasses.replace(self.contract, quantization=report)
 
     def _proven(self, kind: Format, path: Path, target: Path) -> tuple[dict[str, Parity], str]:
         """Parity by embedding, and canary crops of the main one."""

@@ -56,6 +56,15 @@ def write_contract(model: ModelProto, contract: Contract) -> None:
     set_metadata(model, {METADATA_KEY: contract.to_json()})
 
 
+def inlined(model: ModelProto) -> ModelProto:
+    """The model with its functions in place of the nodes that call them."""
+    if not model.functions:
+        return model
+    from onnx.inliner import inline_local_functions
+
+    return inline_local_functions(model)
+
+
 def add_constant(model: ModelProto, name: str, value: NDArray[Any]) -> str:
     """Add an initializer and return its name."""
     from onnx import numpy_helper

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sa_export.onnx_graph import node_with_axis, set_nodes
+from sa_export.onnx_graph import inlined, node_with_axis, set_nodes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -22,7 +22,7 @@ def trapped_nodes(model: ModelProto) -> list[NodeProto]:
 
     Functions of the model are looked into as they would be inlined.
     """
-    return _trapped(_inlined(model))
+    return _trapped(inlined(model))
 
 
 def rewrite_trapped(model: ModelProto) -> int:
@@ -41,14 +41,6 @@ def rewrite_trapped(model: ModelProto) -> int:
         set_nodes(model, nodes)
         del model.graph.value_info[:]
     return len(found)
-
-
-def _inlined(model: ModelProto) -> ModelProto:
-    if not model.functions:
-        return model
-    from onnx.inliner import inline_local_functions
-
-    return inline_local_functions(model)
 
 
 def _trapped(model: ModelProto) -> list[NodeProto]:

@@ -87,16 +87,16 @@ def test_killed_and_called_again_it_gives_the_same_table(
     finished = first.read_bytes()
     epoch = (second / "metrics.jsonl").read_text().splitlines()[0]
 
-    process = start(synthetic_root, tmp_path)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    assert stderr.count("finished before") == 1
+    done = CliRunner().invoke(
+        app, arguments(synthetic_root, tmp_path, "--json"), catch_exceptions=False
+    )
+    assert done.stderr.count("finished before") == 1
     assert first.read_bytes() == finished
     # The line holds a measured rate: an epoch that was trained twice would differ.
     assert (second / "metrics.jsonl").read_text().splitlines()[0] == epoch
     assert learnt(tmp_path / "ablation.json") == learnt(whole / "ablation.json")
     assert (
-        json.loads(stdout)["recipes"]
+        json.loads(done.stdout)["recipes"]
         == json.loads((tmp_path / "ablation.json").read_text())["recipes"]
     )
 

@@ -20,6 +20,7 @@ from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact import read_contract
 from sa_runtime.contract import Precision
 from sa_runtime.errors import InputError
+from sa_runtime.retrieval.metrics import Labels
 from sa_runtime.runners.table import open_runner
 from sa_training.checkpoints import Checkpoint
 from sa_training.network import NetworkConfig, SANetwork
@@ -57,6 +58,22 @@ def exporter_of(
         ExportOptions(precision=precision, gates=gates),
         crops,
         calibration=Calibration(images=calibration.images, source="generated"),
+    )
+
+
+@pytest.fixture(scope="module")
+def crops() -> CropSet:
+    """Half of the people of the generated set: every file is run on all of them three times."""
+    whole = validation_crops(None, height=128, width=64)
+    assert whole.labels is not None
+    person = whole.labels.person
+    kept = np.flatnonzero(person <= np.median(person[: whole.queries]))
+    return CropSet(
+        source="generated",
+        images=whole.images[kept],
+        names=tuple(whole.names[i] for i in kept),
+        queries=int((kept < whole.queries).sum()),
+        labels=Labels(person=person[kept], camera=whole.labels.camera[kept]),
     )
 
 

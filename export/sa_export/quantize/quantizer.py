@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_export.crops import CropSet
+from sa_export.onnx_graph import inlined
 from sa_export.parity import cosines, score
 from sa_export.quantize.calibrate import histograms
 from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
@@ -83,20 +84,20 @@ class Quantizer:
         self._on_note = on_note
         self._choices: dict[Target, Choice] = {}
 
-    def quantise(self, model: ModelProto, plain: ModelProto, target: Target) -> ModelProto:
+    def quantise(self, model: ModelProto, target: Target) -> ModelProto:
         """A copy of ``model`` in int8, but for the layers that cost too much.
 
         Args:
             model: computing in the ``rest`` of the target's scheme.
-            plain: the same with the operator inlined; the search runs it.
             target: what the result is for.
 
         Raises:
             ParityError: every layer would have to stay in float.
         """
         scheme = scheme_for(target)
+        ranges = self._ranges(model, scheme)
         if target not in self._choices:
-            self._choices[target] = self._choose(plain, scheme)
+            self._choices[target] = self._choose(inlined(model), ranges, scheme)
         kept = self._choices[target].kept
         if len(kept) == len(layers(model)):
             drop = self._choices[target].all_quantised.map_drop
@@ -110,7 +111,7 @@ class Quantizer:
                 f"{len(kept)} of {len(layers(model))} layers stay in float; to have them in int8 "
                 f"too, {QAT_ADVICE}"
             )
-        return quantise(model, self._ranges(model, scheme), scheme, kept)
+        return quantise(model, ranges, scheme, kept)
 
     def report(self, target: Target, model: ModelProto) -> dict[str, Any]:
         """What was done for a target, as the contract keeps it."""
@@ -135,9 +136,9 @@ class Quantizer:
             "trials": choice.trials,
         }
 
-    def _choose(self, plain: ModelProto, scheme: Scheme) -> Choice:
-        ranges = self._ranges(plain, scheme)
-
+    def _choose(
+        self, plain: ModelProto, ranges: dict[str, tuple[float, float]], scheme: Scheme
+    ) -> Choice:
         def measure(kept: Collection[str]) -> Cost:
             return self._cost(quantise(plain, ranges, scheme, kept))
 
