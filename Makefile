@@ -6,14 +6,17 @@ DEV := $(VENV)/.installed-dev
 # Bytecode is written as modules are imported: most of torch never is.
 INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test together lint clean
 
 demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world
 	$(BIN)/sa-deploy demo --out out/demo
 
-test: $(DEV) lint  ## linters, types, floors, doctests and tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+test: $(DEV)  ## linters, types, floors, doctests and tests
+	$(MAKE) -j2 lint together
 	$(BIN)/pytest -m alone $$(grep -rl pytest.mark.alone tests)
+
+together: $(DEV)  ## two tests at a time, a thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 
 lint: $(DEV)
 	$(BIN)/ruff check .
