@@ -74,8 +74,9 @@ def test_the_index_says_what_each_command_says_of_itself() -> None:
     assert said == COMMANDS
     assert run("no-such-command").returncode == 2
     assert "Did you mean 'train'?" in run("trian").stderr
+    shown = run("--help").stdout
     for name, line in COMMANDS.items():
-        assert f"{name:10}{line}\n" in run("--help").stdout
+        assert f"{name:10}{line}\n" in shown
 
 
 def test_a_known_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_with_the_same_weights(
     )
     while not (cut / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.01)
-    time.sleep(random.uniform(0.0, 0.7))
+    time.sleep(random.uniform(0.0, 0.4))
     process.send_signal(signal.SIGKILL)
     process.wait()
     stopped = load_checkpoint(cut / "checkpoint.pt").training["step"]
