@@ -25,9 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.environment import this_environment
-from sa_runtime.files import atomic_path
-from sa_runtime.tensorrt.probe import probe
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
+from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt.ptx import kernel_from_pool
 from sa_runtime.tensorrt.tactics import TACTICS, Element, Pool, tactics_for
 

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sa_runtime.environment import this_environment
+from sa_runtime.system.environment import this_environment
 from sa_runtime.tensorrt.ptx import kernel_from_pool, resources
 from sa_runtime.tensorrt.tactics import ELEMENTS, TACTICS, Element, Pool, plan, tactics_for
 

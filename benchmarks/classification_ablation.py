@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from sa_runtime.attention_pool import Normalize
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
 from sa_training.classification import train_classifier
 from sa_training.classification_data import synthetic_classification
 from sa_training.loop import Progress, TrainingOptions

@@ -31,17 +31,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sa_deploy.commands.embed import embed_sources
+from sa_deploy.commands.embed.command import embed_sources
 from sa_runtime import crops
 from sa_runtime.datasets.synthetic.config import SyntheticConfig
 from sa_runtime.datasets.synthetic.video import frames
-from sa_runtime.environment import this_environment
-from sa_runtime.files import atomic_path
+from sa_runtime.outputs.parquet import EmbeddingWriter, Row
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources import SourceCounts, Video, find_sources, source_items
-from sa_runtime.store import EmbeddingWriter, Row
-from sa_runtime.video.decode import quiet_opencv
+from sa_runtime.sources.find import SourceCounts, Video, find_sources, source_items
+from sa_runtime.sources.reader import quiet_opencv
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
 
 SCHEMA = "sa-deploy.benchmarks.embed-throughput/1"
 RENDERED = SyntheticConfig(

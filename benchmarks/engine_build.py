@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.environment import this_environment
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt.engines import Workshop, build_engine
 from sa_runtime.tensorrt.flavour import FLAVOURS, choose_flavour, load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, profile_for
-from sa_runtime.tensorrt.probe import probe
 
 
 def measure(models: list[Path], workshop: Workshop, repeats: int) -> list[dict[str, Any]]:

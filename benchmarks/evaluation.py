@@ -27,9 +27,9 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from sa_runtime.files import atomic_path
 from sa_runtime.retrieval.metrics import CONVENTIONS, Labels, evaluate
 from sa_runtime.retrieval.rerank import Reranking
+from sa_runtime.system.files import atomic_path
 
 PEOPLE, CAMERAS, NOISE = 750, 6, 4.5
 Vectors = NDArray[Any]

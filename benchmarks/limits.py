@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sa_runtime.bench.limits import Limits, fastest_s, read_bandwidth
-from sa_runtime.environment import this_environment
-from sa_runtime.files import atomic_path
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
 
 OUT = Path(__file__).parent / "results" / "limits.json"
 SIZE = 2048

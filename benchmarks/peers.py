@@ -33,10 +33,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.artefact import read_contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.bench.client import Client
-from sa_runtime.environment import this_environment
-from sa_runtime.files import atomic_path
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -91,7 +91,7 @@ def prepare(weights: Path | None, folder: Path) -> dict[str, Path]:
     import torch
 
     from sa_export.artefacts import Exporter
-    from sa_export.crops import validation_crops
+    from sa_export.crop_sets import validation_crops
     from sa_export.lowering import plain_pool
     from sa_export.options import ExportOptions
     from sa_training.attention_pool import lowered_to

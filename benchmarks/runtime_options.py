@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from sa_runtime.artefact import read_contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.bench.client import Client
-from sa_runtime.bench.crops import bench_crops
-from sa_runtime.environment import this_environment
-from sa_runtime.files import atomic_path
+from sa_runtime.bench.samples import bench_crops
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
 
 OUT = Path(__file__).parent / "results" / "runtime_options.json"
 CASES: tuple[tuple[str, dict[str, Any], int], ...] = (

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
 from sa_training.losses import classification_losses
 from sa_training.network import SANetwork
 from sa_training.optimisation import optimizer_of

@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Contract": "sa_runtime.contract:Contract",
+    "Contract": "sa_runtime.artefact.contract:Contract",
     "Embedder": "sa_runtime.embedder:Embedder",
     "SaDeployError": "sa_runtime.errors:SaDeployError",
     "open_runner": "sa_runtime.runners.table:open_runner",

@@ -101,7 +101,7 @@ def tiny_checkpoint(made_once: MadeOnce) -> Path:
 def tiny_onnx_model(tiny_checkpoint: Path, made_once: MadeOnce) -> Path:
     """``model.onnx`` of :func:`tiny_checkpoint`: FP32, uint8 NHWC in, dynamic batch."""
     from sa_export.artefacts import Exporter
-    from sa_export.crops import validation_crops
+    from sa_export.crop_sets import validation_crops
     from sa_export.options import ExportOptions
     from sa_training.checkpoints import load_checkpoint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sa_runtime.environment import this_environment
+from sa_runtime.system.environment import this_environment
 
 HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & set(this_environment().flags))
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 instructions")

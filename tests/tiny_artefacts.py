@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sa_runtime.canary import CANARY_KEY, make_canary
-from sa_runtime.contract import METADATA_KEY
+from sa_runtime.artefact.canary import CANARY_KEY, make_canary
+from sa_runtime.artefact.contract import METADATA_KEY
 from sa_runtime.runners.base import Embeddings, Images
 from tests.conftest import MadeOnce
 

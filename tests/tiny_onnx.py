@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sa_runtime.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
+from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sa_export.crops import CropSet
+from sa_export.crop_sets import CropSet
 from sa_export.foreign import Foreign, Preprocessing, reference_vectors
 from sa_export.onnx_graph import (
     OnnxWriter,
@@ -21,10 +21,10 @@ from sa_export.onnx_graph import (
     set_nodes,
     tensor_names,
 )
+from sa_export.openvino_workarounds import rewrite_trapped
 from sa_export.parity import Gates, Parity, canary_of_crops, measure_parity, require_parity
-from sa_export.traps import rewrite_trapped
-from sa_runtime.canary import CANARY_KEY
-from sa_runtime.contract import (
+from sa_runtime.artefact.canary import CANARY_KEY
+from sa_runtime.artefact.contract import (
     METADATA_KEY,
     Contract,
     InputSpec,
@@ -32,8 +32,8 @@ from sa_runtime.contract import (
     Precision,
     space_id,
 )
-from sa_runtime.files import atomic_path
 from sa_runtime.runners.table import open_runner
+from sa_runtime.system.files import atomic_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

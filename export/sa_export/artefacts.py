@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sa_export.contracts import contract_of, resized
-from sa_export.crops import CropSet
+from sa_export.crop_sets import CropSet
 from sa_export.deploy import Border, DeployNetwork, FloatType
 from sa_export.describe import quantization_rows
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
@@ -30,12 +30,12 @@ from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.quantizer import QAT_ADVICE, Calibration, Quantizer
 from sa_export.quantize.search import Limits
 from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
-from sa_runtime.canary import CANARY_KEY
-from sa_runtime.contract import METADATA_KEY, Contract
+from sa_runtime.artefact.canary import CANARY_KEY
+from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import InputError
-from sa_runtime.files import atomic_path
 from sa_runtime.runners.base import Embeddings, encode
 from sa_runtime.runners.table import open_runner
+from sa_runtime.system.files import atomic_path
 from sa_training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Exporter:
 
 @contextmanager
 def atomic_artefact(target: Path) -> Iterator[Path]:
-    """:func:`sa_runtime.files.atomic_path` for an artefact, which may be two files (IR)."""
+    """:func:`sa_runtime.system.files.atomic_path` for an artefact, which may be two files (IR)."""
     with atomic_path(target) as temporary:
         if target.suffix != ".xml":
             yield temporary

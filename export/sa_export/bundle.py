@@ -8,10 +8,10 @@ import re
 import shutil
 from pathlib import Path
 
-from sa_runtime.artefact import read_contract
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
 
 DEFAULT_MAX_BATCH = 32
 _BACKENDS = {".onnx": ("onnxruntime", "model.onnx"), ".engine": ("tensorrt", "model.plan")}

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool
 from sa_export.options import ExportOptions
-from sa_runtime.contract import Contract, ExtraOutput, InputSpec, OutputSpec, space_id
+from sa_runtime.artefact.contract import Contract, ExtraOutput, InputSpec, OutputSpec, space_id
 from sa_runtime.errors import InputError
 from sa_training.attention_pool import lowered_to
 from sa_training.checkpoints import Checkpoint, weights_sha256

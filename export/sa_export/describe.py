@@ -13,10 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from sa_export.bundle import contract_of_artefact
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError, MissingPackageError
-from sa_runtime.extras import require
 from sa_runtime.runners.table import SUFFIXES, runtimes_for
+from sa_runtime.system.extras import require
 
 Shape = tuple[int | None, ...]
 """Without the batch; ``None`` where the graph leaves a size open."""
@@ -166,7 +166,7 @@ def _graph(path: Path) -> Graph | None:
 def differences(contract: Contract, graph: Graph) -> list[str]:
     """What a graph's inputs and outputs differ from its contract in, as sentences.
 
-    >>> from sa_runtime.contract import InputSpec, OutputSpec
+    >>> from sa_runtime.artefact.contract import InputSpec, OutputSpec
     >>> contract = Contract(input=InputSpec(height=8, width=4), output=OutputSpec(dim=2),
     ...                     weights_sha256="0", space="s")
     >>> tensors = {"images": ("uint8", (8, 4, 3)), "embeddings": ("float32", (3,))}

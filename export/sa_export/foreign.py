@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.artefact import contract_text
-from sa_runtime.contract import Colour
+from sa_runtime.artefact.contract import Colour
+from sa_runtime.artefact.metadata import contract_text
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.extras import require
 from sa_runtime.runners.base import Embeddings, Images
+from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto

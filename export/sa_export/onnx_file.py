@@ -12,10 +12,10 @@ from sa_export.attention_pool import OP_TYPE, attention_pool_function
 from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool, symbolic_pool
 from sa_export.onnx_graph import write_contract
-from sa_export.traps import trapped_nodes
-from sa_runtime.contract import Contract
+from sa_export.openvino_workarounds import trapped_nodes
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, ParityError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 from sa_training.attention_pool import lowered_to
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def onnx_from_network(
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
         InputError: an opset without what the graph needs.
-        ParityError: a graph that OpenVINO would compute wrongly, see :mod:`sa_export.traps`.
+        ParityError: a graph that OpenVINO would compute wrongly, see
+            :mod:`sa_export.openvino_workarounds`.
     """
     least = BF16_OPSET if network.border.compute == "bf16" else DEFAULT_OPSET
     if opset < least:

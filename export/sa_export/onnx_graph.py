@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.contract import METADATA_KEY, Contract
+from sa_runtime.artefact.contract import METADATA_KEY, Contract
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

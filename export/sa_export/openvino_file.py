@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from sa_export.deploy import InputKind
 from sa_export.parity import Gates
-from sa_runtime.contract import Precision
+from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import InputError
 
 Format = Literal["onnx", "torchscript", "torch-export", "openvino"]

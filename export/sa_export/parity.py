@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_export.crops import CropSet, spread
-from sa_runtime.canary import make_canary
-from sa_runtime.contract import Precision
+from sa_export.crop_sets import CropSet, spread
+from sa_runtime.artefact.canary import make_canary
+from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import ParityError
 from sa_runtime.retrieval.metrics import evaluate
 from sa_runtime.runners.base import Embeddings, Images, Runner

@@ -11,7 +11,7 @@ import torch
 from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool
 from sa_export.onnx_file import dynamic_shapes, example_input
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
 from sa_training.attention_pool import lowered_to
 
 

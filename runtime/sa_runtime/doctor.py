@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from sa_runtime.environment import Environment, this_environment
 from sa_runtime.runners.onnxruntime import preload
+from sa_runtime.system.environment import Environment, this_environment
+from sa_runtime.system.gpus import Machine, probe
 from sa_runtime.tensorrt.device import BINDINGS, installed
 from sa_runtime.tensorrt.flavour import INSTALL, rtx_obstacle
-from sa_runtime.tensorrt.probe import Machine, probe
 
 Status = Literal["ok", "missing", "broken", "not here"]
 """``missing``: could be had by the fix. ``not here``: this machine cannot have it, which is no

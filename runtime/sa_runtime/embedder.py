@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sa_runtime import crops
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.crops import Image
 from sa_runtime.errors import InputError
 from sa_runtime.runners.base import Embeddings, Images, Runner

@@ -50,7 +50,7 @@ def adopt(
 
     What is written takes uint8 crops and gives unit-length vectors.
     """
-    from sa_export import crops as export_crops
+    from sa_export import crop_sets
     from sa_export.adopt import adopt as adopt_model
     from sa_export.foreign import Preprocessing, Wanted, read_foreign
     from sa_export.parity import DEFAULT_GATES
@@ -65,7 +65,7 @@ def adopt(
         height=height, width=width, image=image_input, output=output, dynamic=dynamic_batch
     )
     foreign = read_foreign(model, wanted)
-    crops = export_crops.validation_crops(
+    crops = crop_sets.validation_crops(
         validation, height=foreign.height, width=foreign.width, limit=validation_crops
     )
     adopted = adopt_model(

@@ -72,7 +72,7 @@ def bench(
     from sa_runtime.bench.plot import check_plot_path, plot_result
     from sa_runtime.bench.result import BenchResult
     from sa_runtime.bench.run import run_bench
-    from sa_runtime.files import atomic_path
+    from sa_runtime.system.files import atomic_path
 
     allowed = parse_percent(fail_above)
     base = None if compare is None else BenchResult.from_file(compare)

@@ -85,13 +85,13 @@ def build(
     The pooling is fused where there is a GPU; elsewhere its plain graph goes in.
     """
     from sa_runtime.errors import InputError
+    from sa_runtime.system.gpus import probe
     from sa_runtime.tensorrt.build import plugin_obstacle
     from sa_runtime.tensorrt.engines import Workshop as Shop
     from sa_runtime.tensorrt.engines import build_engine, cached_engine, default_timing_cache
     from sa_runtime.tensorrt.flavour import choose_flavour, load_flavour, rtx_obstacle
     from sa_runtime.tensorrt.graph import check_precision, read_graph
     from sa_runtime.tensorrt.options import BuildOptions, batch_from_shape, profile_for
-    from sa_runtime.tensorrt.probe import probe
 
     if cache is not None and out is not None:
         raise InputError("--cache and --out: the cache names its engines itself; give one of them")
@@ -170,7 +170,7 @@ def _proven(model: Path, engine: Path) -> float | None:
     Raises:
         ParityError: the engine gives other vectors.
     """
-    from sa_runtime.canary import canary_of, least_cosine
+    from sa_runtime.artefact.canary import canary_of, least_cosine
     from sa_runtime.errors import ParityError
     from sa_runtime.runners.auto import OWN_COSINE
     from sa_runtime.runners.tensorrt import TensorRTRunner

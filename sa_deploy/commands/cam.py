@@ -95,7 +95,7 @@ def _draw(
 def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
     """Images in order, and whether each was given by name; our own pictures are left out."""
     from sa_runtime.errors import InputError
-    from sa_runtime.sources import find_images
+    from sa_runtime.sources.find import find_images
 
     found: list[tuple[Path, bool]] = []
     for path in paths:
@@ -141,7 +141,7 @@ def _write(target: Path, picture: Image) -> None:
     import cv2
 
     from sa_runtime.errors import InputError
-    from sa_runtime.files import atomic_path
+    from sa_runtime.system.files import atomic_path
 
     with atomic_path(target) as temporary:
         if not cv2.imwrite(str(temporary), picture):

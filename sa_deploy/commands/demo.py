@@ -29,7 +29,7 @@ def demo(
     import numpy as np
 
     from sa_export.artefacts import Exporter
-    from sa_export.crops import validation_crops
+    from sa_export.crop_sets import validation_crops
     from sa_export.options import ExportOptions
     from sa_export.parity import network_embed
     from sa_runtime.crops import read_image, resize
@@ -126,10 +126,10 @@ def step(command: str) -> None:
 
 
 def _embed_video(embedder: Any, video: Path, boxes: Path, out: Path) -> dict[str, float]:
-    from sa_runtime.sources import SourceCounts, video_items
-    from sa_runtime.store import EmbeddingWriter
-    from sa_runtime.video.detections import read_detections
-    from sa_runtime.video.pipeline import run_pipeline
+    from sa_runtime.detections.mot import read_detections
+    from sa_runtime.outputs.parquet import EmbeddingWriter
+    from sa_runtime.pipeline.stages import run_pipeline
+    from sa_runtime.sources.find import SourceCounts, video_items
 
     detections = read_detections(boxes)
     with EmbeddingWriter(out, embedder.contract) as writer:

@@ -113,7 +113,7 @@ def export(
         )
     import dataclasses
 
-    from sa_export import crops as export_crops
+    from sa_export import crop_sets
     from sa_export.artefacts import Exporter
     from sa_export.options import FORMATS, ExportOptions
     from sa_export.parity import DEFAULT_GATES
@@ -137,12 +137,12 @@ def export(
     checkpoint = load_checkpoint(weights)
     config = checkpoint.network.config
     size = (height or config.height, width or config.width)
-    crops = export_crops.validation_crops(
+    crops = crop_sets.validation_crops(
         validation, height=size[0], width=size[1], limit=validation_crops
     )
     ranges = None
     if options.precision == "int8":
-        seen = export_crops.calibration_crops(
+        seen = crop_sets.calibration_crops(
             calibration, height=size[0], width=size[1], limit=calibration_crops
         )
         ranges = Calibration(

@@ -11,7 +11,7 @@ from sa_deploy.output import JsonFlag, note, print_json, print_table
 
 if TYPE_CHECKING:
     from sa_export.describe import Description
-    from sa_runtime.contract import Contract
+    from sa_runtime.artefact.contract import Contract
 
 _OPERATORS_SHOWN = 12
 _EMBEDDINGS = {

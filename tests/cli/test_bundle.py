@@ -12,8 +12,8 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
-from sa_runtime.artefact import read_contract
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sa_deploy.commands.data import app
+from sa_deploy.commands.data.command import app
 from sa_runtime.errors import DatasetError, InputError
 
 SMALL = ["--identities", "4", "--cameras", "2", "--images", "2", "--workers", "1"]

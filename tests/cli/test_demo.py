@@ -58,7 +58,7 @@ def test_an_untrained_network_does_not(demo: tuple[Path, dict[str, Any]]) -> Non
 
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_says(demo: tuple[Path, dict[str, Any]]) -> None:
-    from sa_runtime.store import read_embeddings
+    from sa_runtime.outputs.parquet import read_embeddings
 
     out, report = demo
     assert all(Path(path).exists() for path in report["files"].values())
@@ -71,7 +71,7 @@ def test_the_demo_leaves_what_it_says(demo: tuple[Path, dict[str, Any]]) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(not PEOPLE_MP4.exists(), reason="no real video beside the project")
 def test_a_real_video_is_embedded_whole(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    from sa_runtime.store import read_embeddings
+    from sa_runtime.outputs.parquet import read_embeddings
 
     out = tmp_path / "o.parquet"
     boxes = PEOPLE_MP4.with_name("people.det.txt")

@@ -13,8 +13,8 @@ import pytest
 
 from sa_runtime import doctor
 from sa_runtime.doctor import Finding, examine, mends
-from sa_runtime.environment import this_environment
-from sa_runtime.tensorrt.probe import Gpu, Machine
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.gpus import Gpu, Machine
 
 H100 = Gpu(index=0, name="NVIDIA H100 80GB HBM3", compute_capability=90, memory_bytes=80 << 30)
 

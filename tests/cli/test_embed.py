@@ -12,10 +12,10 @@ import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from sa_deploy.commands.embed import embed
+from sa_deploy.commands.embed.command import embed
 from sa_runtime import crops
 from sa_runtime.errors import DetectionError, InputError, VideoError
-from sa_runtime.store import read_embeddings
+from sa_runtime.outputs.parquet import read_embeddings
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel

@@ -18,12 +18,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sa_deploy.commands.embed import embed
-from sa_runtime import shards
+from sa_deploy.commands.embed.command import embed
 from sa_runtime.errors import InputError
-from sa_runtime.manifest import MANIFEST, Manifest
-from sa_runtime.store import read_embeddings
-from sa_runtime.video.pipeline import run_pipeline
+from sa_runtime.outputs import folder as shards
+from sa_runtime.outputs.manifest import MANIFEST, Manifest
+from sa_runtime.outputs.parquet import read_embeddings
+from sa_runtime.pipeline.stages import run_pipeline
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
@@ -192,7 +192,7 @@ def test_a_killed_process_goes_on(
     slow = (
         "import sys, time\n"
         "from sa_deploy.app import main\n"
-        "from sa_runtime import shards\n"
+        "from sa_runtime.outputs import folder as shards\n"
         "pipeline = shards.run_pipeline\n"
         "def slower(items, runner, sink, **options):\n"
         "    def write(rows, vectors):\n"

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app, main
-from sa_runtime.artefact import read_contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, ParityError
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
 from sa_export.onnx_graph import OnnxWriter
-from sa_runtime.contract import METADATA_KEY, Contract
+from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import ContractError, InputError
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sa_export.adopt import Adopted, adopt
-from sa_export.crops import CropSet
+from sa_export.crop_sets import CropSet
 from sa_export.foreign import Foreign, Preprocessing, Wanted, read_foreign
 from sa_export.parity import DEFAULT_GATES
-from sa_runtime.artefact import read_contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, ParityError, RunnerError
 from sa_runtime.runners.table import open_runner
 

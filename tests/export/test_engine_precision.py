@@ -14,11 +14,11 @@ from typing import NamedTuple
 import pytest
 
 from sa_export.artefacts import Exporter
-from sa_export.crops import CropSet
+from sa_export.crop_sets import CropSet
 from sa_export.options import ExportOptions
 from sa_export.parity import Gates
 from sa_export.quantize.quantizer import Calibration
-from sa_runtime.contract import Precision
+from sa_runtime.artefact.contract import Precision
 from sa_runtime.tensorrt.build import engine_from_onnx
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.graph import read_graph

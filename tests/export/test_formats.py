@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from sa_export.artefacts import Artefact, Exporter
-from sa_export.crops import CropSet, validation_crops
+from sa_export.crop_sets import CropSet, validation_crops
 from sa_export.options import FORMATS, ExportOptions, Format
 from sa_export.parity import DEFAULT_GATES, Gates
 from sa_export.quantize.quantizer import Calibration
-from sa_runtime.artefact import read_contract
-from sa_runtime.contract import Precision
+from sa_runtime.artefact.contract import Precision
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.metrics import Labels
 from sa_runtime.runners.table import open_runner

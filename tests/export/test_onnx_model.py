@@ -26,8 +26,8 @@ from sa_export.contracts import contract_of, resized
 from sa_export.deploy import Border, DeployNetwork
 from sa_export.lowering import plain_attention, plain_pool
 from sa_export.onnx_file import onnx_from_network
+from sa_export.openvino_workarounds import trapped_nodes
 from sa_export.options import ExportOptions
-from sa_export.traps import trapped_nodes
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, attention_map, attention_pool
 from sa_runtime.errors import InputError, ParityError
 from sa_training.checkpoints import Checkpoint, load_checkpoint

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 from sa_export.artefacts import Exporter
-from sa_export.crops import CropSet
+from sa_export.crop_sets import CropSet
 from sa_export.options import ExportOptions, Format
 from sa_export.parity import (
     DEFAULT_GATES,
@@ -25,8 +25,8 @@ from sa_export.parity import (
     score,
 )
 from sa_export.quantize.quantizer import Calibration
-from sa_runtime.canary import canary_of
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.canary import canary_of
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ParityError
 from sa_runtime.retrieval.metrics import Labels
 from sa_runtime.runners.base import Embeddings, Images

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sa_export.crops import calibration_crops
-from sa_runtime.contract import Contract, InputSpec, OutputSpec
+from sa_export.crop_sets import calibration_crops
+from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.crops import crop_batch, resize
 from sa_runtime.errors import InputError
-from sa_runtime.store import EmbeddingWriter, Row
+from sa_runtime.outputs.parquet import EmbeddingWriter, Row
 
 CONTRACT = Contract(
     input=InputSpec(height=32, width=16), output=OutputSpec(dim=2), weights_sha256="0", space="s"

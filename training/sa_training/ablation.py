@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.errors import InputError
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
 from sa_training.checkpoints import CHECKPOINT, weights_sha256
 from sa_training.distributed import Processes
 from sa_training.loop import Progress, TrainingOptions, fit

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sa_runtime.extras import require
-from sa_runtime.files import atomic_path
+from sa_runtime.system.extras import require
+from sa_runtime.system.files import atomic_path
 
 if TYPE_CHECKING:
     from sa_training.ablation import Run

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sa_runtime.errors import CheckpointError
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
 from sa_training.network import NetworkConfig, SANetwork
 from sa_training.recipes import Recipe, sa
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 from sa_training.ranges import Histogram
 
 if TYPE_CHECKING:

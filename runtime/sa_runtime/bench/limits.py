@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sa_runtime.errors import MissingPackageError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 
 PRECISIONS = ("fp32", "bf16", "int8")
 CHANNELS, ROWS, COLUMNS, LAYERS = 512, 32, 16, 8

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sa_runtime.bench.result import BenchResult
 from sa_runtime.errors import InputError
-from sa_runtime.extras import require
-from sa_runtime.files import atomic_path
+from sa_runtime.system.extras import require
+from sa_runtime.system.files import atomic_path
 
 _MARKERS = "osD^vPX*"
 

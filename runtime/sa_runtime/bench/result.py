@@ -84,7 +84,7 @@ class BenchResult:
 
     Attributes:
         created: UTC, ISO 8601.
-        environment: of :func:`sa_runtime.environment.this_environment`, and the load before.
+        environment: of :func:`sa_runtime.system.environment.this_environment`, and the load before.
         options: that the run was asked for.
         limits_tflops: of the processor, by precision.
         reference: name of the contender that cosines refer to.

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.bench.client import COMMAND, Client
-from sa_runtime.bench.crops import bench_crops
 from sa_runtime.bench.plan import BenchOptions, Planned, check_inputs, plan
 from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
-from sa_runtime.contract import Contract, require_same_space
-from sa_runtime.environment import this_environment
+from sa_runtime.bench.samples import bench_crops
 from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.system.environment import this_environment
 
 ROUNDS = 20
 LEAST_ROUNDS = 5

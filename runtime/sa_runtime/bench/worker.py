@@ -124,10 +124,10 @@ class Worker:
 
     def end_to_end(self, source: str, detections: str | None, batch: int, seconds: float) -> Answer:
         """Embed a folder or video from file to file, over and over, for some seconds."""
-        from sa_runtime.sources import SourceCounts, find_sources, source_items
-        from sa_runtime.store import EmbeddingWriter, Row
-        from sa_runtime.video.decode import quiet_opencv
-        from sa_runtime.video.pipeline import Item, run_pipeline
+        from sa_runtime.outputs.parquet import EmbeddingWriter, Row
+        from sa_runtime.pipeline.stages import Item, run_pipeline
+        from sa_runtime.sources.find import SourceCounts, find_sources, source_items
+        from sa_runtime.sources.reader import quiet_opencv
 
         stop = time.perf_counter() + seconds
         with quiet_opencv(), tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.errors import DatasetError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 
 _PER_VIEW = 5
 

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from sa_runtime.cache import cache_dir
-from sa_runtime.canary import Canary, canary_of, least_cosine
-from sa_runtime.environment import this_environment
+from sa_runtime.artefact.canary import Canary, canary_of, least_cosine
 from sa_runtime.errors import InputError, MissingPackageError, RunnerError
-from sa_runtime.files import atomic_path
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images, Options
 from sa_runtime.runners.table import open_runner, option_names, runner_class, runtimes_for
+from sa_runtime.system.cache import cache_dir
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
 
 CALIBRATE_VARIABLE = "SA_DEPLOY_CALIBRATE"
 """``0`` in the environment: nothing is measured, the first installed runtime is taken."""
@@ -97,7 +97,7 @@ def open_fastest(
     """Open an artefact on the fastest runtime; its ``reason`` says which and why.
 
     A precision lower than the artefact's own is taken only where the artefact carries canary crops
-    (:mod:`sa_runtime.canary`) and their vectors keep a cosine of :data:`LOWERED_COSINE`.
+    (:mod:`sa_runtime.artefact.canary`) and their vectors keep a cosine of :data:`LOWERED_COSINE`.
 
     Args:
         path: the artefact.

@@ -11,8 +11,8 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.artefact import read_contract
-from sa_runtime.contract import Contract, InputSpec
+from sa_runtime.artefact.contract import Contract, InputSpec
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, RunnerError
 
 Images = NDArray[np.uint8]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.extras import require
 from sa_runtime.runners.base import BaseRunner, Options, contract_for
+from sa_runtime.system.extras import require
 
 Graph = Literal["none", "basic", "extended", "all"]
 _LEVELS: dict[str, str] = {

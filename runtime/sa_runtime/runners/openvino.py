@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.artefact import read_contract
-from sa_runtime.cache import cache_dir
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.extras import require
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images, Options, contract_for
 from sa_runtime.runners.openvino_graph import read_openvino_model
+from sa_runtime.system.cache import cache_dir
+from sa_runtime.system.extras import require
 
 Hint = Literal["latency", "throughput"]
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from sa_runtime.errors import RunnerError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 
 _REDUCTIONS = {
     "ReduceL1": "reduce_l1",

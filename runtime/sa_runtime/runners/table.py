@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.errors import InputError
-from sa_runtime.extras import require
 from sa_runtime.runners.base import BaseRunner
+from sa_runtime.system.extras import require
 
 RUNNERS: dict[str, str] = {
     "openvino": "sa_runtime.runners.openvino:OpenVinoRunner",

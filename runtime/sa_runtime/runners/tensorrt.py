@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.errors import ContractError, InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.system.gpus import Gpu, probe
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
 from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache
 from sa_runtime.tensorrt.flavour import (
@@ -29,7 +30,6 @@ from sa_runtime.tensorrt.flavour import (
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.lanes import Engine, Lane, load_engine
 from sa_runtime.tensorrt.options import BuildOptions, profile_for
-from sa_runtime.tensorrt.probe import Gpu, probe
 from sa_runtime.tensorrt.sidecar import (
     EngineInfo,
     engine_sha256,

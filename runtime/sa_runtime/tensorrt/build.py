@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sa_runtime.errors import BuildError, InputError
+from sa_runtime.system.gpus import Gpu
 from sa_runtime.tensorrt.flavour import (
     Flavour,
     Report,
@@ -20,7 +21,6 @@ from sa_runtime.tensorrt.flavour import (
 from sa_runtime.tensorrt.graph import ATTENTION_POOL, Graph
 from sa_runtime.tensorrt.options import BuildOptions
 from sa_runtime.tensorrt.plugin import plugin_sha256, register_attention_pool
-from sa_runtime.tensorrt.probe import Gpu
 from sa_runtime.tensorrt.timing import TimingCache
 
 AMPERE = 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 from sa_runtime.tensorrt.device import Bytes, Device, explain, view
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING

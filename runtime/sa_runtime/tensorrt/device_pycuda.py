@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 from sa_runtime.tensorrt.device import Bytes, Device, explain
 
 _P = ParamSpec("_P")

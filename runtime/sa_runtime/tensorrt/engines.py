@@ -10,16 +10,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sa_runtime.cache import cache_dir
-from sa_runtime.contract import Precision
+from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import ContractError
+from sa_runtime.system.cache import cache_dir
+from sa_runtime.system.gpus import Gpu, Machine
+from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt.build import engine_from_onnx, use_plugin
 from sa_runtime.tensorrt.flavour import Flavour, Report
 from sa_runtime.tensorrt.graph import Graph, check_precision
-from sa_runtime.tensorrt.locking import locked
 from sa_runtime.tensorrt.options import BuildOptions
 from sa_runtime.tensorrt.plugin import plugin_sha256
-from sa_runtime.tensorrt.probe import Gpu, Machine
 from sa_runtime.tensorrt.sidecar import (
     EngineInfo,
     engine_sha256,
@@ -52,7 +52,7 @@ class Workshop:
 
     Attributes:
         flavour: which TensorRT.
-        machine: as :func:`sa_runtime.tensorrt.probe.probe` sees it.
+        machine: as :func:`sa_runtime.system.gpus.probe` sees it.
         timing_cache: file of measurements shared by builds, ``None`` for none.
         report: called with phase, steps done and steps in all.
         log: called with severity and message of TensorRT's log.

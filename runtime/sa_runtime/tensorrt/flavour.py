@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from sa_runtime.errors import BuildError, InputError, MissingPackageError
-from sa_runtime.tensorrt.probe import Gpu
+from sa_runtime.system.gpus import Gpu
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[FlavourName, ...] = get_args(FlavourName)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sa_runtime.artefact import read_contract
-from sa_runtime.contract import Contract, Precision
+from sa_runtime.artefact.contract import Contract, Precision
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import BuildError, InputError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import RunnerError
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
 from sa_runtime.tensorrt.device import Bytes, CudaError, Device, unless_lost
 from sa_runtime.tensorrt.flavour import Flavour, make_logger
 from sa_runtime.tensorrt.graph import read_graph

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
 from sa_runtime.tensorrt.flavour import HARDWARE_COMPAT, HardwareCompat
 
@@ -145,7 +145,7 @@ def batch_from_shape(word: str, text: str, contract: Contract) -> int:
     Raises:
         InputError: another tensor, another rank or another size.
 
-    >>> from sa_runtime.contract import InputSpec, OutputSpec
+    >>> from sa_runtime.artefact.contract import InputSpec, OutputSpec
     >>> c = Contract(input=InputSpec(height=8, width=4), output=OutputSpec(dim=2),
     ...              weights_sha256="0", space="s")
     >>> batch_from_shape("--maxShapes", "images:16x8x4x3", c)

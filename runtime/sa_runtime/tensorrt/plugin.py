@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from sa_runtime.errors import BuildError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 from sa_runtime.tensorrt.ptx import kernel_from_pool
 from sa_runtime.tensorrt.tactics import TACTICS, Element, Pool, tactics_for
 

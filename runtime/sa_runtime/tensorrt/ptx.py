@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sa_runtime.errors import BuildError
-from sa_runtime.extras import require
+from sa_runtime.system.extras import require
 from sa_runtime.tensorrt.tactics import NORMALIZE_CODES, TACTICS, Plan, Pool, plan
 
 PARAMETERS = 2

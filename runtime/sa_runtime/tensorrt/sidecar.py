@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.contract import Contract
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError
-from sa_runtime.files import atomic_path
+from sa_runtime.system.files import atomic_path
+from sa_runtime.system.gpus import Gpu
 from sa_runtime.tensorrt.flavour import FlavourName
 from sa_runtime.tensorrt.options import BuildOptions
-from sa_runtime.tensorrt.probe import Gpu
 
 SCHEMA_VERSION = 1
 _RTX_LEAST = 80

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.files import atomic_path
-from sa_runtime.tensorrt.locking import locked
+from sa_runtime.system.files import atomic_path
+from sa_runtime.system.locking import locked
 
 
 class TimingCache:

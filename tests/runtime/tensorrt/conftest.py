@@ -145,7 +145,7 @@ def exported_models(
     import dataclasses
 
     from sa_export.artefacts import Exporter
-    from sa_export.crops import validation_crops
+    from sa_export.crop_sets import validation_crops
     from sa_export.onnx_graph import write_contract
     from sa_export.options import ExportOptions
     from sa_export.quantize.qdq import SCHEMES, quantise, quantised_tensors

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from sa_runtime.system.gpus import Machine
 from sa_runtime.tensorrt.engines import Workshop
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.options import BuildOptions, Profile
-from sa_runtime.tensorrt.probe import Machine
 
 NO_GPU = Machine(cuda_version=None, gpus=(), problem="none")
 

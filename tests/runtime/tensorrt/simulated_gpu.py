@@ -86,7 +86,7 @@ class World:
 
     def engine(self, sizes: tuple[int, int, int] = (1, 4, 8), **changes: Any) -> Path:
         """An engine file with its sidecar."""
-        from sa_runtime.contract import Contract, InputSpec, OutputSpec
+        from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
         from sa_runtime.tensorrt.options import BuildOptions, Profile
         from sa_runtime.tensorrt.sidecar import EngineInfo, engine_sha256, write_engine
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from sa_runtime.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
+from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 
 Nodes = Callable[[], list[onnx.NodeProto]]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from sa_runtime.system.gpus import Gpu, Machine
+from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt import engines
 from sa_runtime.tensorrt.engines import Workshop, cached_engine
 from sa_runtime.tensorrt.graph import read_graph
-from sa_runtime.tensorrt.locking import locked
 from sa_runtime.tensorrt.options import BuildOptions
-from sa_runtime.tensorrt.probe import Gpu, Machine
 from sa_runtime.tensorrt.sidecar import sidecar_path
 from tests.runtime.tensorrt.rtx_workshop import options, workshop
 
@@ -107,9 +107,9 @@ from pathlib import Path
 from sa_runtime.tensorrt.engines import Workshop, cached_engine
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.graph import read_graph
-from sa_runtime.tensorrt.locking import locked
+from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt.options import BuildOptions, Profile
-from sa_runtime.tensorrt.probe import Machine
+from sa_runtime.system.gpus import Machine
 
 workshop = Workshop(
     flavour=load_flavour("tensorrt-rtx"),

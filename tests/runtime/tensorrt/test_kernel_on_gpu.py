@@ -19,9 +19,9 @@ import pytest
 from numpy.typing import NDArray
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, attention_pool
+from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt import plugin
 from sa_runtime.tensorrt.device import BINDINGS, CudaError, Device, installed, open_device
-from sa_runtime.tensorrt.probe import probe
 from sa_runtime.tensorrt.ptx import Kernel, kernel_from_pool
 from sa_runtime.tensorrt.tactics import ELEMENTS, TACTICS, Element, Pool, tactics_for
 from tests.runtime.tensorrt.aot_plugin import Launch, Registry, built_plugin, launch_of

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
 from sa_runtime.runners.tensorrt import TensorRTRunner
+from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt.device import BINDINGS, installed, open_device
 from sa_runtime.tensorrt.engines import Workshop, build_engine, cached_engine
 from sa_runtime.tensorrt.flavour import FLAVOURS, FlavourName, load_flavour, rtx_obstacle
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
-from sa_runtime.tensorrt.probe import probe
 
 MACHINE = probe()
 pytestmark = [
@@ -34,7 +34,7 @@ flavours = pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.fixture(scope="session")
 def crops() -> NDArray[np.uint8]:
     """Crops of the synthetic people, (64, 128, 64, 3) uint8 BGR."""
-    from sa_export.crops import validation_crops
+    from sa_export.crop_sets import validation_crops
 
     return validation_crops(None, height=128, width=64).images[:64]
 

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from sa_runtime.errors import BuildError, ContractError, InputError
+from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.tensorrt.engines import build_engine
 from sa_runtime.tensorrt.graph import read_graph
-from sa_runtime.tensorrt.probe import Gpu, Machine
 from tests.runtime.tensorrt.rtx_workshop import options, workshop
 from tests.runtime.tensorrt.small_models import (
     BODYLESS,

@@ -14,10 +14,10 @@ import pytest
 
 from sa_runtime.errors import InputError, MissingPackageError
 from sa_runtime.runners.tensorrt import TensorRTRunner
+from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt import device
 from sa_runtime.tensorrt.device import installed, open_device
 from sa_runtime.tensorrt.lanes import bucket
-from sa_runtime.tensorrt.probe import probe
 from tests.runtime.tensorrt.gpu_scenarios import SCENARIOS
 
 HERE = Path(__file__).parent
@@ -110,7 +110,7 @@ def test_buckets_are_few_and_waste_little() -> None:
 def test_the_driver_is_asked_without_any_package(simulated_driver: Path) -> None:
     script = (
         "import ctypes, sys; ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)\n"
-        "from sa_runtime.tensorrt.probe import probe\n"
+        "from sa_runtime.system.gpus import probe\n"
         "driver = ctypes.CDLL('libcuda.so.1')\n"
         "print(probe())\n"
         "ctypes.c_int.in_dll(driver, 'sim_init_status').value = 100\n"

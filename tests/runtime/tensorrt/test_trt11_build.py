@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sa_runtime.errors import BuildError, InputError
+from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.tensorrt import build as build_module
 from sa_runtime.tensorrt import engines
 from sa_runtime.tensorrt.build import Built, engine_from_onnx
@@ -17,7 +18,6 @@ from sa_runtime.tensorrt.engines import Workshop, build_engine, stale
 from sa_runtime.tensorrt.flavour import Flavour, load_flavour, make_logger, make_monitor
 from sa_runtime.tensorrt.graph import Graph, read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
-from sa_runtime.tensorrt.probe import Gpu, Machine
 from sa_runtime.tensorrt.timing import TimingCache
 from tests.runtime.tensorrt.doubles import double
 

@@ -1,0 +1,154 @@
+"""Reading the contract of an artefact of any format, without the packages that run it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+from xml.etree import ElementTree
+
+from sa_runtime.artefact.contract import METADATA_KEY, Contract
+from sa_runtime.errors import ContractError, InputError
+
+RT_INFO_PATH = tuple(METADATA_KEY.split("."))
+"""Where OpenVINO's ``rt_info`` holds the contract."""
+_METADATA_PROPS = 14
+"""Field of ONNX's ModelProto; its entries hold a key in field 1 and a value in field 2."""
+
+
+def contract_text(path: Path) -> str | None:
+    """The JSON of an artefact's contract, ``None`` where it carries none.
+
+    Raises:
+        InputError: as :func:`metadata_text`.
+    """
+    return metadata_text(path, METADATA_KEY)
+
+
+def metadata_text(path: Path, key: str) -> str | None:
+    """What an artefact carries under a key, ``None`` where that is nothing.
+
+    Args:
+        path: an ``.onnx``, ``.torchscript``, ``.pt2`` or ``.xml`` (OpenVINO) file, or an
+            ``.engine`` with its sidecar.
+        key: such as :data:`sa_runtime.artefact.contract.METADATA_KEY`; in OpenVINO's ``rt_info``
+            its words between the dots are the path.
+
+    Raises:
+        InputError: no such file, another suffix, or a file that is broken.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a model that `sa-deploy export` wrote")
+    if path.suffix not in _READERS:
+        raise InputError(
+            f"{path}: no artefact of this project ends in {path.suffix or 'nothing'!r}; "
+            f"expected {', '.join(_READERS)}"
+        )
+    try:
+        return _READERS[path.suffix](path, key)
+    except (EOFError, UnicodeDecodeError, zipfile.BadZipFile, ElementTree.ParseError) as exc:
+        raise InputError(
+            f"{path}: not a whole {path.suffix} file ({exc or type(exc).__name__}); "
+            "copy it again or export the model again"
+        ) from exc
+
+
+def read_contract(path: Path) -> Contract:
+    """The contract inside an artefact of any format.
+
+    Raises:
+        InputError: as :func:`contract_text`.
+        ContractError: the artefact carries no contract, or a changed one.
+    """
+    text = contract_text(path)
+    if text is None:
+        hint = "; give it one with `sa-deploy adopt`" if path.suffix == ".onnx" else ""
+        raise ContractError(
+            f"{path}: no contract in it ({METADATA_KEY}); expected a file written by "
+            f"`sa-deploy export`{hint}"
+        )
+    return Contract.from_json(text, source=str(path))
+
+
+def _onnx_text(path: Path, key: str) -> str | None:
+    with path.open("rb") as file:
+        for name, value in _onnx_metadata(file, path.stat().st_size):
+            if name == key:
+                return value
+    return None
+
+
+def _onnx_metadata(file: BinaryIO, end: int) -> Iterator[tuple[str, str]]:
+    """``metadata_props`` of a serialised ModelProto; the graph is skipped, not read."""
+    while file.tell() < end:
+        field, size = _field(file)
+        if field != _METADATA_PROPS:
+            if file.tell() + size > end:
+                raise EOFError("it ends too early")
+            file.seek(size, 1)
+            continue
+        stop = file.tell() + size
+        entry = {1: b"", 2: b""}
+        while file.tell() < stop:
+            inner, length = _field(file)
+            entry[inner] = file.read(length)
+        yield entry[1].decode(), entry[2].decode()
+
+
+def _field(file: BinaryIO) -> tuple[int, int]:
+    """Number and byte length of the protobuf field that starts here; the file stands before it."""
+    tag = _varint(file)
+    wire = tag & 7
+    if wire == 0:
+        start = file.tell()
+        _varint(file)
+        length = file.tell() - start
+        file.seek(start)
+        return tag >> 3, length
+    if wire == 2:
+        return tag >> 3, _varint(file)
+    if wire in (1, 5):
+        return tag >> 3, {1: 8, 5: 4}[wire]
+    raise EOFError("not an ONNX model")
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("it ends too early")
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+        shift += 7
+
+
+def _zip_text(path: Path, key: str) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(f"/extra/{key}"):
+                return archive.read(name).decode()
+    return None
+
+
+def _openvino_text(path: Path, key: str) -> str | None:
+    root = ElementTree.parse(path).getroot()
+    found = root.find("/".join(("rt_info", *key.split("."))))
+    return None if found is None else found.get("value")
+
+
+def _engine_text(path: Path, key: str) -> str | None:
+    from sa_runtime.tensorrt.sidecar import read_sidecar
+
+    return read_sidecar(path).contract.to_json() if key == METADATA_KEY else None
+
+
+_READERS: dict[str, Callable[[Path, str], str | None]] = {
+    ".onnx": _onnx_text,
+    ".torchscript": _zip_text,
+    ".pt2": _zip_text,
+    ".xml": _openvino_text,
+    ".engine": _engine_text,
+}

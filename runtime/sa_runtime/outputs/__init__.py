@@ -1,0 +1,1 @@
+"""Whatever takes rows and vectors, and reading them again."""

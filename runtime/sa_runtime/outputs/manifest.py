@@ -1,0 +1,121 @@
+"""What a folder of embeddings holds, and where the run that writes it goes on.
+
+The manifest is replaced as a whole after every finished shard. It is named so that readers of
+folders of Parquet files (pyarrow, Spark) pass over it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sa_runtime.errors import InputError
+from sa_runtime.system.files import atomic_path
+
+MANIFEST = "_manifest.json"
+SCHEMA = "sa-deploy.embeddings/1"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Position:
+    """How far a run has come: just behind an image or a video frame.
+
+    Attributes:
+        source: index of the source, in the order given.
+        done: of that source: images taken, or number of the last frame taken.
+        digest: of that frame, see :func:`sa_runtime.sources.reader.frame_digest`.
+    """
+
+    source: int = 0
+    done: int = 0
+    digest: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A finished Parquet file: its name in the folder and its rows."""
+
+    file: str
+    rows: int
+
+
+@dataclasses.dataclass(kw_only=True)
+class Manifest:
+    """The state of a folder.
+
+    Attributes:
+        plan: all that decides the rows: model, runtime, sources, options; JSON values only.
+        shards: finished files, in order.
+        position: behind the last row of the last shard.
+        counts: of what was met up to there, as the run keeps them; JSON values only.
+        complete: whether nothing is left to embed.
+    """
+
+    plan: dict[str, Any]
+    shards: list[Shard] = dataclasses.field(default_factory=list)
+    position: Position = dataclasses.field(default_factory=Position)
+    counts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    complete: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    def write(self, folder: Path) -> None:
+        """Write or replace the folder's manifest.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
+        try:
+            with atomic_path(folder / MANIFEST) as temporary:
+                temporary.write_text(text)
+        except OSError as exc:
+            raise InputError(f"{folder / MANIFEST}: cannot be written ({exc})") from exc
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a folder's manifest.
+
+        Raises:
+            InputError: there is none, or it is not one that this version wrote.
+        """
+        path = folder / MANIFEST
+        try:
+            fields = json.loads(path.read_text())
+            if fields.pop("schema", None) != SCHEMA:
+                raise ValueError(f"its schema is not {SCHEMA}")
+            fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
+            fields["position"] = Position(**fields["position"])
+            return cls(**fields)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise InputError(
+                f"{path}: not a manifest that can be read ({exc}); "
+                "expected a folder that `sa-deploy embed --out FOLDER` wrote"
+            ) from exc
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs between two plans, one text a value.
+
+    >>> list(differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}))
+    ['a.b was 1 and is 3']
+    """
+    if isinstance(before, list) and isinstance(now, list):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        if before != now:
+            yield f"{name} was {_shown(before)} and is {_shown(now)}"
+        return
+    for key in [*before, *(key for key in now if key not in before)]:
+        path = f"{name}.{key}" if name else str(key)
+        yield from differences(before.get(key), now.get(key), path)
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value)

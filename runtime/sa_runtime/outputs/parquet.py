@@ -1,0 +1,242 @@
+"""Embeddings on disk: Parquet files, one row per person, the contract in their metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sa_runtime.artefact.contract import METADATA_KEY, Contract, require_same_space
+from sa_runtime.errors import ContractError, InputError
+from sa_runtime.outputs.manifest import Manifest
+from sa_runtime.runners.base import Embeddings
+from sa_runtime.system.files import atomic_path
+
+SPACE_KEY = "sa_deploy.space"
+StoredType = Literal["float32", "float16"]
+ROW_GROUP_BYTES = 16 * 2**20
+"""Vectors held in memory before they are written; also the size of a row group."""
+
+
+class Row(NamedTuple):
+    """Where a vector comes from; the box is in pixels of its frame or image, as it was given."""
+
+    source: str
+    frame: int | None
+    timestamp_s: float | None
+    track_id: int | None
+    left: float
+    top: float
+    width: float
+    height: float
+    confidence: float | None
+    camera: str | None
+
+
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("frame", pa.int64()),
+        pa.field("timestamp_s", pa.float64()),
+        pa.field("track_id", pa.int64()),
+        pa.field("left", pa.float32(), nullable=False),
+        pa.field("top", pa.float32(), nullable=False),
+        pa.field("width", pa.float32(), nullable=False),
+        pa.field("height", pa.float32(), nullable=False),
+        pa.field("confidence", pa.float32()),
+        pa.field("camera", pa.string()),
+    ]
+)
+"""The columns of :class:`Row`; ``embedding``, a list of D float32 or float16, follows them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredEmbeddings:
+    """What :func:`read_embeddings` reads.
+
+    Attributes:
+        rows: the columns of :data:`ROW_SCHEMA`, N rows.
+        vectors: (N, D) float32; unit length, to 1e-3 where the file holds float16.
+        contract: of the model that made them.
+    """
+
+    rows: pa.Table
+    vectors: Embeddings
+    contract: Contract
+
+
+class EmbeddingWriter:
+    """Writes rows and their vectors; the file appears whole when the ``with`` block ends well.
+
+    Args:
+        path: the Parquet file.
+        contract: of the model; it and its feature space go into the file's metadata.
+        dtype: ``float32`` or ``float16`` (half the size, 1e-3 of accuracy).
+
+    Raises:
+        InputError: an unknown ``dtype``, or a file that cannot be written.
+    """
+
+    def __init__(self, path: Path, contract: Contract, dtype: StoredType = "float32") -> None:
+        if dtype not in get_args(StoredType):
+            raise InputError(f"dtype={dtype!r}: expected one of {', '.join(get_args(StoredType))}")
+        self.path = path
+        self.count = 0
+        self._dim = contract.output.dim
+        self._dtype = np.dtype(dtype)
+        metadata = {SPACE_KEY: contract.space, METADATA_KEY: contract.to_json()}
+        self._schema = ROW_SCHEMA.append(
+            pa.field("embedding", _vector_type(self._dtype, self._dim), nullable=False)
+        ).with_metadata(metadata)
+        self._group = max(1, ROW_GROUP_BYTES // (self._dim * self._dtype.itemsize))
+        self._rows: list[Row] = []
+        self._vectors: list[NDArray[np.floating]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(atomic_path(self.path))
+                # Vectors neither repeat nor compress, so that only the other columns are told to.
+                writer = pq.ParquetWriter(
+                    temporary,
+                    self._schema,
+                    use_dictionary=["source", "camera"],
+                    compression=dict.fromkeys(ROW_SCHEMA.names, "SNAPPY"),
+                )
+            except OSError as exc:
+                raise InputError(f"{self.path}: cannot be written ({exc})") from exc
+            self._writer = stack.enter_context(writer)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            try:
+                self._flush()
+            except BaseException as failure:
+                self._stack.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, rows: Sequence[Row], vectors: Embeddings) -> None:
+        """Append rows.
+
+        Args:
+            rows: N rows.
+            vectors: (N, D) float32; row i belongs to row i.
+
+        Raises:
+            InputError: the counts or D disagree.
+        """
+        if vectors.shape != (len(rows), self._dim):
+            raise InputError(
+                f"{self.path}: vectors of shape {vectors.shape} for {len(rows)} rows, "
+                f"expected {(len(rows), self._dim)}"
+            )
+        self._rows.extend(rows)
+        self._vectors.append(vectors.astype(self._dtype))
+        self.count += len(rows)
+        if len(self._rows) >= self._group:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip(zip(*self._rows, strict=True), ROW_SCHEMA, strict=True)
+        ]
+        flat = pa.array(np.concatenate(self._vectors).ravel())
+        columns.append(
+            pa.FixedSizeListArray.from_arrays(flat, type=self._schema.field("embedding").type)
+        )
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._rows, self._vectors = [], []
+
+
+def read_embeddings(
+    first: Path | str, *others: Path | str, unfinished: bool = False
+) -> StoredEmbeddings:
+    """Read files of one feature space, one after the other.
+
+    Args:
+        first: a file or folder that ``sa-deploy embed`` wrote.
+        others: more of them; their rows follow.
+        unfinished: take what is there of a folder whose run has not come to its end.
+
+    Raises:
+        InputError: a file that is missing or not Parquet, or a folder that is not finished.
+        ContractError: a file without a feature space, or files of different ones.
+    """
+    paths = [
+        file
+        for path in (first, *others)
+        for file in (_shards(Path(path), unfinished) if Path(path).is_dir() else [Path(path)])
+    ]
+    parts = [_read_one(path) for path in paths]
+    contract = parts[0].contract
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        require_same_space(contract.space, part.contract.space, names=(str(paths[0]), str(path)))
+    return StoredEmbeddings(
+        rows=pa.concat_tables([part.rows for part in parts]),
+        vectors=np.concatenate([part.vectors for part in parts]),
+        contract=contract,
+    )
+
+
+def _shards(folder: Path, unfinished: bool) -> list[Path]:
+    manifest = Manifest.read(folder)
+    if not (manifest.complete or (unfinished and manifest.shards)):
+        raise InputError(
+            f"{folder}: not finished, {manifest.rows} rows so far; run `sa-deploy embed` again "
+            "with --resume, or read what is there with unfinished=True"
+        )
+    return [folder / shard.file for shard in manifest.shards]
+
+
+def _read_one(path: Path) -> StoredEmbeddings:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise InputError(
+            f"{path}: not a Parquet file that can be read ({exc}); "
+            "expected a file that `sa-deploy embed` wrote"
+        ) from exc
+    metadata = table.schema.metadata or {}
+    texts = [metadata.get(key.encode()) for key in (SPACE_KEY, METADATA_KEY)]
+    if texts[0] is None or texts[1] is None:
+        raise ContractError(
+            f"{path}: no feature space in its metadata (keys {SPACE_KEY}, {METADATA_KEY}), so its "
+            "vectors cannot be compared; expected a file that `sa-deploy embed` wrote"
+        )
+    contract = Contract.from_json(texts[1].decode(), source=str(path))
+    if contract.space != texts[0].decode():
+        raise ContractError(
+            f"{path}: its metadata says space {texts[0].decode()}, its contract {contract.space}; "
+            "the file was changed, embed again"
+        )
+    chunks = [chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]
+    flat = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+    return StoredEmbeddings(
+        rows=table.drop_columns("embedding").replace_schema_metadata(None),
+        vectors=flat.astype(np.float32, copy=False).reshape(-1, contract.output.dim),
+        contract=contract,
+    )
+
+
+def _vector_type(dtype: np.dtype[np.floating], dim: int) -> pa.DataType:
+    return pa.list_(pa.field("item", pa.from_numpy_dtype(dtype), nullable=False), dim)

@@ -1,0 +1,1 @@
+"""From sources through a runner to outputs, in stages that overlap."""

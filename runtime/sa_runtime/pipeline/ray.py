@@ -1,0 +1,230 @@
+"""Many videos and folders on many cores or machines: one Ray actor a model, one folder a source.
+
+Every source is filled by itself, as :mod:`sa_runtime.outputs.folder` does it, so that whatever
+stops (a worker, a machine, the whole run) goes on from the source's own manifest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sa_runtime.errors import InputError, SaDeployError
+from sa_runtime.outputs.folder import SHARD_ROWS, ShardFolder, plan_of
+from sa_runtime.outputs.manifest import MANIFEST, Manifest
+from sa_runtime.outputs.parquet import StoredType
+from sa_runtime.runners.table import open_runner
+from sa_runtime.sources.find import find_sources, is_image, require_images, source_items
+from sa_runtime.sources.reader import quiet_opencv
+from sa_runtime.system.extras import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A source and the folder that its vectors go to; paths are those of the worker's machine.
+
+    Attributes:
+        source: a video or a folder of images.
+        detections: of a video.
+        out: folder, made where it is missing.
+    """
+
+    source: Path
+    detections: Path | None
+    out: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all tasks share; see ``sa-deploy embed`` for the fields.
+
+    Attributes:
+        model: an artefact, readable on every machine.
+        runtime: name of a runtime, or ``auto``.
+        options: of the runner.
+    """
+
+    model: Path
+    runtime: str = "auto"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    camera: str | None = None
+    strict: bool = False
+    batch_size: int = 32
+    dtype: StoredType = "float32"
+    shard_rows: int = SHARD_ROWS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Done:
+    """What became of a task.
+
+    Attributes:
+        task: the task.
+        rows: in its folder, those of earlier runs included.
+        seconds: that this run took for it.
+        error: why it is not complete; empty where it is.
+    """
+
+    task: Task
+    rows: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+def tasks_of(
+    paths: Sequence[Path], detections: Sequence[Path], out: Path, *, resume: bool
+) -> list[Task]:
+    """A task for each source, its folder named after it.
+
+    Raises:
+        InputError: what :func:`sa_runtime.sources.find.find_sources` refuses; image files by name;
+            two sources of one name; or folders that an earlier run began while ``resume`` is false.
+    """
+    for path in paths:
+        if path.is_file() and is_image(path):
+            raise InputError(f"{path}: one image cannot be shared out; pass the folder it is in")
+    with quiet_opencv():
+        find_sources(paths, detections)
+    boxes = iter(detections)
+    tasks: dict[str, Task] = {}
+    for path in paths:
+        name = path.resolve().name
+        if name in tasks:
+            raise InputError(
+                f"{path} and {tasks[name].source}: both would be written to {out / name}; "
+                "embed them one after the other, each with an --out of its own"
+            )
+        tasks[name] = Task(
+            source=path.resolve(),
+            detections=None if path.is_dir() else next(boxes).resolve(),
+            out=(out / name).resolve(),
+        )
+    begun = [task.out for task in tasks.values() if (task.out / MANIFEST).exists()]
+    if begun and not resume:
+        raise InputError(
+            f"{begun[0]}: holds rows of an earlier run; go on with it with --resume, or choose "
+            "another --out"
+        )
+    return list(tasks.values())
+
+
+def embed_task(task: Task, runner: Any, settings: Settings) -> Done:
+    """Fill the folder of one source from where it stands.
+
+    A known error is told in what comes back, so that the other sources go on.
+    """
+    try:
+        with quiet_opencv():
+            found = find_sources(
+                [task.source], [task.detections] if task.detections else [], strict=settings.strict
+            )
+            plan = plan_of(
+                found,
+                runner.contract,
+                runtime=runner.label,
+                dtype=settings.dtype,
+                camera=settings.camera,
+                strict=settings.strict,
+            )
+            folder = ShardFolder(task.out, plan, runner.contract, settings.dtype, resume=True)
+            position = dataclasses.replace(folder.manifest.position)
+            with closing(
+                source_items(
+                    found,
+                    folder.counts,
+                    camera=settings.camera,
+                    skip=lambda error: None,  # counted in the folder's manifest
+                    position=position,
+                )
+            ) as items:
+                result = folder.fill(
+                    items,
+                    position,
+                    runner,
+                    lambda rows, vectors: None,
+                    batch_size=settings.batch_size,
+                    shard_rows=settings.shard_rows,
+                )
+            require_images(found, folder.counts)
+    except SaDeployError as error:
+        begun = (task.out / MANIFEST).exists()
+        return Done(task=task, rows=Manifest.read(task.out).rows if begun else 0, error=str(error))
+    return Done(task=task, rows=folder.manifest.rows, seconds=result.wall_s)
+
+
+class _Worker:
+    """A model that stays open from source to source; becomes a Ray actor."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runner = open_runner(settings.model, settings.runtime, **settings.options)
+
+    def embed(self, task: Task) -> Done:
+        return embed_task(task, self._runner, self._settings)
+
+
+def embed_on_ray(
+    tasks: Sequence[Task],
+    settings: Settings,
+    *,
+    workers: int,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    address: str | None = None,
+) -> Iterator[Done]:
+    """Embed sources on Ray and yield each as it is done, in no particular order.
+
+    A worker that dies is started again, twice at most, and its source goes on where it stood.
+
+    Args:
+        tasks: from :func:`tasks_of`.
+        settings: what they share.
+        workers: sources embedded at a time, each by a process with a model of its own.
+        cpus: cores of a worker, which Ray sets aside.
+        gpus: likewise.
+        address: of a running cluster, ``auto`` for this machine's; a new one on this machine
+            otherwise, which ends with the iteration.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        InputError: no such cluster, or too small a one.
+    """
+    ray = require("ray", extra="scale", purpose="embedding on several workers")
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level="error",
+            configure_logging=False,
+        )
+    except ConnectionError as exc:
+        raise InputError(
+            f"--ray-address {address}: no cluster answers ({exc}); start one with `ray start`"
+        ) from exc
+    try:
+        _require_resources(ray, workers, cpus, gpus)
+        actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=2, max_task_retries=2)(
+            _Worker
+        )
+        count = min(workers, len(tasks))
+        pool = ray.util.ActorPool([actor.remote(settings) for _ in range(count)])
+        yield from pool.map_unordered(lambda worker, task: worker.embed.remote(task), tasks)
+    except ray.exceptions.RayTaskError as exc:
+        raise exc.as_instanceof_cause() from exc
+    finally:
+        ray.shutdown()
+
+
+def _require_resources(ray: Any, workers: int, cpus: float, gpus: float) -> None:
+    """Without them Ray would wait for ever."""
+    held = ray.cluster_resources()
+    for name, each in (("CPU", cpus), ("GPU", gpus)):
+        if each * workers > held.get(name, 0):
+            raise InputError(
+                f"{workers} Ray workers of {each:g} {name} each: the cluster has "
+                f"{held.get(name, 0):g}; pass fewer --ray-workers"
+            )

@@ -1,0 +1,274 @@
+"""From pictures with boxes to vectors, as four stages that overlap.
+
+::
+
+    decode ──items──▶ crop + resize ──batches──▶ inference ──vectors──▶ write
+    (thread)          (thread)                   (caller)               (thread)
+
+Pixels stay uint8 and are copied once, by the resize, into a batch of a ring of buffers. A buffer
+goes back into the ring when the runner has yielded its result, not before: runners that overlap
+batches still read it until then. The ring grows to what the runner keeps in flight and no further,
+so that memory stays flat however long the video is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime import crops
+from sa_runtime.crops import Image
+from sa_runtime.embedder import fitting_batch_size
+from sa_runtime.errors import InputError
+from sa_runtime.outputs.parquet import Row
+from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
+from sa_runtime.runners.base import Embeddings, Images, Runner
+
+Sink = Callable[[Sequence[Row], Embeddings], None]
+"""Takes N rows and their (N, D) float32 vectors, in the order of the items."""
+
+QUEUED_ITEMS = 8
+"""Decoded frames that may wait: enough to bridge a slow batch, 50 MB at 1920x1080."""
+
+
+class Item(NamedTuple):
+    """One picture and the people in it."""
+
+    image: Image
+    boxes: NDArray[np.floating]  # (N, 4) x0, y0, x1, y1
+    rows: Sequence[Row]  # N, row i is box i
+
+
+@dataclasses.dataclass(kw_only=True)
+class PipelineResult:
+    """What went through.
+
+    Attributes:
+        items: pictures decoded.
+        rows: vectors written.
+        outside: boxes left out because nothing of them was inside their picture.
+        decode_s: seconds the stage was busy; the four overlap, so that their sum may exceed
+            ``wall_s``.
+        crop_s: likewise.
+        inference_s: seconds in which the runner was waited for; one that overlaps batches also
+            computes while the next batch is awaited, which is not counted.
+        write_s: likewise.
+        wall_s: seconds from start to end.
+    """
+
+    items: int = 0
+    rows: int = 0
+    outside: int = 0
+    decode_s: float = 0.0
+    crop_s: float = 0.0
+    inference_s: float = 0.0
+    write_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def run_pipeline(
+    items: Iterable[Item],
+    runner: Runner,
+    sink: Sink,
+    *,
+    batch_size: int = 32,
+    max_delay_ms: float | None = None,
+) -> PipelineResult:
+    """Embed every box of every item.
+
+    Args:
+        items: the pictures; iterated, and closed where it is a generator, in a thread of its own.
+        runner: an open model; it runs in the calling thread.
+        sink: called in a thread of its own, in the order of the items.
+        batch_size: crops in a batch; full batches are formed across items. Capped at what the
+            model takes, or its own where that is fixed.
+        max_delay_ms: for live sources: a batch that is not full is run when its oldest crop has
+            waited this long, and batches are not overlapped, since an overlapping runner holds a
+            result back until the next batch comes. ``None`` waits for full batches.
+
+    Raises:
+        InputError: a batch size or delay out of range.
+        Exception: whatever a stage raised, as it was raised; the others are stopped first.
+    """
+    if max_delay_ms is not None and not max_delay_ms > 0:
+        raise InputError(f"max_delay_ms={max_delay_ms}: expected more than 0, or none")
+    batch_size = fitting_batch_size(runner, batch_size)
+    return _Pipeline(runner, sink, batch_size, max_delay_ms).run(items)
+
+
+class _Batch(NamedTuple):
+    buffer: Images  # (batch_size, H, W, 3); its first len(rows) are filled
+    rows: list[Row]
+
+
+class _Pipeline:
+    """The stages and what passes between them; each field of the result has one writer."""
+
+    def __init__(
+        self, runner: Runner, sink: Sink, batch_size: int, max_delay_ms: float | None
+    ) -> None:
+        spec = runner.contract.input
+        self._shape = (batch_size, spec.height, spec.width, 3)
+        self._runner = runner
+        self._sink = sink
+        self._delay_s = None if max_delay_ms is None else max_delay_ms / 1000
+        self._result = PipelineResult()
+        self._items = Channel[Item](QUEUED_ITEMS)
+        self._free = Channel[Images]()
+        self._ready = Channel[_Batch]()  # bounded by the number of buffers
+        self._done = Channel[tuple[list[Row], Embeddings]](4)
+        self._buffers = 0
+        self._batch: _Batch | None = None
+        self._deadline: float | None = None
+        self._in_flight: deque[_Batch] = deque()
+        self._waited_s = 0.0
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def run(self, items: Iterable[Item]) -> PipelineResult:
+        start = time.perf_counter()
+        stages: dict[str, Callable[[], None]] = {
+            "sa-decode": lambda: self._decode(items),
+            "sa-crop": self._crop,
+            "sa-write": self._write,
+        }
+        threads = [
+            threading.Thread(target=self._guarded, args=(stage,), name=name, daemon=True)
+            for name, stage in stages.items()
+        ]
+        for thread in threads:
+            thread.start()
+        self._guarded(self._infer)
+        for thread in threads:
+            self._guarded(thread.join)  # an interrupt while waiting stops the stages
+        for thread in threads:
+            thread.join()
+        if self._error is not None:
+            raise self._error
+        self._result.wall_s = time.perf_counter() - start
+        return self._result
+
+    def _guarded(self, stage: Callable[[], None]) -> None:
+        """Run a stage; the first to fail keeps its error and stops the others."""
+        try:
+            stage()
+        except Cancelled:
+            return
+        except BaseException as error:
+            with self._lock:
+                self._error = self._error or error
+            for channel in (self._items, self._free, self._ready, self._done):
+                channel.cancel()
+
+    @contextmanager
+    def _timed(self, field: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed_s = time.perf_counter() - start
+            setattr(self._result, field, getattr(self._result, field) + elapsed_s)
+
+    def _decode(self, items: Iterable[Item]) -> None:
+        iterator = iter(items)
+        try:
+            while True:
+                with self._timed("decode_s"):
+                    item = next(iterator, None)
+                if item is None:
+                    break
+                self._result.items += 1
+                self._items.put(item)
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
+        self._items.close()
+
+    def _crop(self) -> None:
+        while True:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._send()
+            try:
+                item = self._items.get(self._deadline)
+            except TimeoutError:
+                continue
+            except Ended:
+                break
+            self._cut(item)
+        self._send()
+        self._ready.close()
+
+    def _cut(self, item: Item) -> None:
+        image = crops.check_image(item.image, "image of an item")
+        boxes, valid = crops.clip_boxes(item.boxes, image.shape[0], image.shape[1])
+        if len(boxes) != len(item.rows):
+            raise InputError(f"an item of {len(boxes)} boxes and {len(item.rows)} rows")
+        chosen = np.flatnonzero(valid)
+        self._result.outside += len(boxes) - len(chosen)
+        while len(chosen):
+            buffer, rows = self._open_batch()
+            part = chosen[: len(buffer) - len(rows)]
+            with self._timed("crop_s"):
+                crops.cut_into(image, boxes[part], buffer[len(rows) : len(rows) + len(part)])
+            rows.extend(item.rows[index] for index in part)
+            chosen = chosen[len(part) :]
+            if len(rows) == len(buffer):
+                self._send()
+
+    def _open_batch(self) -> _Batch:
+        """The batch being filled; a free buffer starts a new one."""
+        if self._batch is None:
+            self._batch = _Batch(self._free.get(), [])
+            if self._delay_s is not None:
+                self._deadline = time.monotonic() + self._delay_s
+        return self._batch
+
+    def _send(self) -> None:
+        if self._batch is not None:
+            self._ready.put(self._batch)
+        self._batch = self._deadline = None
+
+    def _infer(self) -> None:
+        start = time.perf_counter()
+        if self._delay_s is None:
+            stream = self._runner.run_stream(self._batches())
+        else:
+            stream = map(self._runner.run, self._batches())
+        for vectors in stream:
+            batch = self._in_flight.popleft()
+            self._free.put(batch.buffer)
+            waiting = time.perf_counter()
+            self._done.put((batch.rows, vectors))
+            self._waited_s += time.perf_counter() - waiting
+        self._done.close()
+        self._result.inference_s = time.perf_counter() - start - self._waited_s
+
+    def _batches(self) -> Iterator[Images]:
+        while True:
+            # Beyond those in flight: one to hand out, one that is ready, one being filled.
+            while self._buffers < len(self._in_flight) + 3:
+                self._free.put(np.empty(self._shape, np.uint8))
+                self._buffers += 1
+            waiting = time.perf_counter()
+            try:
+                batch = self._ready.get()
+            except Ended:
+                return
+            finally:
+                self._waited_s += time.perf_counter() - waiting
+            self._in_flight.append(batch)
+            yield batch.buffer[: len(batch.rows)]
+
+    def _write(self) -> None:
+        for rows, vectors in self._done:
+            with self._timed("write_s"):
+                self._sink(rows, vectors)
+            self._result.rows += len(rows)

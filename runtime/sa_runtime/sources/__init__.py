@@ -1,0 +1,1 @@
+"""Whatever yields pictures with people in them: images, folders, videos."""

@@ -1,0 +1,1 @@
+"""Below every model and pixel: files, locks, the cache, optional packages, the machine."""

@@ -1,1 +1,0 @@
-"""Videos: detection files, decoding, and the pipeline from frames to vectors."""

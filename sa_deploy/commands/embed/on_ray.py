@@ -1,0 +1,74 @@
+"""``sa-deploy embed --ray-workers``: many sources at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from sa_deploy.output import note, print_json, print_table, progress
+from sa_runtime.errors import RunnerError
+from sa_runtime.pipeline.ray import Done, Settings, Task, embed_on_ray
+from sa_runtime.runners.table import open_runner
+
+
+def embed_fleet(
+    tasks: Sequence[Task],
+    settings: Settings,
+    workers: int,
+    address: str | None,
+    *,
+    json_output: bool,
+) -> None:
+    """Embed every task on Ray and say what became of each.
+
+    Raises:
+        RunnerError: some sources are not complete; the others are.
+    """
+    workers = min(workers, len(tasks))
+    cores = max(len(os.sched_getaffinity(0)) // workers, 1)
+    on_gpu = str(settings.options.get("device", "")).startswith(("cuda", "tensorrt"))
+    if not on_gpu and settings.model.suffix != ".engine":
+        options = {"threads": cores, **settings.options}
+        settings = dataclasses.replace(settings, options=options)
+        # Where auto has to measure, it does so once and alone; the workers find what it remembered.
+        with open_runner(settings.model, settings.runtime, **settings.options) as runner:
+            if runner.reason:
+                note(f"auto took {runner.reason}")
+    done: list[Done] = []
+    with progress(f"{workers} workers, sources", len(tasks)) as advance:
+        for result in embed_on_ray(
+            tasks, settings, workers=workers, cpus=cores, gpus=float(on_gpu), address=address
+        ):
+            done.append(result)
+            advance()
+            if result.error:
+                note(f"not complete: {result.task.source}: {result.error}")
+    done.sort(key=lambda result: tasks.index(result.task))
+    rows = sum(result.rows for result in done)
+    if json_output:
+        sources = [
+            {
+                "source": str(result.task.source),
+                "out": str(result.task.out),
+                "rows": result.rows,
+                "seconds": round(result.seconds, 3),
+                "error": result.error,
+            }
+            for result in done
+        ]
+        print_json({"workers": workers, "rows": rows, "sources": sources})
+    else:
+        print_table(
+            f"{rows} rows by {workers} workers",
+            ("source", "rows", "seconds", "complete"),
+            [
+                (r.task.source.name, r.rows, f"{r.seconds:.1f}", "no" if r.error else "yes")
+                for r in done
+            ],
+        )
+    if failed := [result for result in done if result.error]:
+        raise RunnerError(
+            f"{len(failed)} of {len(done)} sources are not complete, {failed[0].task.source.name} "
+            "for one; mend what is said of them and call again with --resume"
+        )

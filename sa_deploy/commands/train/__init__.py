@@ -1,0 +1,5 @@
+"""``sa-deploy train``."""
+
+from sa_deploy.commands.train.command import train
+
+__all__ = ["train"]

@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from sa_runtime.crops import crop_batch
+from sa_runtime.detections.mot import read_detections
+from sa_runtime.errors import InputError, RunnerError, VideoError
+from sa_runtime.outputs.parquet import Row
+from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
+from sa_runtime.pipeline.stages import Item, PipelineResult, run_pipeline
+from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.runners.table import open_runner
+from sa_runtime.sources.find import SourceCounts, find_images, image_items, video_items
+from sa_runtime.sources.reader import quiet_opencv
+
+if TYPE_CHECKING:
+    from tests.tiny_onnx import TinyModel
+
+pytest_plugins = ("tests.tiny_onnx",)
+
+PEOPLE = Path(__file__).resolve().parents[4] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+class Overlapping(BaseRunner):
+    """A runner that computes a batch only when ``depth`` later ones are in its hands."""
+
+    def __init__(self, inner: BaseRunner, depth: int) -> None:
+        super().__init__(inner.path, inner.contract)
+        self.inner = inner
+        self.depth = depth
+        self.buffers: set[int] = set()
+
+    def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        return self.inner._infer(inputs)
+
+    def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
+        held: list[Images] = []
+        for batch in batches:
+            self.buffers.add(batch.__array_interface__["data"][0])
+            held.append(batch)
+            if len(held) > self.depth:
+                yield self.run(held.pop(0))
+        for batch in held:
+            yield self.run(batch)
+
+
+class Failing(BaseRunner):
+    """Fails on its third batch."""
+
+    def __init__(self, inner: BaseRunner) -> None:
+        super().__init__(inner.path, inner.contract)
+        self.inner = inner
+        self.calls = 0
+
+    def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+        self.calls += 1
+        if self.calls == 3:
+            raise RunnerError("the device is gone")
+        return self.inner._infer(inputs)
+
+
+class Collected:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.batches: list[int] = []
+        self.parts: list[Embeddings] = []
+
+    def __call__(self, rows: Sequence[Row], vectors: Embeddings) -> None:
+        self.rows.extend(rows)
+        self.batches.append(len(rows))
+        self.parts.append(vectors)
+
+    @property
+    def vectors(self) -> Embeddings:
+        return np.concatenate(self.parts) if self.parts else np.zeros((0, 12), np.float32)
+
+
+def row(frame: int, track: int) -> Row:
+    return Row("x", frame, frame / 10, track, 0, 0, 1, 1, 1, None)
+
+
+def items(counts: Sequence[int], seed: int = 0) -> list[Item]:
+    """Frames of noise, with so many random boxes each."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for frame, count in enumerate(counts, 1):
+        image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        low = rng.uniform(0, 30, (count, 2))
+        boxes = np.concatenate([low, low + rng.uniform(5, 30, (count, 2))], axis=1)
+        made.append(Item(image, boxes, [row(frame, i) for i in range(count)]))
+    return made
+
+
+def expected_vectors(tiny_model: TinyModel, made: Sequence[Item]) -> Embeddings:
+    crops = [crop_batch(item.image, item.boxes, 32, 16) for item in made]
+    return tiny_model.embed(np.concatenate(crops))
+
+
+@pytest.fixture
+def runner(tiny_model: TinyModel) -> Iterator[BaseRunner]:
+    with open_runner(tiny_model.path, "onnxruntime") as opened:
+        yield opened
+
+
+def test_batches_are_full_across_frames_and_rows_stay_in_line(
+    runner: BaseRunner, tiny_model: TinyModel
+) -> None:
+    made = items([3, 0, 5, 1, 11, 0, 2])
+    sink = Collected()
+    result = run_pipeline(iter(made), runner, sink, batch_size=4)
+    assert sink.batches == [4, 4, 4, 4, 4, 2]
+    assert sink.rows == [r for item in made for r in item.rows]
+    np.testing.assert_allclose(sink.vectors, expected_vectors(tiny_model, made), atol=1e-5)
+    assert (result.items, result.rows, result.outside) == (7, 22, 0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7])
+def test_a_buffer_is_used_again_only_after_its_result(
+    runner: BaseRunner, tiny_model: TinyModel, depth: int
+) -> None:
+    made = items([7] * 40)
+    sink = Collected()
+    overlapping = Overlapping(runner, depth)
+    run_pipeline(made, overlapping, sink, batch_size=4)
+    np.testing.assert_allclose(sink.vectors, expected_vectors(tiny_model, made), atol=1e-5)
+    assert depth + 1 <= len(overlapping.buffers) <= depth + 3
+
+
+def test_memory_stays_flat(runner: BaseRunner) -> None:
+    overlapping = Overlapping(runner, 0)
+    run_pipeline(iter(items([9] * 60)), overlapping, Collected(), batch_size=4)
+    assert len(overlapping.buffers) <= 3
+
+
+def test_a_slow_sink_holds_the_decoder_back(runner: BaseRunner) -> None:
+    taken: list[int] = []
+    written: list[int] = []
+    ahead: list[int] = []
+
+    def source() -> Iterator[Item]:
+        for item in items([1] * 80):
+            taken.append(1)
+            ahead.append(len(taken) - len(written))
+            yield item
+
+    def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
+        time.sleep(0.003)
+        written.extend([1] * len(rows))
+
+    run_pipeline(source(), runner, sink, batch_size=2)
+    assert len(written) == 80
+    assert max(ahead) <= 30  # 8 queued items, 3 + 1 batches and 4 results of 2, a few in hand
+
+
+def test_boxes_outside_are_counted_and_the_others_stay_in_line(
+    runner: BaseRunner, tiny_model: TinyModel
+) -> None:
+    item = items([4])[0]
+    item.boxes[1] = [-50, -50, -10, -10]
+    item.boxes[2] = [3, 3, 3.2, 40]
+    sink = Collected()
+    result = run_pipeline([item], runner, sink)
+    assert (result.outside, result.rows) == (2, 2)
+    assert [r.track_id for r in sink.rows] == [0, 3]
+    kept = Item(item.image, item.boxes[[0, 3]], [])
+    np.testing.assert_allclose(sink.vectors, expected_vectors(tiny_model, [kept]), atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0, 0]])
+def test_nothing_to_embed_ends_at_once(runner: BaseRunner, counts: list[int]) -> None:
+    sink = Collected()
+    result = run_pipeline(items(counts), runner, sink)
+    assert (result.items, result.rows, sink.batches) == (len(counts), 0, [])
+
+
+@settings(max_examples=20)
+@given(
+    counts=st.lists(st.integers(0, 9), max_size=8),
+    batch_size=st.integers(1, 9),
+    depth=st.integers(0, 4),
+)
+def test_the_batch_size_does_not_matter(
+    tiny_model: TinyModel, counts: list[int], batch_size: int, depth: int
+) -> None:
+    made = items(counts)
+    sink = Collected()
+    with open_runner(tiny_model.path, "onnxruntime") as opened:
+        run_pipeline(made, Overlapping(opened, depth), sink, batch_size=batch_size)
+        whole = opened.run(
+            np.concatenate(
+                [np.zeros((0, 32, 16, 3), np.uint8)]
+                + [crop_batch(item.image, item.boxes, 32, 16) for item in made]
+            )
+        )
+    np.testing.assert_allclose(sink.vectors, whole, atol=1e-6)
+
+
+def test_a_deadline_sends_a_batch_that_is_not_full(runner: BaseRunner) -> None:
+    begun: list[float] = []
+    written: list[float] = []
+    arrived = threading.Event()
+
+    def live() -> Iterator[Item]:
+        for item in items([2, 1, 3]):
+            begun.append(time.monotonic())
+            yield item
+            assert arrived.wait(20), "the batch waits for the next item"
+            arrived.clear()
+
+    def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
+        written.append(time.monotonic())
+        batches.append(len(rows))
+        arrived.set()
+
+    batches: list[int] = []
+    run_pipeline(live(), Overlapping(runner, 5), sink, batch_size=32, max_delay_ms=40)
+    assert batches == [2, 1, 3]
+    assert all(end - start >= 0.04 for start, end in zip(begun, written, strict=True))
+
+
+def test_a_deadline_does_not_split_what_comes_together(runner: BaseRunner) -> None:
+    sink = Collected()
+    run_pipeline(items([1] * 8), runner, sink, batch_size=4, max_delay_ms=10_000)
+    assert sink.batches == [4, 4]
+
+
+def broken_source() -> Iterator[Item]:
+    yield from items([3, 3, 3])
+    raise VideoError("the tape is torn")
+
+
+def broken_sink(rows: Sequence[Row], vectors: Embeddings) -> None:
+    raise OSError("the disk is full")
+
+
+def test_an_error_of_any_stage_comes_to_the_caller(runner: BaseRunner) -> None:
+    closed = []
+
+    def endless() -> Iterator[Item]:
+        try:
+            while True:
+                yield from items([4])
+        finally:
+            closed.append(True)
+
+    with pytest.raises(VideoError, match="the tape is torn"):
+        run_pipeline(broken_source(), runner, Collected(), batch_size=2)
+    with pytest.raises(OSError, match="the disk is full"):
+        run_pipeline(endless(), runner, broken_sink, batch_size=2)
+    with pytest.raises(RunnerError, match="the device is gone"):
+        run_pipeline(endless(), Failing(runner), Collected(), batch_size=2)
+    uneven = items([2])[0]._replace(rows=[row(1, 1)])
+    with pytest.raises(InputError, match="an item of 2 boxes and 1 rows"):
+        run_pipeline([*items([1] * 50), uneven], runner, Collected(), batch_size=2)
+    assert closed == [True, True]
+
+
+def test_an_interrupt_stops_every_stage(runner: BaseRunner) -> None:
+    class Interrupted(Failing):
+        def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(items([4] * 99), Interrupted(runner), Collected(), batch_size=2)
+
+
+def test_options_out_of_range_are_named(runner: BaseRunner) -> None:
+    with pytest.raises(InputError, match="batch_size=0"):
+        run_pipeline([], runner, Collected(), batch_size=0)
+    with pytest.raises(InputError, match="max_delay_ms=0: expected more than 0"):
+        run_pipeline([], runner, Collected(), max_delay_ms=0)
+
+
+def test_busy_times_are_split(runner: BaseRunner) -> None:
+    def slow() -> Iterator[Item]:
+        for item in items([2] * 10):
+            time.sleep(0.02)
+            yield item
+
+    def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
+        time.sleep(0.02)
+
+    result = run_pipeline(slow(), runner, sink, batch_size=2)
+    assert result.decode_s >= 0.2
+    assert result.write_s >= 0.2
+    assert result.crop_s > 0
+    assert 0 < result.inference_s < result.wall_s - 0.1  # waiting for batches is not inference
+    assert result.wall_s < result.decode_s + result.write_s  # they overlap
+
+
+def test_a_model_with_a_small_batch_is_not_given_more(
+    make_tiny_model: Callable[..., TinyModel],
+) -> None:
+    sink = Collected()
+    with open_runner(make_tiny_model(max_batch=3).path, "onnxruntime") as small:
+        run_pipeline(items([8]), small, sink, batch_size=32)
+    assert sink.batches == [3, 3, 2]
+
+
+def write_images(folder: Path, count: int) -> list[Path]:
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        path = folder / f"{i % 2}" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 256, (40 + i, 20, 3), dtype=np.uint8)
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return sorted(folder.rglob("*.png"))
+
+
+def test_folders_are_searched_below_and_sorted(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 4)
+    (tmp_path / "0" / "note.txt").write_text("x")
+    (tmp_path / "1" / "Last.JPEG").write_bytes(b"x")
+    assert find_images(tmp_path) == sorted([*paths, tmp_path / "1" / "Last.JPEG"])
+    (tmp_path / "empty.jpg").mkdir()
+    with pytest.raises(
+        InputError, match=r"empty\.jpg: no images below it; expected files .*\.webp"
+    ):
+        find_images(tmp_path / "empty.jpg")
+
+
+def test_images_become_rows_of_their_whole_size(runner: BaseRunner, tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 5)
+    paths[2].write_bytes(b"torn")
+    counts = SourceCounts()
+    skipped: list[str] = []
+    sink = Collected()
+    source = image_items(paths, counts, camera="door", skip=lambda e: skipped.append(str(e)))
+    run_pipeline(source, runner, sink, batch_size=2)
+    kept = [path for path in paths if path != paths[2]]
+    assert [(r.source, r.camera, r.frame, r.track_id) for r in sink.rows] == [
+        (str(path), "door", None, None) for path in kept
+    ]
+    sizes = [(r.left, r.top, r.width, r.height) for r in sink.rows]
+    assert sizes == [(0, 0, 20, 40 + int(path.stem)) for path in kept]
+    assert (counts.images, counts.unreadable_images) == (4, 1)
+    assert len(skipped) == 1
+    assert str(paths[2]) in skipped[0]
+    with pytest.raises(InputError, match=r"not a whole image"):
+        list(image_items(paths, SourceCounts()))
+
+
+def write_video(path: Path, frames: int, codec: str) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    for number in range(1, frames + 1):
+        writer.write(np.full((48, 64, 3), 20 + 10 * (number % 20), np.uint8))
+    writer.release()
+    return path
+
+
+def embed_video(
+    runner: BaseRunner, video: Path, text: str
+) -> tuple[Collected, SourceCounts, PipelineResult]:
+    path = video.with_suffix(".txt")
+    path.write_text(text)
+    counts, sink = SourceCounts(), Collected()
+    source = video_items(video, read_detections(path), counts, camera="north")
+    with quiet_opencv():
+        return sink, counts, run_pipeline(source, runner, sink, batch_size=4)
+
+
+def test_a_video_gives_its_boxes_in_order_of_frames(runner: BaseRunner, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 20, "mp4v")
+    text = (
+        "12,2,1,2,10,20,0.5\n3,1,0,0,64,48\n3,-1,60,40,30,30\n"
+        "12,3,200,200,5,5\n12,4,5,5,0,5\n25,1,1,1,5,5\n"
+    )
+    sink, counts, result = embed_video(runner, video, text)
+    times = [row.timestamp_s for row in sink.rows]
+    assert times == pytest.approx([0.2, 0.2, 1.1])
+    assert sink.rows == [
+        Row(str(video), 3, times[0], 1, 0, 0, 64, 48, 1, "north"),
+        Row(str(video), 3, times[1], None, 60, 40, 30, 30, 1, "north"),
+        Row(str(video), 12, times[2], 2, 1, 2, 10, 20, 0.5, "north"),
+    ]
+    assert counts == SourceCounts(frames=2, invalid_boxes=1, beyond_end=1)
+    assert (result.outside, result.rows) == (1, 3)
+    grey = np.full((3, 32, 16, 3), [[[[50]]], [[[50]]], [[[140]]]], np.uint8)
+    assert (sink.vectors @ runner.run(grey).T).diagonal().min() > 0.99
+
+
+def test_a_cut_video_keeps_what_comes_before(runner: BaseRunner, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.avi", 40, "MJPG").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole[: len(whole) * 6 // 10])
+    text = "".join(f"{number},1,5,5,20,30\n" for number in range(1, 41))
+    sink, counts, _ = embed_video(runner, cut, text)
+    decoded = len(sink.rows)
+    assert 3 < decoded < 40
+    assert [r.frame for r in sink.rows] == list(range(1, decoded + 1))
+    assert counts.beyond_end == 40 - decoded
+    assert counts.truncated_videos == [f"{cut}: ends at frame {decoded} of 40"]
+
+
+def test_an_unreadable_video_is_an_error(runner: BaseRunner, tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_text("hello")
+    with pytest.raises(VideoError, match=r"a\.mp4: cannot be opened as a video"):
+        embed_video(runner, video, "1,1,1,1,5,5\n")
+
+
+@pytest.mark.skipif(not PEOPLE.is_dir(), reason=f"{PEOPLE} is not there")
+def test_the_real_video_gives_every_detection(runner: BaseRunner) -> None:
+    counts, sink = SourceCounts(), Collected()
+    detections = read_detections(PEOPLE / "people.det.txt")
+    source = video_items(PEOPLE / "people.mp4", detections, counts)
+    result = run_pipeline(source, runner, sink)
+    assert result.rows == len(sink.rows) == 471
+    assert len({r.track_id for r in sink.rows}) == 9
+    assert np.isfinite(sink.vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(sink.vectors, axis=1), 1, atol=1e-5)
+    assert [r.frame for r in sink.rows] == sorted(r.frame or 0 for r in sink.rows)
+    for r in sink.rows:
+        assert r.timestamp_s == pytest.approx(((r.frame or 0) - 1) / 10)
+
+
+def test_channels_end_time_out_and_cancel() -> None:
+    channel = Channel[int](1)
+    with pytest.raises(TimeoutError):
+        channel.get(time.monotonic() + 0.01)
+    channel.put(1)
+    channel.close()
+    assert channel.get() == 1
+    with pytest.raises(Ended):
+        channel.get()
+
+    full = Channel[int](1)
+    full.put(1)
+    seen: list[Any] = []
+
+    def wait() -> None:
+        try:
+            full.put(2)
+        except Cancelled as signal:
+            seen.append(signal)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.02)
+    full.cancel()
+    thread.join(5)
+    assert len(seen) == 1
+    with pytest.raises(Cancelled):
+        full.get()

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sa_runtime.errors import VideoError
+from sa_runtime.sources.reader import VideoReader, frame_digest, quiet_opencv
+
+
+def write_video(path: Path, frames: int, *, codec: str = "mp4v", fps: float = 20.0) -> Path:
+    """Frames of one grey level each, ten apart, so that a frame tells its number."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (64, 48))
+    for number in range(1, frames + 1):
+        writer.write(np.full((48, 64, 3), level(number), np.uint8))
+    writer.release()
+    return path
+
+
+def level(number: int) -> int:
+    return 20 + 10 * (number % 20)
+
+
+def test_frames_carry_their_numbers_times_and_pixels(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 15)
+    with VideoReader(path) as video:
+        assert (video.announced, video.fps) == (15, 20.0)
+        frames = list(video.frames(range(1, 16)))
+        assert not video.ended
+    assert [frame.number for frame in frames] == list(range(1, 16))
+    np.testing.assert_allclose([f.timestamp_s for f in frames], np.arange(15) / 20, atol=1e-6)
+    for frame in frames:
+        assert frame.image.shape == (48, 64, 3)
+        assert frame.image.dtype == np.uint8
+        assert abs(float(frame.image.mean()) - level(frame.number)) < 4
+
+
+def test_only_the_frames_asked_for_come_and_the_rest_is_left(tmp_path: Path) -> None:
+    with VideoReader(write_video(tmp_path / "a.mp4", 30)) as video:
+        frames = list(video.frames([4, 9, 10]))
+        assert [frame.number for frame in frames] == [4, 9, 10]
+        assert frames[1].timestamp_s == pytest.approx(8 / 20)
+        assert [round(float(f.image.mean()) / 10) * 10 for f in frames] == [60, 110, 120]
+        assert (video.decoded, video.ended) == (10, False)
+        assert [frame.number for frame in video.frames([12])] == [12]
+
+
+def test_frames_after_the_end_are_not_there(tmp_path: Path) -> None:
+    with VideoReader(write_video(tmp_path / "a.mp4", 5)) as video:
+        assert [frame.number for frame in video.frames([5, 6, 900])] == [5]
+        assert (video.decoded, video.ended, video.truncated) == (5, True, False)
+
+
+def test_a_cut_video_gives_its_beginning_and_says_so(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.avi", 40, codec="MJPG").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole[: len(whole) * 6 // 10])
+    with quiet_opencv(), VideoReader(cut) as video:
+        frames = list(video.frames(range(1, 41)))
+        assert 3 < len(frames) < 40
+        assert video.decoded == len(frames)
+        assert (video.announced, video.ended, video.truncated) == (40, True, True)
+    assert all(abs(float(f.image.mean()) - level(f.number)) < 4 for f in frames)
+
+
+def test_frames_are_arrays_of_their_own(tmp_path: Path) -> None:
+    with VideoReader(write_video(tmp_path / "a.mp4", 3)) as video:
+        frames: list[NDArray[np.uint8]] = [frame.image for frame in video.frames([1, 2, 3])]
+    assert not np.shares_memory(frames[0], frames[1])
+    assert frames[0].mean() < frames[1].mean() < frames[2].mean()
+
+
+def test_what_is_no_video_is_named(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"absent\.mp4: no such file"):
+        VideoReader(tmp_path / "absent.mp4")
+    text = tmp_path / "text.mp4"
+    text.write_text("hello")
+    before = cv2.utils.logging.getLogLevel()
+    with quiet_opencv(), pytest.raises(VideoError, match=r"text\.mp4: cannot be opened as a video"):
+        VideoReader(text)
+    assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_opencv_and_ffmpeg_can_be_kept_quiet(tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("hello")
+    loud = (
+        "import sys, contextlib; from sa_runtime.errors import VideoError\n"
+        "from sa_runtime.sources.reader import VideoReader, frame_digest, quiet_opencv\n"
+        "with contextlib.{context}, contextlib.suppress(VideoError): VideoReader(sys.argv[1])"
+    )
+    printed = {}
+    for context in ("nullcontext()", "nullcontext(), quiet_opencv()"):
+        # FFmpeg reads its level once a process.
+        command = [sys.executable, "-c", loud.format(context=context), str(text)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        printed[context] = run.stderr
+    assert "moov atom not found" in printed["nullcontext()"]
+    assert printed["nullcontext(), quiet_opencv()"] == ""
+
+
+@pytest.mark.parametrize("codec", ["mp4v", "MJPG"])
+def test_a_frame_read_before_is_found_again_at_once(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / ("a.mp4" if codec == "mp4v" else "a.avi")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    for number in range(1, 91):  # the last ones look the same
+        writer.write(still if number > 80 else rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    with VideoReader(path) as video:
+        whole = list(video.frames(range(1, 91)))
+    for number in (1, 17, 80, 85, 90):
+        last = whole[number - 1]
+        with VideoReader(path) as video:
+            video.skip_to(number, frame_digest(last.image, last.timestamp_s))
+            assert video.decoded == number
+            for found, expected in zip(
+                video.frames(range(number + 1, 91)), whole[number:], strict=True
+            ):
+                assert found[:2] == pytest.approx(expected[:2])
+                np.testing.assert_array_equal(found.image, expected.image)
+
+
+def test_a_frame_that_is_not_found_is_decoded_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for number in range(1, 31):
+        writer.write(np.full((48, 64, 3), 5 * number, np.uint8))
+    writer.release()
+    with VideoReader(path) as video:
+        whole = list(video.frames(range(1, 31)))
+    wrong = whole[20]
+    with VideoReader(path) as video:
+        video.skip_to(20, frame_digest(wrong.image, wrong.timestamp_s))
+        assert video.decoded == 0
+        found = list(video.frames([21, 30]))
+    assert [frame.number for frame in found] == [21, 30]
+    for frame in found:
+        np.testing.assert_array_equal(frame.image, whole[frame.number - 1].image)
