@@ -1,29 +1,126 @@
 """Floor 4: the command line and the public names of sa-deploy.
 
->>> from sa_deploy import Embedder  # doctest: +SKIP
+These names are the library; every module below them may move. Each is imported when it is first
+used, so that ``import sa_deploy`` loads nothing else.
+
+>>> import sa_deploy
+>>> "Embedder" in dir(sa_deploy)
+True
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sa_runtime.adapters import adapter
+    from sa_runtime.artefact.contract import Contract
+    from sa_runtime.datasets.base import ReidDataset
+    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.embedder import Embedder
+    from sa_runtime.errors import (
+        BuildError,
+        CheckpointError,
+        ContractError,
+        DatasetError,
+        DetectionError,
+        InputError,
+        MissingPackageError,
+        ParityError,
+        RegressionError,
+        RunnerError,
+        SaDeployError,
+        TrainingError,
+        VideoError,
+    )
+    from sa_runtime.retrieval.distance import top_k
+    from sa_runtime.retrieval.evaluation import RetrievalReport
+    from sa_runtime.retrieval.rerank import Reranking
+    from sa_runtime.runners.base import Runner
+    from sa_runtime.runners.table import open_runner
+    from sa_training.checkpoints import load_checkpoint
+    from sa_training.recipes import recipe
+
+    __version__: str
+
+__all__ = [
+    "BuildError",
+    "CheckpointError",
+    "Contract",
+    "ContractError",
+    "DatasetError",
+    "DetectionError",
+    "Embedder",
+    "InputError",
+    "MissingPackageError",
+    "ParityError",
+    "RegressionError",
+    "ReidDataset",
+    "Reranking",
+    "RetrievalReport",
+    "Runner",
+    "RunnerError",
+    "SaDeployError",
+    "TrainingError",
+    "VideoError",
+    "__version__",
+    "adapter",
+    "load_checkpoint",
+    "load_dataset",
+    "open_runner",
+    "recipe",
+    "top_k",
+]
+
+# Type checkers read the imports above, Python reads this table; a test keeps the two equal.
 _PUBLIC = {
+    "BuildError": "sa_runtime.errors:BuildError",
+    "CheckpointError": "sa_runtime.errors:CheckpointError",
     "Contract": "sa_runtime.artefact.contract:Contract",
+    "ContractError": "sa_runtime.errors:ContractError",
+    "DatasetError": "sa_runtime.errors:DatasetError",
+    "DetectionError": "sa_runtime.errors:DetectionError",
     "Embedder": "sa_runtime.embedder:Embedder",
+    "InputError": "sa_runtime.errors:InputError",
+    "MissingPackageError": "sa_runtime.errors:MissingPackageError",
+    "ParityError": "sa_runtime.errors:ParityError",
+    "RegressionError": "sa_runtime.errors:RegressionError",
+    "ReidDataset": "sa_runtime.datasets.base:ReidDataset",
+    "Reranking": "sa_runtime.retrieval.rerank:Reranking",
+    "RetrievalReport": "sa_runtime.retrieval.evaluation:RetrievalReport",
+    "Runner": "sa_runtime.runners.base:Runner",
+    "RunnerError": "sa_runtime.errors:RunnerError",
     "SaDeployError": "sa_runtime.errors:SaDeployError",
+    "TrainingError": "sa_runtime.errors:TrainingError",
+    "VideoError": "sa_runtime.errors:VideoError",
+    "adapter": "sa_runtime.adapters:adapter",
+    "load_checkpoint": "sa_training.checkpoints:load_checkpoint",
+    "load_dataset": "sa_runtime.datasets.table:load_dataset",
     "open_runner": "sa_runtime.runners.table:open_runner",
+    "recipe": "sa_training.recipes:recipe",
+    "top_k": "sa_runtime.retrieval.distance:top_k",
 }
-__all__ = sorted(_PUBLIC)
+
+if not TYPE_CHECKING:  # a type checker would take any name for an Any
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used."""
+        import importlib
+
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("sa-deploy")
+        elif name in _PUBLIC:
+            module, _, attribute = _PUBLIC[name].partition(":")
+            value = getattr(importlib.import_module(module), attribute)
+        else:
+            raise AttributeError(f"module 'sa_deploy' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that ``import sa_deploy`` stays light."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("sa-deploy")
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'sa_deploy' has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+def __dir__() -> list[str]:
+    return __all__

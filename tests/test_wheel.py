@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,14 @@ except ModuleNotFoundError:
     found = False
 lengths = (vectors ** 2).sum(1).tolist()
 print(json.dumps({"shape": vectors.shape, "lengths": lengths, "torch": found}))
+"""
+
+TYPES = """
+import sa_deploy
+reveal_type(sa_deploy.Embedder("model.onnx").embed)
+reveal_type(sa_deploy.InputError)
+reveal_type(sa_deploy.recipe("sa").epochs)
+sa_deploy.Embeder
 """
 
 
@@ -80,3 +89,40 @@ def test_cpu_extra_embeds_images_without_torch(
     command = [environment / "bin" / "sa-deploy", "embed", tiny_onnx_model, images, "--out", out]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     assert out.is_file()
+
+
+@pytest.mark.slow
+def test_type_checkers_see_the_public_names_of_an_installed_wheel(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """In an environment with nothing else, so that only the wheel's own types can be found."""
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (site,) = (environment / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    script = tmp_path / "script.py"
+    script.write_text(TYPES)
+    python = environment / "bin" / "python"
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=.mypy"]
+    done = subprocess.run(
+        [*mypy, f"--python-executable={python}", script.name],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    for line, text in zip(
+        lines,
+        (
+            'Revealed type is "def (images: ',
+            "-> sa_runtime.errors.InputError",
+            'Revealed type is "int"',
+            'Module has no attribute "Embeder"',
+        ),
+        strict=False,
+    ):
+        assert text in line, done.stdout
+    assert len(lines) == 5, done.stdout
