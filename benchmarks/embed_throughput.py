@@ -33,10 +33,11 @@ import numpy as np
 
 from sa_deploy.commands.embed.command import embed_sources
 from sa_runtime import crops
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.datasets.synthetic.config import SyntheticConfig
 from sa_runtime.datasets.synthetic.video import frames
 from sa_runtime.outputs.parquet import EmbeddingWriter, Row
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.find import SourceCounts, Video, find_sources, source_items
 from sa_runtime.sources.reader import quiet_opencv

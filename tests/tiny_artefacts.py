@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import CANARY_KEY, make_canary
 from sa_runtime.artefact.contract import METADATA_KEY
-from sa_runtime.runners.base import Embeddings, Images
 from tests.conftest import MadeOnce
 
 MAX_BATCH = 4

@@ -30,10 +30,11 @@ from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.quantizer import QAT_ADVICE, Calibration, Quantizer
 from sa_export.quantize.search import Limits
 from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
+from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.canary import CANARY_KEY
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import InputError
-from sa_runtime.runners.base import Embeddings, encode
+from sa_runtime.runners.base import encode
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.files import atomic_path
 from sa_training.checkpoints import Checkpoint

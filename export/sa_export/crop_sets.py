@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Images
 from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import IMAGE_SUFFIXES, Sample
 from sa_runtime.datasets.market import FOLDERS, load_market
@@ -19,7 +20,6 @@ from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import MANIFEST
 from sa_runtime.retrieval.metrics import Labels
-from sa_runtime.runners.base import Images
 
 T = TypeVar("T")
 GENERATED = SyntheticConfig(

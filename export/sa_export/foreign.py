@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Colour
 from sa_runtime.artefact.metadata import contract_text
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.runners.base import Embeddings, Images
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:

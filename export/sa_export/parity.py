@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_export.crop_sets import CropSet, spread
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import make_canary
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import ParityError
 from sa_runtime.retrieval.metrics import evaluate
-from sa_runtime.runners.base import Embeddings, Images, Runner
+from sa_runtime.runners.base import Runner
 
 if TYPE_CHECKING:
     from sa_training.network import SANetwork

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sa_export.crop_sets import CropSet, spread
+from sa_runtime.arrays import Images
 from sa_runtime.crops import crop_batch, read_image
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import Manifest
-from sa_runtime.runners.base import Images
 from sa_runtime.sources.find import is_image
 from sa_runtime.sources.reader import VideoReader
 

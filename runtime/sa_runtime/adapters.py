@@ -19,10 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sa_runtime.crops import Image
+from sa_runtime.arrays import Embeddings, Image
 from sa_runtime.embedder import Embedder, Invalid
 from sa_runtime.errors import InputError
-from sa_runtime.runners.base import Embeddings
 
 
 class Detections(Protocol):

@@ -21,10 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sa_runtime.arrays import Image
 from sa_runtime.errors import InputError
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) uint8 BGR."""
 
 _BLOCK = 8
 """Output rows filtered by one product: larger blocks multiply more zeros, smaller call more."""

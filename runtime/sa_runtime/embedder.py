@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sa_runtime import crops
+from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.crops import Image
 from sa_runtime.errors import InputError
-from sa_runtime.runners.base import Embeddings, Images, Runner
+from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
 
 Invalid = Literal["raise", "nan", "nearest"]

@@ -10,7 +10,7 @@ import typer
 from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from sa_runtime.crops import Image
+    from sa_runtime.arrays import Image
     from sa_training.cam import ClassActivation
 
 _SUFFIX = ".cam.png"

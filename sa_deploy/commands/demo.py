@@ -126,7 +126,7 @@ def step(command: str) -> None:
 
 
 def _embed_video(embedder: Any, video: Path, boxes: Path, out: Path) -> dict[str, float]:
-    from sa_runtime.detections.mot import read_detections
+    from sa_runtime.detections.table import read_detections
     from sa_runtime.outputs.parquet import EmbeddingWriter
     from sa_runtime.pipeline.stages import run_pipeline
     from sa_runtime.sources.find import SourceCounts, video_items

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.outputs.manifest import Manifest
 from sa_runtime.outputs.parquet import read_embeddings
 from sa_runtime.pipeline.ray import Settings, embed_task, tasks_of
-from sa_runtime.runners.base import Embeddings, Images
 from sa_runtime.runners.table import open_runner
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime import crops
-from sa_runtime.crops import Image
+from sa_runtime.arrays import Image
 from sa_training.cam import ClassActivation, Map
 
 Colour = tuple[int, int, int]

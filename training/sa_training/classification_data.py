@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.crops import Image, resize
+from sa_runtime.arrays import Image
+from sa_runtime.crops import resize
 from sa_runtime.datasets.cifar100 import load_cifar100
 from sa_runtime.errors import InputError
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sa_runtime.crops import Image, read_image, resize
+from sa_runtime.arrays import Image
+from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import Sample
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
 from sa_training.recipes import Recipe

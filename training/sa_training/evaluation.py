@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sa_runtime.crops import Image, read_image, resize
+from sa_runtime.arrays import Image
+from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import ReidDataset
 from sa_runtime.retrieval.distance import Vectors
 from sa_runtime.retrieval.evaluation import Embed, RetrievalReport, evaluate_embedder

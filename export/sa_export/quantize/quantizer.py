@@ -15,8 +15,8 @@ from sa_export.parity import cosines, score
 from sa_export.quantize.calibrate import histograms
 from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
 from sa_export.quantize.search import Choice, Cost, Limits, choose_layers
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError, MissingPackageError, ParityError
-from sa_runtime.runners.base import Embeddings, Images
 from sa_runtime.system.extras import require
 from sa_training.ranges import Calibrator, value_range
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.metadata import metadata_text
 from sa_runtime.errors import ContractError
-from sa_runtime.runners.base import Embeddings, Images
 
 CANARY_KEY = "sa_deploy.canary"
 MAX_CROPS = 8

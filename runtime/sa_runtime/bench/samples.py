@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sa_runtime import crops
-from sa_runtime.runners.base import Images
+from sa_runtime.arrays import Images
 
 COUNT = 64
 

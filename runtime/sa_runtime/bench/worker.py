@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import SaDeployError
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.runners.base import BaseRunner
 
 if TYPE_CHECKING:
     from sa_runtime.bench.limits import Limits, Pace

@@ -1,1 +1,1 @@
-"""Boxes on disk, read into :class:`~sa_runtime.detections.mot.Detections`."""
+"""Boxes on disk, read into :class:`~sa_runtime.detections.base.Detections`."""

@@ -6,14 +6,12 @@ frames count from 1 and lines may come in any order.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sa_runtime.detections.base import Detections
 from sa_runtime.errors import DetectionError
 
 FORMAT = "frame,id,left,top,width,height[,conf,...]"
@@ -21,44 +19,8 @@ _LARGEST = 2**53
 """Integers up to here survive being written as floats, as some detectors do."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Detections:
-    """The usable boxes of a file, ordered by frame; boxes of one frame stand as in the file.
-
-    Attributes:
-        frames: (N,) int64, ascending, from 1.
-        track_ids: (N,) int64; -1 where the file gives none.
-        ltwh: (N, 4) float64 left, top, width, height in pixels, finite, of positive size.
-        confidences: (N,) float64; 1 where the file gives none.
-        skipped: boxes that were left out because they are not finite or have no size.
-    """
-
-    frames: NDArray[np.int64]
-    track_ids: NDArray[np.int64]
-    ltwh: NDArray[np.float64]
-    confidences: NDArray[np.float64]
-    skipped: int
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @property
-    def xyxy(self) -> NDArray[np.float64]:
-        """(N, 4) ``x0, y0, x1, y1``."""
-        return np.concatenate([self.ltwh[:, :2], self.ltwh[:, :2] + self.ltwh[:, 2:]], axis=1)
-
-    def groups(self) -> list[tuple[int, slice]]:
-        """Every frame with boxes and where its boxes stand, in order of frame."""
-        frames, starts = np.unique(self.frames, return_index=True)
-        borders = [*starts.tolist(), len(self)]
-        return [
-            (frame, slice(start, end))
-            for frame, (start, end) in zip(frames.tolist(), pairwise(borders), strict=True)
-        ]
-
-
-def read_detections(path: Path | str) -> Detections:
-    """Read a detection file.
+def read_mot(path: Path) -> Detections:
+    """Read a MOTChallenge text file.
 
     Args:
         path: the text file; an empty one holds no boxes.
@@ -66,7 +28,6 @@ def read_detections(path: Path | str) -> Detections:
     Raises:
         DetectionError: a file that cannot be read, or a line that is not a detection, named.
     """
-    path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:

@@ -17,12 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import MANIFEST, Manifest, Position, Shard, differences
 from sa_runtime.outputs.parquet import EmbeddingWriter, Row, StoredType
 from sa_runtime.pipeline.stages import Item, PipelineResult, Sink, run_pipeline
-from sa_runtime.runners.base import Embeddings, Runner
+from sa_runtime.runners.base import Runner
 from sa_runtime.sources.find import Images, Source, SourceCounts
 from sa_runtime.sources.reader import frame_digest
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import METADATA_KEY, Contract, require_same_space
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.outputs.manifest import Manifest
-from sa_runtime.runners.base import Embeddings
 from sa_runtime.system.files import atomic_path
 
 SPACE_KEY = "sa_deploy.space"

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime import crops
-from sa_runtime.crops import Image
+from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.embedder import fitting_batch_size
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.parquet import Row
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
-from sa_runtime.runners.base import Embeddings, Images, Runner
+from sa_runtime.runners.base import Runner
 
 Sink = Callable[[Sequence[Row], Embeddings], None]
 """Takes N rows and their (N, D) float32 vectors, in the order of the items."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime import crops
-from sa_runtime.crops import Image
+from sa_runtime.arrays import Image
 from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.distance import Distances, Ints, VectorDistances, VectorRows, Vectors

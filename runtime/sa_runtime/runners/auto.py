@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import Canary, canary_of, least_cosine
 from sa_runtime.errors import InputError, MissingPackageError, RunnerError
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images, Options
+from sa_runtime.runners.base import BaseRunner, Options
 from sa_runtime.runners.table import open_runner, option_names, runner_class, runtimes_for
 from sa_runtime.system.cache import cache_dir
 from sa_runtime.system.environment import this_environment

@@ -11,14 +11,11 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract, InputSpec
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, RunnerError
 
-Images = NDArray[np.uint8]
-"""(N, H, W, 3) uint8 BGR, H x W of the contract, as :mod:`sa_runtime.crops` makes them."""
-Embeddings = NDArray[np.float32]
-"""(N, D) float32, rows of unit length."""
 Options = dict[str, str | int | float | bool | None]
 """Keyword arguments of a runner."""
 

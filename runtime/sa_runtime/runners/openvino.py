@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images, Options, contract_for
+from sa_runtime.runners.base import BaseRunner, Options, contract_for
 from sa_runtime.runners.openvino_graph import read_openvino_model
 from sa_runtime.system.cache import cache_dir
 from sa_runtime.system.extras import require

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import ContractError, InputError, RunnerError
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.runners.base import BaseRunner
 from sa_runtime.system.gpus import Gpu, probe
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
 from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache

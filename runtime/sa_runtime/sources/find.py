@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sa_runtime import crops
-from sa_runtime.detections.mot import Detections, read_detections
+from sa_runtime.detections.base import Detections
+from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import Position
 from sa_runtime.outputs.parquet import Row

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import cv2
 import numpy as np
 
-from sa_runtime.crops import Image
+from sa_runtime.arrays import Image
 from sa_runtime.errors import VideoError
 
 _FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"

@@ -14,11 +14,12 @@ from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from sa_runtime.arrays import Embeddings
     from sa_runtime.errors import InputError
     from sa_runtime.outputs.folder import ShardFolder
     from sa_runtime.outputs.parquet import Row
     from sa_runtime.pipeline.stages import PipelineResult, Sink
-    from sa_runtime.runners.base import Embeddings, Runner
+    from sa_runtime.runners.base import Runner
     from sa_runtime.sources.find import Source, SourceCounts
 
 

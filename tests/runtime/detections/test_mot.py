@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa_runtime.detections.mot import read_detections
+from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import DetectionError
 
 

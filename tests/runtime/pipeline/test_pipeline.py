@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.crops import crop_batch
-from sa_runtime.detections.mot import read_detections
+from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError, RunnerError, VideoError
 from sa_runtime.outputs.parquet import Row
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
 from sa_runtime.pipeline.stages import Item, PipelineResult, run_pipeline
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images
+from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.find import SourceCounts, find_images, image_items, video_items
 from sa_runtime.sources.reader import quiet_opencv

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import (
     CANARY_KEY,
     MAX_CROPS,
@@ -21,7 +22,6 @@ from sa_runtime.artefact.canary import (
 )
 from sa_runtime.errors import ContractError, InputError, MissingPackageError, RunnerError
 from sa_runtime.runners import auto
-from sa_runtime.runners.base import Embeddings, Images
 from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
 from sa_runtime.runners.openvino import OpenVinoRunner
 from sa_runtime.runners.table import RUNNERS, open_runner

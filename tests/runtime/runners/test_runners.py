@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import least_cosine
 from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from sa_runtime.errors import ContractError, InputError, MissingPackageError, RunnerError
-from sa_runtime.runners.base import BaseRunner, Embeddings, Images, Runner
+from sa_runtime.runners.base import BaseRunner, Runner
 from sa_runtime.runners.table import RUNNERS, open_runner, runner_class
 from tests.processor import HAS_BF16, needs_bf16
 
