@@ -27,7 +27,7 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from sa_runtime.retrieval.metrics import CONVENTIONS, Labels, evaluate
+from sa_runtime.retrieval.metrics import CONVENTIONS, Labels, evaluate_vectors
 from sa_runtime.retrieval.rerank import Reranking
 from sa_runtime.system.files import atomic_path
 
@@ -102,15 +102,18 @@ def cases(queries: int, size: int, dim: int, folder: Path) -> dict[str, tuple[An
     half = query.astype(np.float16)
     return {
         "matrix product alone": (lambda: product(query, gallery), 3),
-        "evaluate": (lambda: evaluate(query, known, gallery, others), 3),
+        "evaluate": (lambda: evaluate_vectors(query, known, gallery, others), 3),
         "evaluate, all CMC conventions": (
-            lambda: evaluate(query, known, gallery, others, conventions=CONVENTIONS),
+            lambda: evaluate_vectors(query, known, gallery, others, conventions=CONVENTIONS),
             3,
         ),
-        "evaluate, float16 gallery on disk": (lambda: evaluate(half, known, disk, others), 3),
+        "evaluate, float16 gallery on disk": (
+            lambda: evaluate_vectors(half, known, disk, others),
+            3,
+        ),
         "loop over queries": (lambda: loop(query, known, gallery, others), 1),
         "evaluate, re-ranked": (
-            lambda: evaluate(query, known, gallery, others, rerank=Reranking()),
+            lambda: evaluate_vectors(query, known, gallery, others, rerank=Reranking()),
             1,
         ),
     }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import Sample, cameras_of, persons_of
 from sa_runtime.datasets.table import load_dataset
-from sa_runtime.retrieval.metrics import Labels, evaluate
+from sa_runtime.retrieval.metrics import Labels, evaluate_vectors
 from sa_training.network import SANetwork
 from sa_training.pixels import network_input
 from sa_training.recipes import recipe
@@ -86,7 +86,7 @@ def main() -> None:
     }
     figures = {}
     for name, (of_query, of_gallery) in vectors.items():
-        result = evaluate(of_query, labels[0], of_gallery, labels[1])
+        result = evaluate_vectors(of_query, labels[0], of_gallery, labels[1])
         figures[name] = {"mAP": round(result.mAP, 4), "rank1": round(result.rank(1), 4)}
     if options.json:
         print(json.dumps({"root": str(options.root), "queries": len(query), **figures}, indent=2))

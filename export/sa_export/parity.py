@@ -14,7 +14,7 @@ from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import make_canary
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import ParityError
-from sa_runtime.retrieval.metrics import evaluate
+from sa_runtime.retrieval.metrics import evaluate_vectors
 from sa_runtime.runners.base import Runner
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def score(vectors: Embeddings, crops: CropSet) -> Score | None:
         return None
     rows = np.arange(len(crops))
     query, gallery = rows[: crops.queries], rows[crops.queries :]
-    result = evaluate(
+    result = evaluate_vectors(
         vectors[query], crops.labels.select(query), vectors[gallery], crops.labels.select(gallery)
     )
     return Score(mAP=result.mAP, rank1=result.rank(1))

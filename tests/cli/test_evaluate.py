@@ -15,7 +15,7 @@ import pytest
 from sa_runtime import crops
 from sa_runtime.datasets.table import load_dataset
 from sa_runtime.retrieval.evaluation import labels_of
-from sa_runtime.retrieval.metrics import evaluate
+from sa_runtime.retrieval.metrics import evaluate_vectors
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
@@ -53,7 +53,7 @@ def test_figures_are_those_of_the_models_own_arithmetic(
     for samples in (dataset.query, dataset.gallery):
         images = [crops.resize(crops.read_image(sample.path), 32, 16) for sample in samples]
         sides += [tiny_model.embed(np.stack(images)), labels_of(samples)]
-    expected = evaluate(*sides)
+    expected = evaluate_vectors(*sides)
     figures = result[0]
     assert figures["mAP"] == pytest.approx(expected.mAP, abs=0.005)
     assert figures["cmc"]["market1501"]["rank1"] == pytest.approx(expected.rank(1), abs=0.03)

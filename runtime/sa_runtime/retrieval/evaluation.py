@@ -13,7 +13,7 @@ import numpy as np
 from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.distance import Vectors
-from sa_runtime.retrieval.metrics import Convention, Labels, RetrievalResult, evaluate
+from sa_runtime.retrieval.metrics import Convention, Labels, RetrievalResult, evaluate_vectors
 from sa_runtime.retrieval.rerank import Reranking
 
 RANKS = (1, 5, 10)
@@ -148,7 +148,7 @@ def evaluate_embedder(
     query = embed_samples(embed, dataset.query, on_progress)
     gallery = embed_samples(embed, dataset.gallery, on_progress)
     embedded = time.perf_counter()
-    result = evaluate(
+    result = evaluate_vectors(
         query,
         labels_of(dataset.query),
         gallery,

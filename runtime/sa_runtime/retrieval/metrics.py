@@ -126,7 +126,7 @@ class RetrievalResult:
         return float(curve[k - 1])
 
 
-def evaluate(
+def evaluate_vectors(
     query: Vectors,
     query_labels: Labels,
     gallery: Vectors,
@@ -160,7 +160,7 @@ def evaluate(
     >>> labels = Labels(person=np.array([1, 2]), camera=np.array([0, 0]))
     >>> others = Labels(person=np.array([2, 1, 1]), camera=np.array([1, 1, 0]))
     >>> query, gallery = np.eye(2), np.array([[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]])
-    >>> result = evaluate(query, labels, gallery, others)
+    >>> result = evaluate_vectors(query, labels, gallery, others)
     >>> result.mAP, result.rank(1), result.queries_counted
     (1.0, 1.0, 2)
     """
@@ -210,7 +210,7 @@ def evaluate_distances(
     seed: int = 0,
     memory_bytes: int = MEMORY_BYTES,
 ) -> RetrievalResult:
-    """Retrieval figures of distances that something else computes; see :func:`evaluate`.
+    """Retrieval figures of distances that something else computes; see :func:`evaluate_vectors`.
 
     Raises:
         InputError: labels that do not fit or hold junk, or no query with a match.
@@ -343,7 +343,7 @@ def _check(
         if np.any(labels.person == JUNK):
             raise InputError(
                 f"{name} labels hold junk (person {JUNK}): leave its rows out of the distances, "
-                "as evaluate() does"
+                "as evaluate_vectors() does"
             )
 
 

@@ -20,8 +20,8 @@ from sa_runtime.retrieval.metrics import (
     CONVENTIONS,
     Labels,
     RetrievalResult,
-    evaluate,
     evaluate_distances,
+    evaluate_vectors,
 )
 from sa_runtime.retrieval.rerank import Reranking
 
@@ -106,7 +106,7 @@ def test_among_equal_distances_the_wrong_images_come_first() -> None:
 def test_vectors_that_are_all_equal_score_worst() -> None:
     same = np.ones((30, 4), np.float32)
     gallery = labels(np.arange(30) % 10, np.ones(30))
-    result = evaluate(same[:10], labels(np.arange(10), np.zeros(10)), same, gallery)
+    result = evaluate_vectors(same[:10], labels(np.arange(10), np.zeros(10)), same, gallery)
     assert result.mAP == pytest.approx(3 / 30)
     assert result.rank(27) == 0
     assert result.rank(28) == 1
@@ -115,8 +115,8 @@ def test_vectors_that_are_all_equal_score_worst() -> None:
 def test_distractors_stay_and_junk_goes() -> None:
     query, wanted = labels([3], [0]), np.array([[0.0, 1.0]])
     gallery = np.array([[0.0, 1.0], [0.1, 1.0], [0.5, 1.0]])
-    kept = evaluate(wanted, query, gallery, labels([0, 0, 3], [1, 0, 1]))
-    dropped = evaluate(wanted, query, gallery, labels([-1, 0, 3], [1, 0, 1]))
+    kept = evaluate_vectors(wanted, query, gallery, labels([0, 0, 3], [1, 0, 1]))
+    dropped = evaluate_vectors(wanted, query, gallery, labels([-1, 0, 3], [1, 0, 1]))
     assert [kept.mAP, dropped.mAP] == pytest.approx([1 / 3, 1 / 2])
     assert (kept.gallery_images, kept.junk) == (3, 0)
     assert (dropped.gallery_images, dropped.junk) == (2, 1)
@@ -301,8 +301,8 @@ def test_the_order_of_the_gallery_does_not_matter(world: Any, data: st.DataObjec
     query, query_labels, gallery, gallery_labels = world
     order = np.array(data.draw(st.permutations(range(len(gallery)))))
     assert_same(
-        evaluate(query, query_labels, gallery, gallery_labels, conventions=CONVENTIONS),
-        evaluate(
+        evaluate_vectors(query, query_labels, gallery, gallery_labels, conventions=CONVENTIONS),
+        evaluate_vectors(
             query,
             query_labels,
             gallery[order],
@@ -317,8 +317,10 @@ def test_memory_scale_and_float16_do_not_matter(
     world: Any, memory_bytes: int, scale: float
 ) -> None:
     query, query_labels, gallery, gallery_labels = world
-    expected = evaluate(query, query_labels, gallery, gallery_labels, conventions=CONVENTIONS)
-    found = evaluate(
+    expected = evaluate_vectors(
+        query, query_labels, gallery, gallery_labels, conventions=CONVENTIONS
+    )
+    found = evaluate_vectors(
         (query * scale).astype(np.float16),
         query_labels,
         (gallery * scale).astype(np.float64),
@@ -342,7 +344,7 @@ def test_junk_changes_nothing(world: Any, data: st.DataObject, rerank: Reranking
     more_query, more_query_labels = with_junk(query, query_labels)
     more_gallery, more_gallery_labels = with_junk(gallery, gallery_labels)
     expected, found = (
-        evaluate(*vectors_and_labels, conventions=CONVENTIONS, rerank=rerank)
+        evaluate_vectors(*vectors_and_labels, conventions=CONVENTIONS, rerank=rerank)
         for vectors_and_labels in (
             world,
             (more_query, more_query_labels, more_gallery, more_gallery_labels),
@@ -364,8 +366,10 @@ def test_reranking_is_what_ranks() -> None:
     one_each = np.arange(48) % 6 == 0
     query, query_labels = gallery[one_each], labels(person[one_each], [0] * 8)
     others, other_labels = gallery[~one_each], labels(person[~one_each], [1] * 40)
-    plain = evaluate(query, query_labels, others, other_labels)
-    better = evaluate(query, query_labels, others, other_labels, rerank=Reranking(k1=5, k2=3))
+    plain = evaluate_vectors(query, query_labels, others, other_labels)
+    better = evaluate_vectors(
+        query, query_labels, others, other_labels, rerank=Reranking(k1=5, k2=3)
+    )
     assert better.mAP > plain.mAP + 0.02
 
 
@@ -377,9 +381,11 @@ def test_a_gallery_on_disk_is_evaluated_in_bounded_memory(tmp_path: Path) -> Non
     # One person only: nearly every image is a match, which is the most there is to keep.
     gallery_labels = labels([1] * size, np.arange(size) % 3)
     query, query_labels = np.array(gallery[:100]), labels([1] * 100, [0] * 100)
-    evaluate(query[:2], query_labels.select(np.arange(2)), gallery[:9], labels([1] * 9, [1] * 9))
+    evaluate_vectors(
+        query[:2], query_labels.select(np.arange(2)), gallery[:9], labels([1] * 9, [1] * 9)
+    )
     tracemalloc.start()
-    evaluate(query, query_labels, gallery, gallery_labels, memory_bytes=memory_bytes)
+    evaluate_vectors(query, query_labels, gallery, gallery_labels, memory_bytes=memory_bytes)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < memory_bytes + 64 * size + 2**20
@@ -389,13 +395,13 @@ def test_a_gallery_on_disk_is_evaluated_in_bounded_memory(tmp_path: Path) -> Non
 def test_messages_say_what_came_and_what_to_do() -> None:
     one, two = np.ones((1, 2)), np.ones((2, 2))
     with pytest.raises(InputError, match="2 gallery vectors but 1 labels: expected one for each"):
-        evaluate(one, labels([1], [0]), two, labels([1], [0]))
+        evaluate_vectors(one, labels([1], [0]), two, labels([1], [0]))
     with pytest.raises(
         InputError,
         match=r"no query has a match: 1 queries, 2 gallery images, 1 persons in both, none of them "
         r"under another camera.*`sa-deploy data check`",
     ):
-        evaluate(one, labels([1], [0]), two, labels([1, 2], [0, 1]))
+        evaluate_vectors(one, labels([1], [0]), two, labels([1, 2], [0, 1]))
     with pytest.raises(InputError, match=r"labels.person of shape \(2,\) float64: expected"):
         Labels(person=np.ones(2), camera=np.ones(2, np.int64))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="labels of 1 persons and 2 cameras"):
@@ -403,7 +409,7 @@ def test_messages_say_what_came_and_what_to_do() -> None:
     with pytest.raises(InputError, match=r"labels\.person holds -2: expected -1 \(junk\), 0 or"):
         labels([-2], [0])
     with pytest.raises(InputError, match="CMC convention 'msmt': unknown; choose from market1501"):
-        evaluate(
+        evaluate_vectors(
             one,
             labels([1], [0]),
             two,
