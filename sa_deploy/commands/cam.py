@@ -72,7 +72,7 @@ def _draw(
     from sa_training.cam_picture import cam_picture
     from sa_training.checkpoints import load_checkpoint
 
-    network = load_checkpoint(weights).network
+    network = load_checkpoint(weights, classifiers=True).network
     check_label(network, label)
     size = (network.config.height, network.config.width)
     pictures: list[dict[str, Any]] = []

@@ -25,6 +25,10 @@ def export(
     openvino: Annotated[
         bool, typer.Option("--openvino", help="Write model.xml and model.bin (OpenVINO IR).")
     ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Recipe of bare weights, which do not say their own: sa, tiny, ..."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
     embedding: Annotated[
         str,
@@ -119,6 +123,7 @@ def export(
     from sa_export.parity import DEFAULT_GATES
     from sa_export.quantize.quantizer import Calibration
     from sa_training.checkpoints import load_checkpoint
+    from sa_training.recipes import recipe as recipe_by_name
 
     options = ExportOptions(
         embeddings=tuple(name.strip() for name in embedding.split(",")),
@@ -134,7 +139,13 @@ def export(
     gates = dataclasses.replace(DEFAULT_GATES[options.precision], max_map_drop=max_map_drop)
     if min_cosine is not None:
         gates = dataclasses.replace(gates, min_cosine=min_cosine)
-    checkpoint = load_checkpoint(weights)
+    named = None if recipe is None else recipe_by_name(recipe)
+    checkpoint = load_checkpoint(weights, named)
+    if named is not None and checkpoint.recipe.name != named.name:
+        raise InputError(
+            f"--recipe {recipe}: {weights} says its own recipe, {checkpoint.recipe.name}; "
+            "leave it out"
+        )
     config = checkpoint.network.config
     size = (height or config.height, width or config.width)
     crops = crop_sets.validation_crops(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app, main
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.errors import InputError, ParityError
+from sa_runtime.errors import CheckpointError, InputError, ParityError
 
 
 def run(*arguments: object) -> Result:
@@ -37,16 +38,19 @@ def test_several_formats_and_embeddings_in_one_go(
     assert "comparing model.onnx (global) with the network on onnxruntime" in done.stderr
 
 
-def test_the_users_own_crops_and_another_size(
+def test_bare_weights_the_users_own_crops_and_another_size(
     tiny_checkpoint: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
+    bare = tmp_path / "bare.pt"
+    torch.save(torch.load(tiny_checkpoint, weights_only=True)["state_dict"], bare)
     done = run(
-        *(tiny_checkpoint, "--onnx", "--height", 160, "--width", 64, "--no-plugin"),
+        *(bare, "--recipe", "tiny", "--onnx", "--height", 160, "--width", 64, "--no-plugin"),
         *("--validation", synthetic_root, "--validation-crops", 40, "--out", tmp_path, "--json"),
     )
     assert done.exit_code == 0, done.output
     (artefact,) = json.loads(done.stdout)["artefacts"]
     assert artefact["contract"]["input"]["height"] == 160
+    assert artefact["contract"]["recipe"] == "tiny"
     assert artefact["parity"]["parts"]["validation"] == str(synthetic_root)
     assert artefact["parity"]["parts"]["crops"] <= 44
 
@@ -88,6 +92,19 @@ def test_an_older_good_file_survives_a_failed_export(
     assert isinstance(done.exception, ParityError)
     assert older.read_bytes() == tiny_onnx_model.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_foreign_onnx_file_is_called_what_it_is(tiny_onnx_model: Path, tmp_path: Path) -> None:
+    done = run(tiny_onnx_model, "--onnx", "--precision", "int8", "--out", tmp_path)
+    assert isinstance(done.exception, CheckpointError)
+    assert "model.onnx: an ONNX model, no checkpoint; expected the .pt" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_recipe_than_the_files_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = run(tiny_checkpoint, "--recipe", "sa", "--onnx", "--out", tmp_path)
+    assert isinstance(done.exception, InputError)
+    assert "checkpoint.pt says its own recipe, tiny; leave it out" in str(done.exception)
 
 
 def test_without_a_format_the_choices_are_said(tiny_checkpoint: Path, tmp_path: Path) -> None:

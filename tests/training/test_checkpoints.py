@@ -110,9 +110,9 @@ def test_a_file_that_holds_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "was run").exists()
 
 
-def test_bare_weights_and_missing_files(run: Path, tmp_path: Path) -> None:
-    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "weights.pt")
-    with pytest.raises(CheckpointError, match="holds no 'state_dict'"):
+def test_other_content_and_missing_files(run: Path, tmp_path: Path) -> None:
+    torch.save({"weights": [torch.zeros(1)]}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="holds neither a 'state_dict' of tensors nor is"):
         load_checkpoint(tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match=r"absent.pt: no such file"):
         load_checkpoint(tmp_path / "absent.pt")

@@ -10,8 +10,8 @@ import dataclasses
 import hashlib
 import os
 import pickle
-import re
 import shutil
+import textwrap
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,18 +22,29 @@ from torch import Tensor
 
 from sa_runtime.errors import CheckpointError
 from sa_runtime.system.files import atomic_path
-from sa_training.network import NetworkConfig, SANetwork
+from sa_training.network import SANetwork
 from sa_training.recipes import Recipe, sa
+from sa_training.weights import (
+    EMBEDDING,
+    UNUSED,
+    authors_network,
+    classes_of,
+    is_state_dict,
+    load_weights,
+    plain_names,
+    refuse_other_files,
+    require_classifiers,
+)
 
 _BROKEN = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
 )
 """What reading a file that is no whole checkpoint raises."""
+_BARE = "bare"
+"""Marks what was read from a file that holds nothing but a state dict."""
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
-_UNUSED = re.compile(r"^(base\.fc\.|fusion_conv\.)|num_batches_tracked$")
-"""Keys that the authors' files hold, or lack, without effect on the network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,31 +123,35 @@ def _keep(path: Path) -> None:
             shutil.copyfile(path, second)
 
 
-def load_checkpoint(path: Path, config: NetworkConfig | None = None) -> Checkpoint:
-    """Read our own checkpoint or one of the authors'.
+def load_checkpoint(
+    path: Path, recipe: Recipe | None = None, *, classifiers: bool = False
+) -> Checkpoint:
+    """Read our own checkpoint, one of the authors', or a bare state dict.
+
+    Names may carry what DataParallel and torch.compile put before them. The classifiers, which no
+    embedding depends on, may be missing.
 
     Args:
         path: the file.
-        config: architecture of a file that does not say its own; the authors' network at
-            384x128 where it is not given. The class count is always taken from the file.
+        recipe: of a file that does not say its own; the authors' network at 384x128 where it is
+            not given. The class count is always taken from the file.
+        classifiers: refuse a file that lacks them.
 
     Raises:
-        CheckpointError: no such file, a broken one, or weights that do not fit the architecture.
+        CheckpointError: no such file, a broken one, weights that do not fit the architecture, or
+            a bare state dict without ``recipe``.
     """
+    refuse_other_files(path)
     content = _read(path)
-    weights: dict[str, Tensor] = content["state_dict"]
+    weights = plain_names(content["state_dict"])
     if "sa_deploy" in content:
         recipe = Recipe.from_dict(content["sa_deploy"])
     else:
-        recipe = dataclasses.replace(
-            sa(), name="authors", network=config or authors_network(weights, path)
-        )
-        classes = weights["instance0.weight"].shape[0] if "instance0.weight" in weights else 0
-        recipe = dataclasses.replace(
-            recipe, network=dataclasses.replace(recipe.network, classes=classes or 751)
-        )
+        recipe = _recipe_of(weights, recipe, path, bare=_BARE in content)
     network = SANetwork(recipe.network)
-    load_weights(network, weights, source=str(path))
+    lacks = load_weights(network, weights, source=str(path))
+    if classifiers:
+        require_classifiers(lacks, str(path))
     return Checkpoint(
         path=path,
         network=network.eval(),
@@ -146,61 +161,26 @@ def load_checkpoint(path: Path, config: NetworkConfig | None = None) -> Checkpoi
     )
 
 
-def authors_network(weights: dict[str, Tensor], path: Path) -> NetworkConfig:
-    """The authors' architecture with depth and features as the weights say.
-
-    Raises:
-        CheckpointError: the weights are of no ResNet that the authors' network supports.
-    """
-    blocks = len({key.split(".")[2] for key in weights if key.startswith("base.layer3.")})
-    depth = {6: "resnet50", 23: "resnet101", 36: "resnet152"}.get(blocks)
-    if depth is None or "local_conv.weight" not in weights:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of the SA network (stage 3 has {blocks} blocks, expected "
-            "6, 23 or 36 and a local_conv.weight); pass one that `sa-deploy train` or the authors' "
-            "code wrote"
-        )
-    return NetworkConfig(
-        backbone=depth, features=weights["local_conv.weight"].shape[0], attention="stages"
-    )
-
-
-def load_weights(network: SANetwork, weights: dict[str, Tensor], *, source: str) -> None:
-    """Load a state dict; the authors' unused keys and ``num_batches_tracked`` may be there or not.
-
-    Raises:
-        CheckpointError: a missing or unknown key, or another shape.
-    """
-    named = {k.removeprefix("module."): v for k, v in weights.items()}
-    own = network.state_dict()
-    given = {k: v for k, v in named.items() if not _UNUSED.search(k)}
-    expected = {k: v for k, v in own.items() if not _UNUSED.search(k)}
-    missing = sorted(set(expected) - set(given))
-    unknown = sorted(set(given) - set(expected))
-    shapes = [
-        f"{k} {tuple(given[k].shape)}, expected {tuple(expected[k].shape)}"
-        for k in sorted(set(given) & set(expected))
-        if given[k].shape != expected[k].shape
-    ]
-    for what, found in (
-        ("lacks", missing),
-        ("has unknown", unknown),
-        ("has other shapes:", shapes),
-    ):
-        if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+def _recipe_of(
+    weights: dict[str, Tensor], recipe: Recipe | None, path: Path, *, bare: bool
+) -> Recipe:
+    """The recipe of a file that does not say its own, for as many classes as it knows."""
+    if recipe is None:
+        if bare:
             raise CheckpointError(
-                f"{source}: {what} {'; '.join(found[:3])}{more}; the weights are of another "
-                f"architecture than {network.config.backbone} with {network.config.parts} parts"
+                f"{path}: bare weights, which do not say their architecture; name its recipe, for "
+                f"example `sa-deploy export {path} --recipe sa --onnx --out FOLDER`"
             )
-    network.load_state_dict({k: v for k, v in named.items() if k in own}, strict=False)
+        recipe = dataclasses.replace(sa(), name="authors", network=authors_network(weights, path))
+    classes = classes_of(weights) or recipe.network.classes
+    return dataclasses.replace(recipe, network=recipe.network_for(classes))
 
 
 def weights_sha256(network: SANetwork) -> str:
     """Hash of what the embeddings depend on: names, shapes and values, classifiers left out."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        if name.startswith(("base.", "local_conv.", "feat_bn2d.")) and not _UNUSED.search(name):
+        if name.startswith(EMBEDDING) and not UNUSED.search(name):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -237,6 +217,12 @@ def _last_good(path: Path) -> str:
     return "; there is no good one beside it"
 
 
+def _first_sentence(error: Exception) -> str:
+    """Of another library's message, which may go on for pages."""
+    text = " ".join(str(error).split()).partition(". ")[0]
+    return textwrap.shorten(text, 120, placeholder=" ...")
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint of `sa-deploy train`")
@@ -246,11 +232,14 @@ def _read(path: Path) -> dict[str, Any]:
     except _BROKEN as exc:
         raise CheckpointError(
             f"{path}: not a readable checkpoint; it is truncated, or no checkpoint, or holds "
-            f"more than tensors and plain values ({' '.join(str(exc).split())[:120]})"
+            f"more than tensors and plain values ({_first_sentence(exc)})"
             f"{_last_good(path)}"
         ) from exc
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    if is_state_dict(content):
+        return {"state_dict": content, _BARE: True}
+    if not isinstance(content, dict) or not is_state_dict(content.get("state_dict")):
         raise CheckpointError(
-            f"{path}: holds no 'state_dict'; expected a checkpoint, not bare weights"
+            f"{path}: holds neither a 'state_dict' of tensors nor is one; expected a checkpoint "
+            "of `sa-deploy train`, one of the authors', or bare weights"
         )
     return content

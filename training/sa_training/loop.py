@@ -19,7 +19,6 @@ from sa_training.checkpoints import (
     CHECKPOINT,
     Checkpoint,
     load_checkpoint,
-    load_weights,
     remove_partial,
     save_checkpoint,
 )
@@ -32,6 +31,7 @@ from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
 from sa_training.step import Trainer
 from sa_training.watch import Metrics
+from sa_training.weights import load_weights
 
 __all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit", "train_network"]
 
@@ -184,7 +184,7 @@ class _Run:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of ours, or take the weights of one of the authors'."""
-        checkpoint = load_checkpoint(path, self.recipe.network)
+        checkpoint = load_checkpoint(path, self.recipe, classifiers=True)
         state = checkpoint.training
         if state and checkpoint.recipe.network != self.recipe.network:
             raise CheckpointError(

@@ -16,6 +16,7 @@ from sa_runtime.errors import CheckpointError
 from sa_training.backbones import BACKBONES
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe
+from sa_training.weights import is_state_dict, plain_names
 
 
 def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwork:
@@ -115,9 +116,9 @@ def _from_file(path: Path) -> tuple[dict[str, Tensor], str]:
             f"({' '.join(str(exc).split())[:120]}); download it again"
         ) from exc
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+    if not isinstance(weights, dict) or not is_state_dict(weights):
         raise CheckpointError(f"--pretrained {path}: holds no state dict of tensors")
-    named = {key.removeprefix("module."): value for key, value in weights.items()}
+    named = plain_names(weights)
     if any(key.startswith("base.") for key in named):
         named = {k.removeprefix("base."): v for k, v in named.items() if k.startswith("base.")}
     return named, str(path)

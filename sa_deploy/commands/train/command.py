@@ -30,12 +30,13 @@ def train(
         ),
     ] = "market",
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             rich_help_panel=_RECIPE,
+            show_default="sa",
             help="sa, paper, authors, strong, cpu, tiny, ablation-..., cifar100-gap, cifar100-sa.",
         ),
-    ] = "sa",
+    ] = None,
     arch: Annotated[
         str | None, typer.Option("-a", "--arch", rich_help_panel=_RECIPE, help="Backbone.")
     ] = None,
@@ -195,7 +196,8 @@ def train(
         resume = resume / "checkpoint.pt"
     if evaluate:
         size = (height, width)
-        run.evaluate(task, resume, size, device, json_output)
+        named = None if recipe is None else recipe_by_name(recipe)
+        run.evaluate(task, resume, named, size, device, json_output)
         return
     if qat:
         fine_tuning = options_of(
@@ -212,7 +214,7 @@ def train(
         return
     settings = _settings(set_ or [])
     chosen = override(
-        recipe_by_name(recipe),
+        recipe_by_name(recipe or "sa"),
         {
             **_given(
                 {

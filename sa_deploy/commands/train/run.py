@@ -56,7 +56,7 @@ def as_long_as(recipe: Recipe, resume: Path, *, step_size_given: bool) -> Recipe
 
     from sa_training.checkpoints import load_checkpoint
 
-    checkpoint = load_checkpoint(resume, recipe.network)
+    checkpoint = load_checkpoint(resume, recipe)
     then = checkpoint.recipe
     if not checkpoint.training or then.name != recipe.name:
         return None
@@ -197,11 +197,21 @@ def _print_figures(found: Mapping[str, Mapping[str, float]]) -> None:
 def evaluate(
     task: Task,
     path: Path | None,
+    recipe: Recipe | None,
     size: tuple[int | None, int | None],
     device: str,
     json_output: bool,
 ) -> None:
-    """The authors' ``--resume FILE --evaluate``: figures in their three conventions."""
+    """The authors' ``--resume FILE --evaluate``: figures in their three conventions.
+
+    Args:
+        task: whose test images are embedded, or classified.
+        path: the checkpoint.
+        recipe: of a file that does not say its own.
+        size: height and width of the input, where it is not the network's.
+        device: ``auto``, or a torch device.
+        json_output: print JSON.
+    """
     from sa_runtime.errors import InputError
     from sa_training.checkpoints import load_checkpoint
     from sa_training.distributed import Processes, joined
@@ -210,7 +220,8 @@ def evaluate(
 
     if path is None:
         raise InputError("--evaluate: expected --resume FILE, the checkpoint to evaluate")
-    checkpoint = load_checkpoint(path)
+    people = isinstance(task, Reidentification)
+    checkpoint = load_checkpoint(path, recipe, classifiers=not people)
     processes = Processes.from_environment()
     found_device = resolve_device(device, processes.local)
     network = _resized(checkpoint, size).to(found_device)
