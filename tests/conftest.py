@@ -12,6 +12,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from tests.clip import Clip, clip_in, write_clip
+
 if TYPE_CHECKING:
     from sa_training.network import SANetwork
 
@@ -31,9 +33,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _torchlib_once() -> Iterator[None]:
-    """Torch parses the source of its ONNX operators before every export; once is enough here."""
+@pytest.fixture(scope="session")
+def torchlib_once() -> Iterator[None]:
+    """Torch parses the source of its ONNX operators before every export; once is enough here.
+
+    For tests that export in this process; the others do not pay for the import of torch.
+    """
     apis: Any = importlib.import_module("torch.onnx._internal._lazy_import").onnxscript_apis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
@@ -98,7 +103,9 @@ def tiny_checkpoint(made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx_model(tiny_checkpoint: Path, made_once: MadeOnce) -> Path:
+def tiny_onnx_model(
+    tiny_checkpoint: Path, made_once: MadeOnce, request: pytest.FixtureRequest
+) -> Path:
     """``model.onnx`` of :func:`tiny_checkpoint`: FP32, uint8 NHWC in, dynamic batch."""
     from sa_export.artefacts import Exporter
     from sa_export.crop_sets import validation_crops
@@ -106,10 +113,17 @@ def tiny_onnx_model(tiny_checkpoint: Path, made_once: MadeOnce) -> Path:
     from sa_training.checkpoints import load_checkpoint
 
     def fill(folder: Path) -> None:
+        request.getfixturevalue("torchlib_once")
         crops = validation_crops(None, height=128, width=64)
         Exporter(load_checkpoint(tiny_checkpoint), ExportOptions(), crops).write("onnx", folder)
 
     return made_once("tiny_onnx", fill) / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def clip(made_once: MadeOnce) -> Clip:
+    """A video of 40 frames with the boxes of nine tracks, of which some are missed."""
+    return clip_in(made_once("clip", write_clip))
 
 
 @pytest.fixture(scope="session")

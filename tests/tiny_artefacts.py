@@ -59,14 +59,20 @@ FILES = {
 
 
 @pytest.fixture(scope="session")
-def tiny_artefacts(tiny_checkpoint: Path, made_once: MadeOnce) -> TinyArtefacts:
+def tiny_artefacts(
+    tiny_checkpoint: Path, made_once: MadeOnce, request: pytest.FixtureRequest
+) -> TinyArtefacts:
     """By format, and ``torch``, the checkpoint itself; ``bf16``, ``fixed`` and ``canary`` are ONNX.
 
     Batches of at most 4, except the checkpoint; ``fixed`` takes 4 exactly, ``canary`` holds crops.
     """
     from sa_training.checkpoints import load_checkpoint
 
-    folder = made_once("artefacts", lambda folder: _write(tiny_checkpoint, folder))
+    def fill(folder: Path) -> None:
+        request.getfixturevalue("torchlib_once")
+        _write(tiny_checkpoint, folder)
+
+    folder = made_once("artefacts", fill)
     return TinyArtefacts(
         files={"torch": tiny_checkpoint, **{kind: folder / file for kind, file in FILES.items()}},
         network=load_checkpoint(tiny_checkpoint).network,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-PEOPLE_MP4 = Path(__file__).parents[3] / "shared" / "data" / "people.mp4"
+from tests.clip import Clip
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +69,18 @@ def test_the_demo_leaves_what_it_says(demo: tuple[Path, dict[str, Any]]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PEOPLE_MP4.exists(), reason="no real video beside the project")
-def test_a_real_video_is_embedded_whole(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_another_video_is_embedded_whole(
+    demo: tuple[Path, dict[str, Any]], clip: Clip, tmp_path: Path
+) -> None:
     from sa_runtime.outputs.parquet import read_embeddings
 
     out = tmp_path / "o.parquet"
-    boxes = PEOPLE_MP4.with_name("people.det.txt")
     model = demo[1]["files"]["model"]
-    command = ["embed", model, str(PEOPLE_MP4), "--detections", str(boxes), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "sa_deploy", *command], check=True, capture_output=True)
+    command = ["embed", model, clip.video, "--detections", clip.detections, "--out", out]
+    subprocess.run(
+        [sys.executable, "-m", "sa_deploy", *map(str, command)], check=True, capture_output=True
+    )
     vectors = read_embeddings(out).vectors
-    assert vectors.shape[0] == 471
+    assert vectors.shape[0] == clip.boxes
     assert np.isfinite(vectors).all()
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

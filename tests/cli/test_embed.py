@@ -16,13 +16,13 @@ from sa_deploy.commands.embed.command import embed
 from sa_runtime import crops
 from sa_runtime.errors import DetectionError, InputError, VideoError
 from sa_runtime.outputs.parquet import read_embeddings
+from tests.clip import Clip
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
 
 pytest_plugins = ("tests.tiny_onnx",)
 
-PEOPLE = Path(__file__).resolve().parents[3] / "shared" / "data"
 APP = typer.Typer()
 APP.command()(embed)
 
@@ -223,11 +223,10 @@ def test_a_deadline_gives_the_same_vectors(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(hurried, plain, atol=1e-6)
 
 
-@pytest.mark.skipif(not PEOPLE.is_dir(), reason=f"{PEOPLE} is not there")
-def test_the_real_video_gives_471_rows(run: Run) -> None:
-    summary = run(PEOPLE / "people.mp4", "--detections", PEOPLE / "people.det.txt")
+def test_a_video_gives_a_row_for_every_box(run: Run, clip: Clip) -> None:
+    summary = run(clip.video, "--detections", clip.detections)
     read = read_embeddings(summary["out"])
-    assert read.vectors.shape == (471, 12)
+    assert read.vectors.shape == (clip.boxes, 12)
     assert np.isfinite(read.vectors).all()
     np.testing.assert_allclose(np.linalg.norm(read.vectors, axis=1), 1, atol=1e-5)
     assert sum(summary["skipped"].values()) == 0

@@ -15,6 +15,8 @@ from sa_deploy.app import app, main
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import CheckpointError, InputError, ParityError
 
+pytestmark = pytest.mark.usefixtures("torchlib_once")
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["export", *map(str, arguments)])

@@ -66,3 +66,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _exports_in_this_process(torchlib_once: None) -> None:
+    """Every module here exports."""

@@ -24,13 +24,12 @@ from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.find import SourceCounts, find_images, image_items, video_items
 from sa_runtime.sources.reader import quiet_opencv
+from tests.clip import Clip
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
 
 pytest_plugins = ("tests.tiny_onnx",)
-
-PEOPLE = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -420,19 +419,17 @@ def test_an_unreadable_video_is_an_error(runner: BaseRunner, tmp_path: Path) -> 
         embed_video(runner, video, "1,1,1,1,5,5\n")
 
 
-@pytest.mark.skipif(not PEOPLE.is_dir(), reason=f"{PEOPLE} is not there")
-def test_the_real_video_gives_every_detection(runner: BaseRunner) -> None:
+def test_a_video_gives_every_detection(runner: BaseRunner, clip: Clip) -> None:
     counts, sink = SourceCounts(), Collected()
-    detections = read_detections(PEOPLE / "people.det.txt")
-    source = video_items(PEOPLE / "people.mp4", detections, counts)
+    source = video_items(clip.video, read_detections(clip.detections), counts)
     result = run_pipeline(source, runner, sink)
-    assert result.rows == len(sink.rows) == 471
-    assert len({r.track_id for r in sink.rows}) == 9
+    assert result.rows == len(sink.rows) == clip.boxes > 300
+    assert len({r.track_id for r in sink.rows}) == clip.tracks
     assert np.isfinite(sink.vectors).all()
     np.testing.assert_allclose(np.linalg.norm(sink.vectors, axis=1), 1, atol=1e-5)
     assert [r.frame for r in sink.rows] == sorted(r.frame or 0 for r in sink.rows)
     for r in sink.rows:
-        assert r.timestamp_s == pytest.approx(((r.frame or 0) - 1) / 10)
+        assert r.timestamp_s == pytest.approx(((r.frame or 0) - 1) / clip.fps)
 
 
 def test_channels_end_time_out_and_cancel() -> None:

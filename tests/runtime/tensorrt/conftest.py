@@ -135,7 +135,10 @@ def interpreted() -> Iterator[Interpreted]:
 
 @pytest.fixture(scope="session")
 def exported_models(
-    tiny_checkpoint: Path, tiny_onnx_model: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_checkpoint: Path,
+    tiny_onnx_model: Path,
+    torchlib_once: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """ONNX files of the tiny network as the exporter writes them, by precision.
 
