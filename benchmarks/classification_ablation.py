@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 import json
 import multiprocessing
-import os
 import platform
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 
 from sa_runtime.attention_pool import Normalize
+from sa_runtime.system.environment import cores
 from sa_runtime.system.files import atomic_path
 from sa_training.classification import train_classifier
 from sa_training.classification_data import synthetic_classification
@@ -134,7 +134,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": {
             "cpu": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cores(),
             "python": platform.python_version(),
             "torch": torch.__version__,
         },

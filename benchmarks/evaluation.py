@@ -14,7 +14,6 @@ import argparse
 import ctypes
 import datetime
 import json
-import os
 import platform
 import tempfile
 import time
@@ -29,6 +28,7 @@ from sklearn.metrics import average_precision_score
 
 from sa_runtime.retrieval.metrics import CONVENTIONS, Labels, evaluate_vectors
 from sa_runtime.retrieval.rerank import Reranking
+from sa_runtime.system.environment import cores
 from sa_runtime.system.files import atomic_path
 
 PEOPLE, CAMERAS, NOISE = 750, 6, 4.5
@@ -142,7 +142,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": {
             "cpu": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cores(),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,

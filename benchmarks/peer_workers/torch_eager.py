@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -12,12 +11,13 @@ from numpy.typing import NDArray
 from torchvision import transforms
 
 from benchmarks.peer_workers.serve import Crops, Embed, serve
+from sa_runtime.system.environment import cores
 from sa_training.checkpoints import load_checkpoint
 
 
 def open_peer(model: str) -> tuple[Embed, dict[str, str]]:
     # torch by itself may take one core of two; the others take all there are.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     network = load_checkpoint(Path(model)).network.eval()
     config = network.config
     prepare = transforms.Compose(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
 from sa_runtime.errors import InputError
+from sa_runtime.system.environment import cores
 
 if TYPE_CHECKING:
     from sa_training.ablation import Ablation, Run
@@ -117,7 +117,7 @@ def ablate(
     )
     if workers is None:
         on_cpu = resolve_device(device).type == "cpu"
-        workers = 0 if on_cpu else min(8, max(1, (os.cpu_count() or 2) - 1))
+        workers = 0 if on_cpu else min(8, max(1, cores() - 1))
     options = TrainingOptions(
         out=out, workers=workers, device=device, precision=precision, max_steps=max_steps
     )

@@ -70,7 +70,7 @@ def this_environment(*, commit: bool = False) -> Environment:
     info = _cpuinfo()
     return Environment(
         processor=info.get("model name", platform.processor() or platform.machine()),
-        cores=_cores(),
+        cores=cores(),
         flags=_flags(info),
         governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -82,7 +82,12 @@ def this_environment(*, commit: bool = False) -> Environment:
     )
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use: its affinity where the system has one, else all.
+
+    >>> cores() >= 1
+    True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

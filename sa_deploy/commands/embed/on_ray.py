@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import RunnerError
 from sa_runtime.pipeline.ray import Done, Settings, Task, embed_on_ray
 from sa_runtime.runners.table import open_runner
+from sa_runtime.system.environment import cores
 
 
 def embed_fleet(
@@ -26,10 +26,10 @@ def embed_fleet(
         RunnerError: some sources are not complete; the others are.
     """
     workers = min(workers, len(tasks))
-    cores = max(len(os.sched_getaffinity(0)) // workers, 1)
+    share = max(cores() // workers, 1)
     on_gpu = str(settings.options.get("device", "")).startswith(("cuda", "tensorrt"))
     if not on_gpu and settings.model.suffix != ".engine":
-        options = {"threads": cores, **settings.options}
+        options = {"threads": share, **settings.options}
         settings = dataclasses.replace(settings, options=options)
         # Where auto has to measure, it does so once and alone; the workers find what it remembered.
         with open_runner(settings.model, settings.runtime, **settings.options) as runner:
@@ -38,7 +38,7 @@ def embed_fleet(
     done: list[Done] = []
     with progress(f"{workers} workers, sources", len(tasks)) as advance:
         for result in embed_on_ray(
-            tasks, settings, workers=workers, cpus=cores, gpus=float(on_gpu), address=address
+            tasks, settings, workers=workers, cpus=share, gpus=float(on_gpu), address=address
         ):
             done.append(result)
             advance()

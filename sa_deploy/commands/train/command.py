@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -282,12 +281,12 @@ def _settings(pairs: list[str]) -> dict[str, str]:
 
 def _workers(wanted: int | None, device: str) -> int:
     """Processes that decode: beside the training they pay where a GPU does the rest."""
+    from sa_runtime.system.environment import cores
     from sa_training.optimisation import resolve_device
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if wanted is not None:
-        return min(wanted, cores or 1)
-    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, (cores or 2) - 1))
+        return min(wanted, cores())
+    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, cores() - 1))
 
 
 def _start_of_a_trial(recipe: Recipe) -> Recipe:

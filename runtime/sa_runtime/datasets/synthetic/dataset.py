@@ -22,6 +22,7 @@ from sa_runtime.datasets.synthetic.cameras import camera
 from sa_runtime.datasets.synthetic.config import SyntheticConfig, rng
 from sa_runtime.datasets.synthetic.video import write_video
 from sa_runtime.errors import DatasetError, InputError
+from sa_runtime.system.environment import cores
 
 TRAIN, QUERY, GALLERY, VIDEOS = "bounding_box_train", "query", "bounding_box_test", "videos"
 RECORD = "synthetic.json"
@@ -76,7 +77,7 @@ def write_synthetic(
             (folder / name).mkdir()
         tasks = _tasks(config)
         small = work(config) < _POOL_FROM
-        processes = workers or (1 if small else os.cpu_count() or 1)
+        processes = workers or (1 if small else cores())
         if processes == 1:
             for task in tasks:
                 tell(_run(folder, config, task))
