@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sa_runtime.artefact.contract import Contract
     from sa_runtime.datasets.base import ReidDataset
     from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.detections.base import Detections
+    from sa_runtime.detections.table import read_detections
     from sa_runtime.embedder import Embedder
     from sa_runtime.errors import (
         BuildError,
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
-    from sa_runtime.retrieval.distance import top_k
-    from sa_runtime.retrieval.evaluation import RetrievalReport
+    from sa_runtime.outputs.parquet import EmbeddingWriter, StoredEmbeddings, read_embeddings
+    from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate
     from sa_runtime.retrieval.rerank import Reranking
+    from sa_runtime.retrieval.search import rerank, top_k
     from sa_runtime.runners.base import Runner
     from sa_runtime.runners.table import open_runner
     from sa_training.checkpoints import load_checkpoint
@@ -52,7 +55,9 @@ __all__ = [
     "ContractError",
     "DatasetError",
     "DetectionError",
+    "Detections",
     "Embedder",
+    "EmbeddingWriter",
     "InputError",
     "MissingPackageError",
     "ParityError",
@@ -63,14 +68,19 @@ __all__ = [
     "Runner",
     "RunnerError",
     "SaDeployError",
+    "StoredEmbeddings",
     "TrainingError",
     "VideoError",
     "__version__",
     "adapter",
+    "evaluate",
     "load_checkpoint",
     "load_dataset",
     "open_runner",
+    "read_detections",
+    "read_embeddings",
     "recipe",
+    "rerank",
     "top_k",
 ]
 
@@ -82,7 +92,9 @@ _PUBLIC = {
     "ContractError": "sa_runtime.errors:ContractError",
     "DatasetError": "sa_runtime.errors:DatasetError",
     "DetectionError": "sa_runtime.errors:DetectionError",
+    "Detections": "sa_runtime.detections.base:Detections",
     "Embedder": "sa_runtime.embedder:Embedder",
+    "EmbeddingWriter": "sa_runtime.outputs.parquet:EmbeddingWriter",
     "InputError": "sa_runtime.errors:InputError",
     "MissingPackageError": "sa_runtime.errors:MissingPackageError",
     "ParityError": "sa_runtime.errors:ParityError",
@@ -93,14 +105,19 @@ _PUBLIC = {
     "Runner": "sa_runtime.runners.base:Runner",
     "RunnerError": "sa_runtime.errors:RunnerError",
     "SaDeployError": "sa_runtime.errors:SaDeployError",
+    "StoredEmbeddings": "sa_runtime.outputs.parquet:StoredEmbeddings",
     "TrainingError": "sa_runtime.errors:TrainingError",
     "VideoError": "sa_runtime.errors:VideoError",
     "adapter": "sa_runtime.adapters:adapter",
+    "evaluate": "sa_runtime.retrieval.evaluation:evaluate",
     "load_checkpoint": "sa_training.checkpoints:load_checkpoint",
     "load_dataset": "sa_runtime.datasets.table:load_dataset",
     "open_runner": "sa_runtime.runners.table:open_runner",
+    "read_detections": "sa_runtime.detections.table:read_detections",
+    "read_embeddings": "sa_runtime.outputs.parquet:read_embeddings",
     "recipe": "sa_training.recipes:recipe",
-    "top_k": "sa_runtime.retrieval.distance:top_k",
+    "rerank": "sa_runtime.retrieval.search:rerank",
+    "top_k": "sa_runtime.retrieval.search:top_k",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for an Any

@@ -36,7 +36,7 @@ def demo(
     from sa_runtime.datasets.synthetic import SyntheticConfig, work, write_synthetic
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
-    from sa_runtime.retrieval.evaluation import evaluate_embedder
+    from sa_runtime.retrieval.evaluation import evaluate, evaluate_embedder
     from sa_runtime.retrieval.picture import ranking_picture
     from sa_training.loop import TrainingOptions, train_network
     from sa_training.recipes import tiny
@@ -83,9 +83,7 @@ def demo(
                 ),
                 dataset,
             ),
-            f"{model.name} on {embedder.runner.name}": evaluate_embedder(
-                embedder.embed_paths, dataset
-            ),
+            f"{model.name} on {embedder.runner.name}": evaluate(embedder, dataset),
         }
     found = list(reports.values())[-1]
     ranking_picture(dataset, found.query, found.gallery, picture, seed=seed)

@@ -54,7 +54,7 @@ def evaluate(
     """
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
-    from sa_runtime.retrieval.evaluation import evaluate_embedder
+    from sa_runtime.retrieval.evaluation import evaluate as evaluate_model
     from sa_runtime.retrieval.metrics import CONVENTIONS, check_conventions
     from sa_runtime.retrieval.picture import ranking_picture, require_png
     from sa_runtime.retrieval.rerank import Reranking
@@ -70,8 +70,8 @@ def evaluate(
     with Embedder(model, runtime, batch_size=batch_size, **options) as embedder:
         on, precision = embedder.runner.name, embedder.contract.precision
         with progress(f"embed on {on}", len(images.query) + len(images.gallery)) as advance:
-            report = evaluate_embedder(
-                embedder.embed_paths,
+            report = evaluate_model(
+                embedder,
                 images,
                 rerank=reranking,
                 conventions=conventions,

@@ -154,14 +154,12 @@ class Worker:
 
     def evaluate(self, dataset: str, data_dir: str, batch: int) -> Answer:
         """Retrieval on a labelled data set."""
-        from sa_runtime.datasets.table import load_dataset
         from sa_runtime.embedder import Embedder
-        from sa_runtime.retrieval.evaluation import evaluate_embedder
+        from sa_runtime.retrieval.evaluation import evaluate
 
         embedder = Embedder.from_runner(self.runner, batch_size=batch)
-        images = load_dataset(dataset, Path(data_dir))
-        result = evaluate_embedder(embedder.embed_paths, images).result
-        return {"mAP": result.mAP, "rank1": result.rank(1)}
+        report = evaluate(embedder, dataset, data_dir)
+        return {"mAP": report.mAP, "rank1": report.rank(1)}
 
     def limits(self, seconds: float) -> Answer:
         """The processor's limits; for a worker without a model."""

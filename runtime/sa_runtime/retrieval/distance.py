@@ -236,9 +236,9 @@ class Neighbours:
     furthest: Floats
 
 
-def top_k(
-    query: Vectors | VectorRows,
-    gallery: Vectors | VectorRows,
+def nearest(
+    query: VectorRows,
+    gallery: VectorRows,
     k: int,
     *,
     metric: Metric = "euclidean",
@@ -247,8 +247,8 @@ def top_k(
     """The ``k`` nearest gallery rows of every query.
 
     Args:
-        query: (Q, D) vectors.
-        gallery: (G, D) vectors, of any number: only tiles of them are worked on at a time.
+        query: Q rows.
+        gallery: G rows, of any number: only tiles of them are worked on at a time.
         k: neighbours wanted; all where the gallery is smaller.
         metric: see :data:`Metric`.
         memory_bytes: working memory, beside the result.
@@ -256,14 +256,13 @@ def top_k(
     Raises:
         InputError: k below 1, or vectors that do not fit.
 
-    >>> gallery = np.array([[0, 0], [3, 0], [1, 0], [1, 0]], np.float32)
-    >>> top_k(np.zeros((1, 2), np.float32), gallery, 3).index.tolist()
+    >>> corner = VectorRows(np.zeros((1, 2), np.float32), name="query")
+    >>> others = np.array([[0, 0], [3, 0], [1, 0], [1, 0]], np.float32)
+    >>> nearest(corner, VectorRows(others, name="gallery"), 3).index.tolist()
     [[0, 2, 3]]
     """
     if k < 1:
         raise InputError(f"k={k}: expected at least 1 neighbour")
-    query = query if isinstance(query, VectorRows) else VectorRows(query, name="query")
-    gallery = gallery if isinstance(gallery, VectorRows) else VectorRows(gallery, name="gallery")
     source = VectorDistances(query, gallery, metric)
     (total, size), dim = source.shape, query.shape[1]
     # A tile of B x T distances needs 4 bytes each, its partition 8 and a mask 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
+from sa_runtime.datasets.table import load_dataset
+from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.distance import Vectors
-from sa_runtime.retrieval.metrics import Convention, Labels, RetrievalResult, evaluate_vectors
+from sa_runtime.retrieval.metrics import (
+    Convention,
+    Labels,
+    RetrievalResult,
+    check_conventions,
+    evaluate_vectors,
+)
 from sa_runtime.retrieval.rerank import Reranking
 
 RANKS = (1, 5, 10)
@@ -49,6 +58,20 @@ class RetrievalReport:
     gallery: Vectors
     embed_seconds: float
     evaluate_seconds: float
+
+    @property
+    def mAP(self) -> float:  # noqa: N802  # as papers write it
+        """Mean average precision, a fraction."""
+        return self.result.mAP
+
+    @property
+    def mINP(self) -> float:  # noqa: N802
+        """Mean of matches / rank of the last match, a fraction."""
+        return self.result.mINP
+
+    def rank(self, k: int, convention: Convention | None = None) -> float:
+        """Fraction of the queries found within rank ``k``; see :meth:`RetrievalResult.rank`."""
+        return self.result.rank(k, convention)
 
     @property
     def images_per_second(self) -> float:
@@ -113,6 +136,67 @@ def embed_samples(
         if on_progress is not None:
             on_progress(len(part))
     return vectors
+
+
+def evaluate(
+    model: Embedder | Path | str,
+    dataset: ReidDataset | str,
+    data_dir: Path | str | None = None,
+    *,
+    runtime: str = "auto",
+    batch_size: int = 32,
+    rerank: Reranking | None = None,
+    conventions: Sequence[Convention] = ("market1501",),
+    seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> RetrievalReport:
+    """Find a data set's queries in its gallery with an artefact, as ``sa-deploy evaluate`` does.
+
+    ::
+
+        report = evaluate("model.onnx", "market", "Market-1501-v15.09.15")
+        print(report.mAP, report.rank(1))
+
+    Args:
+        model: an artefact that ``sa-deploy export`` wrote; or an open embedder, which stays open
+            and for which ``runtime``, ``batch_size`` and ``options`` say nothing.
+        dataset: a name of :data:`sa_runtime.datasets.table.DATASETS`, or a data set.
+        data_dir: folder of the data set of that name.
+        runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
+        batch_size: largest batch given to the runtime.
+        rerank: re-rank by k-reciprocal neighbours first; ``Reranking()`` has the paper's values.
+        conventions: CMC curves wanted: ``market1501``, ``allshots``, ``cuhk03``.
+        seed: of the draws of ``cuhk03``.
+        on_progress: called with the number of images just embedded.
+        options: passed to the runner.
+
+    Raises:
+        InputError: no such model, runtime, data set or convention; a data set without queries or
+            gallery; an image that cannot be read; or no query with a match.
+        MissingPackageError: the runtime is not installed.
+        ContractError: the model carries no readable contract.
+    """
+    check_conventions(conventions)
+    images = dataset if isinstance(dataset, ReidDataset) else _loaded(dataset, data_dir)
+    with contextlib.ExitStack() as stack:
+        if not isinstance(model, Embedder):
+            embedder = Embedder(model, runtime, batch_size=batch_size, **options)
+            model = stack.enter_context(embedder)
+        return evaluate_embedder(
+            model.embed_paths,
+            images,
+            rerank=rerank,
+            conventions=conventions,
+            seed=seed,
+            on_progress=on_progress,
+        )
+
+
+def _loaded(name: str, data_dir: Path | str | None) -> ReidDataset:
+    if data_dir is None:
+        raise InputError(f"data_dir: expected the folder of the data set {name!r}")
+    return load_dataset(name, data_dir)
 
 
 def evaluate_embedder(

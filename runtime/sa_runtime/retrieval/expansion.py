@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import MEMORY_BYTES, Floats, VectorRows, Vectors, top_k
+from sa_runtime.retrieval.distance import MEMORY_BYTES, Floats, VectorRows, Vectors, nearest
 
 
 def expand_queries(
@@ -85,7 +85,7 @@ def _expanded(
     own = VectorRows(vectors, name="query")
     others = VectorRows(database, name="gallery")
     moved = np.empty(own.shape, np.float32)
-    found = top_k(own, others, neighbours + 1, metric="cosine", memory_bytes=memory_bytes)
+    found = nearest(own, others, neighbours + 1, metric="cosine", memory_bytes=memory_bytes)
     for row, (index, distance) in enumerate(zip(found.index, found.distance, strict=True)):
         kept = np.flatnonzero(index != row)[:neighbours] if itself else slice(neighbours)
         cosine, near = np.float32(1) - distance[kept], index[kept]

@@ -23,8 +23,8 @@ from sa_runtime.retrieval.distance import (
     Ints,
     VectorDistances,
     VectorRows,
+    nearest,
     ragged,
-    top_k,
 )
 
 
@@ -94,7 +94,7 @@ class RerankedDistances:
         self._queries = len(query)
         self._original = VectorDistances(query, gallery)
         everyone = VectorRows.stacked(query, gallery)
-        near = top_k(everyone, everyone, settings.k1 + 1, memory_bytes=memory_bytes)
+        near = nearest(everyone, everyone, settings.k1 + 1, memory_bytes=memory_bytes)
         ranked_NK = near.index.astype(np.int32)
         # Where all images are equal there is no scale; the distances stay 0.
         scale_N = np.where(near.furthest > 0, near.furthest, np.float32(1))

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import Metric, VectorDistances, VectorRows, top_k
+from sa_runtime.retrieval.distance import Metric, VectorDistances, VectorRows
+from sa_runtime.retrieval.search import top_k
 
 # Small whole numbers: float32 products and sums of them are exact, so that ties are real.
 whole = st.integers(-4, 4).map(float)

@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from sa_runtime.datasets.base import ReidDataset, Sample
+from sa_runtime.datasets.table import load_dataset
+from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.evaluation import embed_samples, evaluate_embedder
+from sa_runtime.retrieval.evaluation import embed_samples, evaluate, evaluate_embedder
 from sa_runtime.retrieval.rerank import Reranking
 
 
@@ -43,7 +45,7 @@ WORLD = dataset(
 def test_a_perfect_model_scores_full_marks() -> None:
     seen: list[int] = []
     report = evaluate_embedder(one_hot, WORLD, on_progress=seen.append)
-    assert (report.result.mAP, report.result.rank(1)) == (1.0, 1.0)
+    assert (report.mAP, report.mINP, report.rank(1), report.rank(5)) == (1.0, 1.0, 1.0, 1.0)
     assert sum(seen) == 8
     figures = report.as_dict()
     assert {key: figures[key] for key in ("dataset", "dim", "reranked", "mAP", "mINP")} == {
@@ -97,3 +99,34 @@ def test_messages_name_what_is_missing() -> None:
         evaluate_embedder(short, WORLD)
     with pytest.raises(InputError, match="no images to embed"):
         embed_samples(one_hot, [])
+
+
+def test_a_model_is_evaluated_by_its_path_as_by_an_open_embedder(
+    tiny_onnx_model: Path, synthetic_root: Path
+) -> None:
+    seen: list[int] = []
+    report = evaluate(
+        tiny_onnx_model,
+        "synthetic",
+        synthetic_root,
+        runtime="onnxruntime",
+        conventions=("cuhk03", "allshots"),
+        on_progress=seen.append,
+    )
+    images = load_dataset("synthetic", synthetic_root)
+    with Embedder(tiny_onnx_model, "onnxruntime") as embedder:
+        again = evaluate(embedder, images)
+        embedder.embed([])  # still open
+    assert np.array_equal(report.query, again.query)
+    assert report.mAP == again.mAP
+    assert report.rank(1, "allshots") < again.rank(1)
+    assert sum(seen) == len(images.query) + len(images.gallery)
+
+
+def test_nothing_is_opened_for_arguments_that_cannot_be_used() -> None:
+    with pytest.raises(InputError, match="data_dir: expected the folder of the data set 'market'"):
+        evaluate("none.onnx", "market")
+    with pytest.raises(InputError, match="CMC convention 'first': unknown"):
+        evaluate("none.onnx", WORLD, conventions=["first"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"none\.onnx"):
+        evaluate("none.onnx", WORLD)
