@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, windows
+from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +34,7 @@ def attention_pool_node_attributes(
     """Attributes of one AttentionPool node over a map of ``height`` x ``width``.
 
     Raises:
-        ValueError: more parts than rows, or fewer than one part.
+        InputError: more parts than rows, or fewer than one part.
 
     >>> attention_pool_node_attributes(6, "sum", 8, 4)["parts"]
     6
@@ -55,14 +56,14 @@ def attention_pool_function(normalize: Normalize, opset: int = 18) -> onnx.Funct
         opset: version of the standard operators, the model's own; at least 18.
 
     Raises:
-        ValueError: an unknown normalisation, or an opset without ReduceMean's axes input.
+        InputError: an unknown normalisation, or an opset without ReduceMean's axes input.
     """
     from onnx import AttributeProto, TensorProto, helper
 
     if normalize not in NORMALIZATIONS:
-        raise ValueError(f"normalize={normalize!r}: expected one of {', '.join(NORMALIZATIONS)}")
+        raise bad_value("normalize", normalize, f"expected one of {', '.join(NORMALIZATIONS)}")
     if opset < 18:
-        raise ValueError(f"opset={opset}: the body of AttentionPool needs at least 18")
+        raise bad_value("opset", opset, "the body of AttentionPool needs at least 18")
 
     def constant(name: str, kind: int, values: list[Any], dims: list[int] | None = None) -> Any:
         tensor = helper.make_tensor(name, kind, [len(values)] if dims is None else dims, values)

@@ -17,7 +17,7 @@ from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import IMAGE_SUFFIXES, Sample
 from sa_runtime.datasets.market import FOLDERS, load_market
 from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.manifest import MANIFEST
 from sa_runtime.retrieval.metrics import Labels
 
@@ -52,10 +52,10 @@ class CropSet:
     labels: Labels | None = None
 
     def __post_init__(self) -> None:
-        """Check the sizes; raises ValueError."""
+        """Check the sizes; raises InputError."""
         count = len(self.images)
         if len(self.names) != count or not 0 < self.queries < count:
-            raise ValueError(f"{self.source}: {count} crops, {self.queries} queries")
+            raise InputError(f"{self.source}: {count} crops, {self.queries} queries")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -194,7 +194,9 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected a folder of crops of people")
+        raise MissingFileError(
+            f"{folder}: no such folder; expected a folder of crops of people", path=folder
+        )
     return sorted(
         path
         for path in folder.rglob("*")

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from sa_export.bundle import contract_of_artefact
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import ContractError, InputError, MissingPackageError
+from sa_runtime.errors import ContractError, InputError, MissingFileError, MissingPackageError
 from sa_runtime.runners.table import SUFFIXES, runtimes_for
 from sa_runtime.system.extras import require
 
@@ -96,7 +96,9 @@ def describe(path: Path) -> Description:
         MissingPackageError: an ONNX file, and onnx is not installed.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a model that `sa-deploy export` wrote")
+        raise MissingFileError(
+            f"{path}: no such file; expected a model that `sa-deploy export` wrote", path=path
+        )
     if path.suffix not in _FORMATS:
         raise InputError(
             f"{path}: not an artefact; expected a file that ends in {', '.join(_FORMATS)}"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from sa_export.crop_sets import CropSet, spread
 from sa_runtime.arrays import Images
 from sa_runtime.crops import crop_batch, read_image
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.manifest import Manifest
 from sa_runtime.sources.find import is_image
 from sa_runtime.sources.reader import VideoReader
@@ -47,9 +47,10 @@ def crops_of_rows(path: Path, *, height: int, width: int, limit: int) -> CropSet
     for source, group in groupby(rows, key=lambda row: str(row["source"])):
         file = Path(source)
         if not file.is_file():
-            raise InputError(
+            raise MissingFileError(
                 f"{path}: its crops came from {source}, which is not there; run the export in the "
-                "folder that `sa-deploy embed` ran in, or pass a folder of crops"
+                "folder that `sa-deploy embed` ran in, or pass a folder of crops",
+                path=source,
             )
         images += _cut(file, list(group), height, width)
     return CropSet(

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.errors import bad_value
+
 Normalize = Literal["sum", "softmax", "none"]
 NORMALIZATIONS: tuple[Normalize, ...] = ("sum", "softmax", "none")
 
@@ -31,13 +33,13 @@ def windows(height: int, parts: int) -> Windows:
         parts: number of windows, 1 for global pooling.
 
     Raises:
-        ValueError: more parts than rows, or fewer than one part.
+        InputError: more parts than rows, or fewer than one part.
 
     >>> windows(24, 6), windows(8, 6), windows(24, 1)
     (Windows(step=4, size=4), Windows(step=1, size=3), Windows(step=24, size=24))
     """
     if not 1 <= parts <= height:
-        raise ValueError(f"parts={parts}: expected 1 to {height}, the rows of the map")
+        raise bad_value("parts", parts, f"expected 1 to {height}, the rows of the map")
     step = height // parts
     return Windows(step=step, size=height - step * (parts - 1))
 
@@ -56,7 +58,7 @@ def attention_map(
         (N, 1, H, W) float32. An all-zero map attends uniformly.
 
     Raises:
-        ValueError: an unknown normalisation.
+        InputError: an unknown normalisation.
     """
     x_NCHW = x_NCHW.astype(np.float32)
     n, _, h, w = x_NCHW.shape
@@ -68,7 +70,7 @@ def attention_map(
         total_N1HW = x_NCHW.sum(axis=1, keepdims=True)
         weight_N1HW = np.exp(total_N1HW - total_N1HW.max(axis=(2, 3), keepdims=True))
     else:
-        raise ValueError(f"normalize={normalize!r}: expected one of {', '.join(NORMALIZATIONS)}")
+        raise bad_value("normalize", normalize, f"expected one of {', '.join(NORMALIZATIONS)}")
     mean_N111 = weight_N1HW.mean(axis=(2, 3), keepdims=True)
     uniform = mean_N111 == 0
     attention: NDArray[np.float32] = np.where(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sa_runtime.arrays import Image
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 
 _BLOCK = 8
 """Output rows filtered by one product: larger blocks multiply more zeros, smaller call more."""
@@ -217,8 +217,9 @@ def read_image(path: Path | str) -> Image:
     try:
         data = path.read_bytes()
     except OSError as exc:
-        raise InputError(
-            f"{path}: cannot be read ({exc.strerror or exc}); expected an image file"
+        kind = MissingFileError if isinstance(exc, FileNotFoundError) else InputError
+        raise kind(
+            f"{path}: cannot be read ({exc.strerror or exc}); expected an image file", path=path
         ) from exc
     image = None
     if data and _is_whole(data):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_runtime.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from sa_runtime.arrays import Image
@@ -37,7 +38,6 @@ def cam(
 
     A damaged image in a folder is left out with a note; one that is given by name is an error.
     """
-    from sa_runtime.errors import InputError
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file; --out expects a folder for the pictures")
@@ -67,7 +67,6 @@ def _draw(
 ) -> list[dict[str, Any]]:
     """Write a picture of each image; what is to be said of each."""
     from sa_runtime.crops import resize
-    from sa_runtime.errors import InputError
     from sa_training.cam import check_label, class_activations
     from sa_training.cam_picture import cam_picture
     from sa_training.checkpoints import load_checkpoint
@@ -94,13 +93,14 @@ def _draw(
 
 def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
     """Images in order, and whether each was given by name; our own pictures are left out."""
-    from sa_runtime.errors import InputError
     from sa_runtime.sources.find import find_images
 
     found: list[tuple[Path, bool]] = []
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder; expected images or folders of them")
+            raise MissingFileError(
+                f"{path}: no such file or folder; expected images or folders of them", path=path
+            )
         if path.is_dir():
             images = [image for image in find_images(path) if not image.name.endswith(_SUFFIX)]
             if not images:
@@ -116,7 +116,6 @@ def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
 
 def _read(path: Path, named: bool) -> Image | None:
     from sa_runtime.crops import read_image
-    from sa_runtime.errors import InputError
 
     try:
         return read_image(path)
@@ -140,7 +139,6 @@ def _file_name(path: Path, taken: set[str]) -> str:
 def _write(target: Path, picture: Image) -> None:
     import cv2
 
-    from sa_runtime.errors import InputError
     from sa_runtime.system.files import atomic_path
 
     with atomic_path(target) as temporary:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
-from sa_runtime.errors import CheckpointError, InputError, SaDeployError
+from sa_runtime.errors import CheckpointError, InputError, MissingFileError, SaDeployError
 from sa_training.network import NetworkConfig, SANetwork
 
 
@@ -95,7 +95,7 @@ def test_mistakes_end_before_a_picture_is_written(
     note.write_text("text")
     out = tmp_path / "cams"
     mistakes: list[tuple[tuple[object, ...], type[SaDeployError], str]] = [
-        ((tmp_path / "none.pt", people[0]), CheckpointError, "none.pt: no such file"),
+        ((tmp_path / "none.pt", people[0]), MissingFileError, "none.pt: no such file"),
         ((note, people[0]), CheckpointError, "note.txt: not a readable checkpoint"),
         ((tiny_checkpoint, tmp_path / "no.jpg"), InputError, "no.jpg: no such file or folder"),
         ((tiny_checkpoint, cut), InputError, "cut.png: not a whole image"),

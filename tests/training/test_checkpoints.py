@@ -114,7 +114,7 @@ def test_other_content_and_missing_files(run: Path, tmp_path: Path) -> None:
     torch.save({"weights": [torch.zeros(1)]}, tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match="holds neither a 'state_dict' of tensors nor is"):
         load_checkpoint(tmp_path / "weights.pt")
-    with pytest.raises(CheckpointError, match=r"absent.pt: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"absent.pt: no such file"):
         load_checkpoint(tmp_path / "absent.pt")
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, windows
+from sa_runtime.errors import bad_value
 
 Lowering = Callable[[Tensor, int, str], Tensor]
 """What stands for the operator: (x_NCHW, parts, normalize) -> (N, C, P)."""
@@ -42,7 +43,7 @@ def attention_map(x_NCHW: Tensor, normalize: str = "sum") -> Tensor:
     """The attention A of mean 1, (N, 1, H, W) float32; an all-zero map attends uniformly.
 
     Raises:
-        ValueError: an unknown normalisation.
+        InputError: an unknown normalisation.
     """
     if normalize == "sum":
         weight_N1HW = x_NCHW.mean(dim=1, keepdim=True, dtype=torch.float32)
@@ -52,7 +53,7 @@ def attention_map(x_NCHW: Tensor, normalize: str = "sum") -> Tensor:
     elif normalize == "none":
         return torch.ones_like(x_NCHW[:, :1], dtype=torch.float32)
     else:
-        raise ValueError(f"normalize={normalize!r}: expected one of {', '.join(NORMALIZATIONS)}")
+        raise bad_value("normalize", normalize, f"expected one of {', '.join(NORMALIZATIONS)}")
     mean_N111 = weight_N1HW.mean(dim=(2, 3), keepdim=True)
     return torch.where(mean_N111 == 0, torch.ones_like(weight_N1HW), weight_N1HW / mean_N111)
 

@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from sa_runtime.errors import bad_value
 from sa_training.resnets_32 import DEPTHS_32, resnet_32
 
 Stages = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -127,8 +128,8 @@ def backbone(name: str) -> Backbone:
     """Build a backbone with random weights.
 
     Raises:
-        ValueError: an unknown name; the message lists the choices.
+        InputError: an unknown name; the message lists the choices.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone={name!r}: expected one of {', '.join(BACKBONES)}")
+        raise bad_value("backbone", name, f"expected one of {', '.join(BACKBONES)}")
     return Backbone(BACKBONES[name]())

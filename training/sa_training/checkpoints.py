@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sa_runtime.errors import CheckpointError
+from sa_runtime.errors import CheckpointError, MissingFileError
 from sa_runtime.system.files import atomic_path
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe, sa
@@ -225,7 +225,9 @@ def _first_sentence(error: Exception) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint of `sa-deploy train`")
+        raise MissingFileError(
+            f"{path}: no such file; expected a checkpoint of `sa-deploy train`", path=path
+        )
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

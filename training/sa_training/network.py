@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
+from sa_runtime.errors import bad_value, check_fields
 from sa_training.attention_pool import attention_pool
 from sa_training.backbones import BACKBONES, backbone, stride
 
@@ -71,7 +72,7 @@ class NetworkConfig:
     backbone_attention: Literal["map", "parts"] = "map"
 
     def __post_init__(self) -> None:
-        """Check every field; raises ValueError naming field, value and rule."""
+        """Check every field; raises InputError naming field, value and rule."""
         rules: tuple[tuple[str, bool, str], ...] = (
             ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
             ("attention", self.attention in ATTENTIONS, f"one of {', '.join(ATTENTIONS)}"),
@@ -91,9 +92,7 @@ class NetworkConfig:
                 f"1 to {self.map_height}, the last map's rows",
             ),
         )
-        for field, holds, rule in rules:
-            if not holds:
-                raise ValueError(f"network {field}={getattr(self, field)!r}: expected {rule}")
+        check_fields(self, rules, prefix="network ")
 
     @property
     def map_height(self) -> int:
@@ -241,7 +240,7 @@ class SANetwork(nn.Module):
             (N, D) float32.
 
         Raises:
-            ValueError: an unknown embedding.
+            InputError: an unknown embedding.
         """
         last_NCHW = self.base(x_N3HW)[-1]
         if embedding == "global":
@@ -249,7 +248,7 @@ class SANetwork(nn.Module):
         elif embedding in ("parts", "reduced"):
             columns_NCP = self.pool(last_NCHW, self.config.parts)
         else:
-            raise ValueError(f"embedding={embedding!r}: expected one of {', '.join(EMBEDDINGS)}")
+            raise bad_value("embedding", embedding, f"expected one of {', '.join(EMBEDDINGS)}")
         if embedding == "reduced":
             reduced_NFP = self.reduce(columns_NCP)
             columns_NCP = torch.cat([reduced_NFP, reduced_NFP.mean(dim=2, keepdim=True)], dim=2)

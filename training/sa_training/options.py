@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import check_fields
 from sa_training.data import Images
 
 
@@ -57,9 +57,7 @@ class TrainingOptions:
             ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
             ("log_every", self.log_every >= 1, "at least 1"),
         )
-        for field, holds, rule in rules:
-            if not holds:
-                raise InputError(f"{field}={getattr(self, field)!r}: expected {rule}")
+        check_fields(self, rules)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

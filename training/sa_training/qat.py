@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sa_runtime.errors import DatasetError, InputError, TrainingError
+from sa_runtime.errors import DatasetError, TrainingError, check_fields
 from sa_training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from sa_training.data import BatchSampler, Images, TrainingCrops, training_loader
 from sa_training.network import SANetwork
@@ -71,11 +71,12 @@ class QatOptions:
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError naming field, value and rule."""
-        for field in ("epochs", "batch", "calibration_images"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)!r}: expected at least 1")
-        if not self.lr > 0:
-            raise InputError(f"lr={self.lr!r}: expected more than 0")
+        counts = ("epochs", "batch", "calibration_images")
+        check_fields(
+            self,
+            [(field, getattr(self, field) >= 1, "at least 1") for field in counts]
+            + [("lr", self.lr > 0, "more than 0")],
+        )
 
 
 def finetune(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, check_fields
 from sa_training.network import Attention, NetworkConfig
 
 
@@ -69,7 +69,7 @@ class Recipe:
     pretrained: str = "imagenet"
 
     def __post_init__(self) -> None:
-        """Check every field; raises ValueError naming field, value and rule."""
+        """Check every field; raises InputError naming field, value and rule."""
         rules: tuple[tuple[str, bool, str], ...] = (
             ("batch", self.batch >= 2, "at least 2 (batch normalisation)"),
             ("epochs", self.epochs >= 1, "at least 1"),
@@ -104,11 +104,7 @@ class Recipe:
                 "0, or more where images_per_identity is set",
             ),
         )
-        for field, holds, rule in rules:
-            if not holds:
-                raise ValueError(
-                    f"recipe {self.name}: {field}={getattr(self, field)!r}: expected {rule}"
-                )
+        check_fields(self, rules, prefix=f"recipe {self.name}: ")
 
     @property
     def backbone_lr(self) -> float:
@@ -323,11 +319,8 @@ def override(chosen: Recipe, changes: Mapping[str, Any]) -> Recipe:
             names += [f"network.{f.name}" for f in dataclasses.fields(chosen.network)]
             raise InputError(f"recipe field {key!r}: unknown; choose from {', '.join(names)}")
         (network if inner else top)[field] = _converted(key, value, getattr(owner, field))
-    try:
-        changed = dataclasses.replace(chosen.network, **network)
-        return dataclasses.replace(chosen, network=changed, **top)
-    except ValueError as exc:
-        raise InputError(str(exc)) from exc
+    changed = dataclasses.replace(chosen.network, **network)
+    return dataclasses.replace(chosen, network=changed, **top)
 
 
 def _converted(key: str, value: Any, present: Any) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from sa_runtime.errors import bad_value
+
 DEPTHS_32 = (14, 20, 32, 56)
 _WIDTHS = (16, 32, 64)
 
@@ -26,7 +28,7 @@ class ResNet32(nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 2:
-            raise ValueError(f"depth={depth}: expected 6n + 2 with n at least 2: 14, 20, 26, ...")
+            raise bad_value("depth", depth, "expected 6n + 2 with n at least 2: 14, 20, 26, ...")
         first, second, third = _WIDTHS
         self.conv1 = nn.Conv2d(3, first, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)

@@ -18,7 +18,7 @@ import numpy as np
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.metadata import metadata_text
-from sa_runtime.errors import ContractError
+from sa_runtime.errors import ContractError, InputError
 
 CANARY_KEY = "sa_deploy.canary"
 MAX_CROPS = 8
@@ -40,19 +40,19 @@ def make_canary(images: Images, vectors: Embeddings) -> str:
         vectors: (N, D) float32, what the artefact gives at its own precision.
 
     Raises:
-        ValueError: other shapes or types.
+        InputError: other shapes or types.
 
     >>> text = make_canary(np.zeros((1, 4, 2, 3), np.uint8), np.ones((1, 5), np.float32))
     >>> read_canary(text).vectors.shape
     (1, 5)
     """
     if images.ndim != 4 or images.dtype != np.uint8 or not 1 <= len(images) <= MAX_CROPS:
-        raise ValueError(
+        raise InputError(
             f"canary images {images.dtype} {images.shape}: expected uint8 (N, H, W, 3) with N from "
             f"1 to {MAX_CROPS}"
         )
     if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) != len(images):
-        raise ValueError(
+        raise InputError(
             f"canary vectors {vectors.dtype} {vectors.shape}: expected float32 ({len(images)}, D)"
         )
     buffer = io.BytesIO()

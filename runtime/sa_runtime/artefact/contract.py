@@ -260,12 +260,13 @@ class Contract:
                     f"its fields have {found}); export the model again"
                 )
             return contract
+        except ContractError as exc:
+            raise ContractError(f"{source}: {exc}", path=source) from exc
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise ContractError(
-                f"{source}: its contract cannot be read ({exc}); export the model again"
+                f"{source}: its contract cannot be read ({exc}); export the model again",
+                path=source,
             ) from exc
-        except ContractError as exc:
-            raise ContractError(f"{source}: {exc}") from exc
 
 
 def _checksum(fields: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from xml.etree import ElementTree
 
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
-from sa_runtime.errors import ContractError, InputError
+from sa_runtime.errors import ContractError, InputError, MissingFileError
 
 RT_INFO_PATH = tuple(METADATA_KEY.split("."))
 """Where OpenVINO's ``rt_info`` holds the contract."""
@@ -39,7 +39,9 @@ def metadata_text(path: Path, key: str) -> str | None:
         InputError: no such file, another suffix, or a file that is broken.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a model that `sa-deploy export` wrote")
+        raise MissingFileError(
+            f"{path}: no such file; expected a model that `sa-deploy export` wrote", path=path
+        )
     if path.suffix not in _READERS:
         raise InputError(
             f"{path}: no artefact of this project ends in {path.suffix or 'nothing'!r}; "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 
 SCHEMA_VERSION = 1
 
@@ -127,6 +127,12 @@ class BenchResult:
                 for c in fields["contenders"]
             )
             return cls(**{**fields, "contenders": contenders})
+        except InputError:
+            raise
+        except FileNotFoundError as exc:
+            raise MissingFileError(
+                f"{path}: no such file; expected a result of `sa-deploy bench --out`", path=path
+            ) from exc
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
             raise InputError(
                 f"{path}: not a result of `sa-deploy bench --out` ({exc or type(exc).__name__})"

@@ -8,6 +8,7 @@ import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.arrays import Images
+from sa_runtime.errors import InputError
 
 COUNT = 64
 
@@ -31,7 +32,6 @@ def bench_crops(
     Raises:
         InputError: no such source, or nothing in it.
     """
-    from sa_runtime.errors import InputError
     from sa_runtime.sources.find import SourceCounts, find_sources, source_items
 
     path = Path(source)

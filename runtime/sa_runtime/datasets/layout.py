@@ -8,7 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from sa_runtime.datasets.base import image_files, subfolders
-from sa_runtime.errors import DatasetError
+from sa_runtime.errors import DatasetError, InputError, MissingFileError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _DEPTH = 3
@@ -98,10 +98,17 @@ def require_layout(root: Path, layout: Layout) -> None:
     """Refuse a folder which is not the root of the data set, naming the path to pass instead.
 
     Raises:
+        MissingFileError: there is no such folder.
         DatasetError: what is wrong, and what to do about it.
     """
     if not layout.fits(root):
-        raise DatasetError(diagnose(root, layout)[1])
+        raise refusal(root, diagnose(root, layout)[1])
+
+
+def refusal(root: Path, text: str) -> InputError:
+    """The error of a folder that is no data set, or is not there."""
+    kind = DatasetError if root.exists() else MissingFileError
+    return kind(text, path=root)
 
 
 def diagnose(root: Path, layout: Layout) -> tuple[Fault, str]:

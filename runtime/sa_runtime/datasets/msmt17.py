@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.layout import Layout, require_layout
-from sa_runtime.errors import DatasetError
+from sa_runtime.errors import DatasetError, MissingFileError
 
 _LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 _VERSIONS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
@@ -61,9 +61,10 @@ def _listed(root: Path, name: str, folder: str, shift: int = 0) -> tuple[Sample,
     if not samples:
         raise DatasetError(f"{root / name}: the list is empty; copy or unpack the data set again")
     if not samples[0].path.is_file():
-        raise DatasetError(
+        raise MissingFileError(
             f"{samples[0].path}: no such file, though {name} names it; "
-            f"unpack the images into {root / folder}"
+            f"unpack the images into {root / folder}",
+            path=samples[0].path,
         )
     return samples
 

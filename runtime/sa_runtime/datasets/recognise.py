@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sa_runtime.datasets import cifar100
 from sa_runtime.datasets.base import image_files, subfolders
-from sa_runtime.datasets.layout import Fault, contents, diagnose, unusable_folder
+from sa_runtime.datasets.layout import Fault, contents, diagnose, refusal, unusable_folder
 from sa_runtime.datasets.market import SYNTHETIC_RECORD
 from sa_runtime.datasets.table import TELLING, fitting, layout_of
-from sa_runtime.errors import DatasetError
 
 _MARKET = "Market-1501 with bounding_box_train, query and bounding_box_test"
 _HALF = 0.5
@@ -25,13 +24,14 @@ def recognise(root: Path) -> str:
     file that ``sa-deploy data synth`` leaves.
 
     Raises:
+        MissingFileError: there is no such folder.
         DatasetError: none does; the message names the path to pass, or what is missing.
     """
     found = fitting(root)
     if found is None:
         if not _is_part(root) and layout_of("folder").fits(root):
             return "folder"
-        raise DatasetError(_unrecognised(root))
+        raise refusal(root, _unrecognised(root))
     if found != "market":
         return found
     if (root / SYNTHETIC_RECORD).is_file():

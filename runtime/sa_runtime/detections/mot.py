@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sa_runtime.detections.base import Detections
-from sa_runtime.errors import DetectionError
+from sa_runtime.errors import DetectionError, MissingFileError, shown
 
 FORMAT = "frame,id,left,top,width,height[,conf,...]"
 _LARGEST = 2**53
@@ -26,14 +26,16 @@ def read_mot(path: Path) -> Detections:
         path: the text file; an empty one holds no boxes.
 
     Raises:
+        MissingFileError: there is no such file.
         DetectionError: a file that cannot be read, or a line that is not a detection, named.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
-        raise DetectionError(
-            f"{path}: cannot be read ({reason}); expected a text file of lines {FORMAT}"
+        kind = MissingFileError if isinstance(exc, FileNotFoundError) else DetectionError
+        raise kind(
+            f"{path}: cannot be read ({reason}); expected a text file of lines {FORMAT}", path=path
         ) from exc
     parsed = [
         _parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()
@@ -56,11 +58,13 @@ def _parse(line: str, where: str) -> list[float]:
     """frame, id, left, top, width, height, confidence of one line."""
     fields = line.replace(",", " ").split()
     if len(fields) < 6:
-        raise DetectionError(f"{where}: {len(fields)} fields in {line!r}, expected {FORMAT}")
+        raise DetectionError(f"{where}: {len(fields)} fields in {shown(line)}, expected {FORMAT}")
     try:
         values = [float(field) for field in fields[:7]]
     except ValueError as exc:
-        raise DetectionError(f"{where}: {exc} in {line!r}, expected numbers as {FORMAT}") from exc
+        raise DetectionError(
+            f"{where}: {shown(line)} does not hold numbers, expected {FORMAT}"
+        ) from exc
     frame, track_id = values[:2]
     if not (1 <= frame < _LARGEST and frame.is_integer()):
         raise DetectionError(

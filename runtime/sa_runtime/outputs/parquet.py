@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import METADATA_KEY, Contract, require_same_space
-from sa_runtime.errors import ContractError, InputError
+from sa_runtime.errors import ContractError, InputError, MissingFileError
 from sa_runtime.outputs.manifest import Manifest
 from sa_runtime.system.files import atomic_path
 
@@ -211,6 +211,10 @@ def _shards(folder: Path, unfinished: bool) -> list[Path]:
 def _read_one(path: Path) -> StoredEmbeddings:
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as exc:
+        raise MissingFileError(
+            f"{path}: no such file; expected one that `sa-deploy embed` wrote", path=path
+        ) from exc
     except (OSError, pa.ArrowInvalid) as exc:
         raise InputError(
             f"{path}: not a Parquet file that can be read ({exc}); "

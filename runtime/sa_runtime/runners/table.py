@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.system.extras import require
 
@@ -42,7 +42,9 @@ def runtimes_for(model: Path) -> tuple[str, ...]:
         InputError: no such file, or none does.
     """
     if not model.is_file():
-        raise InputError(f"{model}: no such file; expected a model that `sa-deploy export` wrote")
+        raise MissingFileError(
+            f"{model}: no such file; expected a model that `sa-deploy export` wrote", path=model
+        )
     if model.suffix not in SUFFIXES:
         raise InputError(
             f"{model}: no runtime opens {model.suffix or 'a file without suffix'!r}; "

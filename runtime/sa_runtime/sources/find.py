@@ -11,7 +11,7 @@ import numpy as np
 from sa_runtime import crops
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.table import read_detections
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.manifest import Position
 from sa_runtime.outputs.parquet import Row
 from sa_runtime.pipeline.stages import Item
@@ -94,8 +94,8 @@ def find_sources(
     """
     for path in paths:
         if not path.exists():
-            raise InputError(
-                f"{path}: no such file or folder; expected images, a folder or a video"
+            raise MissingFileError(
+                f"{path}: no such file or folder; expected images, a folder or a video", path=path
             )
     videos = [path for path in paths if _is_video(path)]
     if len(detections) < len(videos):

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sa_runtime.arrays import Image
-from sa_runtime.errors import VideoError
+from sa_runtime.errors import MissingFileError, VideoError
 
 _FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 
@@ -40,13 +40,14 @@ class VideoReader:
         ended: whether the end of what can be decoded was reached.
 
     Raises:
-        VideoError: no such file, or one that OpenCV cannot open.
+        MissingFileError: no such file.
+        VideoError: one that OpenCV cannot open.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise VideoError(f"{path}: no such file; expected a video")
+            raise MissingFileError(f"{path}: no such file; expected a video", path=path)
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise VideoError(

@@ -27,5 +27,6 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         raise MissingPackageError(
             f"{purpose} needs the package {module!r}, which is not installed "
-            f"(missing: {exc.name!r}). Install it with: pip install 'sa-deploy[{extra}]'"
+            f"(missing: {exc.name!r}). Install it with: pip install 'sa-deploy[{extra}]'",
+            name=exc.name,
         ) from exc

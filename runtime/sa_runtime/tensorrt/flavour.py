@@ -157,7 +157,8 @@ def load_flavour(name: FlavourName) -> Flavour:
     if importlib.util.find_spec(module) is None:
         raise MissingPackageError(
             f"--flavour {name} needs the package {module!r}, which is not installed. "
-            f"Install it with: {INSTALL[name]}"
+            f"Install it with: {INSTALL[name]}",
+            name=module,
         )
     try:
         trt = importlib.import_module(module)

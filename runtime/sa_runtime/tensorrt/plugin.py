@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
-from sa_runtime.errors import BuildError
+from sa_runtime.errors import BuildError, InputError
 from sa_runtime.system.extras import require
 from sa_runtime.tensorrt.ptx import kernel_from_pool
 from sa_runtime.tensorrt.tactics import TACTICS, Element, Pool, tactics_for
@@ -95,7 +95,7 @@ class AttentionPoolPlugin:
                 normalize=normalize_from_field(normalize),
                 element=element,
             )
-        except ValueError as exc:
+        except InputError as exc:
             raise BuildError(str(exc)) from exc
 
     def register(self) -> None:

@@ -89,6 +89,8 @@ class EngineInfo:
             fields["contract"] = Contract.from_json(json.dumps(fields["contract"]), source=source)
             fields["options"] = BuildOptions.from_json(fields["options"])
             return cls(**fields)
+        except ContractError:
+            raise
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise ContractError(
                 f"{source}: not an engine's sidecar ({exc}); build the engine again: "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize, windows
+from sa_runtime.errors import InputError
 
 Element = Literal["fp32", "fp16", "bf16"]
 ELEMENTS: tuple[Element, ...] = ("fp32", "fp16", "bf16")
@@ -24,7 +25,7 @@ class Pool:
     """One AttentionPool node: what its kernel is compiled for. The batch stays free.
 
     Raises:
-        ValueError: a field out of range, named with its value.
+        InputError: a field out of range, named with its value.
     """
 
     channels: int
@@ -39,22 +40,22 @@ class Pool:
         for field in ("channels", "height", "width"):
             value = getattr(self, field)
             if value < 1:
-                raise ValueError(
+                raise InputError(
                     f"AttentionPool: {field}={value}, expected a fixed size of at least 1 "
                     "(only the batch may be dynamic)"
                 )
         if self.normalize not in NORMALIZATIONS:
-            raise ValueError(
+            raise InputError(
                 f"AttentionPool: normalize={self.normalize!r}, expected one of "
                 f"{', '.join(NORMALIZATIONS)}"
             )
         if self.element not in ELEMENTS:
-            raise ValueError(
+            raise InputError(
                 f"AttentionPool: element={self.element!r}, expected one of {', '.join(ELEMENTS)}"
             )
         windows(self.height, self.parts)
         if self.map_elements > MAX_MAP_ELEMENTS:
-            raise ValueError(
+            raise InputError(
                 f"AttentionPool: a map of {self.height} x {self.width} pads to {self.map_elements} "
                 f"elements, expected at most {MAX_MAP_ELEMENTS}; build with --no-plugin"
             )

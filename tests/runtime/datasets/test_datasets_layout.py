@@ -13,7 +13,7 @@ import pytest
 from sa_runtime.datasets.check import check_dataset
 from sa_runtime.datasets.recognise import recognise
 from sa_runtime.datasets.table import load_dataset
-from sa_runtime.errors import DatasetError
+from sa_runtime.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
     from tests.runtime.datasets.conftest import Miniatures
@@ -128,10 +128,10 @@ Build = Callable[[Case, Path], Path]
 
 def refused(case: Case, root: Path, message: str) -> None:
     """The loader and the check (told the name) both say exactly this."""
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(InputError) as caught:
         load_dataset(case.name, root)
     assert str(caught.value) == message
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(InputError) as caught:
         check_dataset(root, case.name)
     assert str(caught.value) == message
 
@@ -347,7 +347,7 @@ def test_market_without_queries_is_not_taken_for_folders(
 ) -> None:
     root = miniatures.market(tmp_path)
     shutil.rmtree(root / "query")
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(InputError) as caught:
         load_dataset("folder", root)
     assert str(caught.value).startswith(f"{root}: not a data set of persons' folders: it holds ")
 
@@ -368,14 +368,14 @@ def test_mistakes_without_a_name(case: Case, build: Build, tmp_path: Path) -> No
         if case.inside == "cuhk03_release" == root.name:
             assert recognise(root) == "cuhk03-labelled-classic"
             continue
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(InputError) as caught:
             check_dataset(root)
         assert str(caught.value).startswith(f"{root}: ")
         assert str(caught.value).endswith(f"; pass {good}")
     if case.build in ("market", "duke", "msmt17", "msmt17_v2", "folder"):
         entry = good / case.missing
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(InputError) as caught:
             check_dataset(good)
         assert str(caught.value) == f"{good}{case.without.format(root=good)}".replace(
             "DukeMTMC-reID", "Market-1501"
@@ -395,6 +395,6 @@ def test_nothing_known_without_a_name(tmp_path: Path) -> None:
             "layout of docs/datasets.md",
         ),
     ):
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(InputError) as caught:
             check_dataset(tmp_path / name)
         assert str(caught.value) == f"{tmp_path / name}: {message}"

@@ -129,7 +129,7 @@ def test_msmt17_lists_that_do_not_fit(
     root = miniatures.msmt17(tmp_path)
     (root / name).write_text(text)
     expected = message.format(file=root / name, root=root)
-    with pytest.raises(DatasetError, match=f"^{re.escape(expected)}$"):
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
         load_dataset("msmt17", root)
 
 

@@ -57,9 +57,12 @@ def test_an_empty_file_holds_no_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("frame,id,left,top,width,height", "could not convert string to float: 'frame'"),
+        (
+            "frame,id,left,top,width,height",
+            "'frame,id,left,top,width,height' does not hold numbers",
+        ),
         ("1,1,2,3,4", "5 fields in '1,1,2,3,4', expected frame,id,left,top,width,height"),
-        ("1,1,2,3,4,x", "could not convert string to float: 'x'"),
+        ("1,1,2,3,4,x", "'1,1,2,3,4,x' does not hold numbers"),
         ("0,1,2,3,4,5", "frame 0, expected a whole number; frames count from 1"),
         ("-4,1,2,3,4,5", "frame -4, expected"),
         ("1.5,1,2,3,4,5", "frame 1.5, expected"),
@@ -79,7 +82,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DetectionError, match=r"absent\.txt: cannot be read \(No such file"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt: cannot be read \(No such file"):
         read_detections(tmp_path / "absent.txt")
     path = tmp_path / "video.mp4"
     path.write_bytes(b"\xff\xfe\x00\x80")

@@ -162,7 +162,7 @@ def test_files_of_one_space_are_joined_and_others_refused(tmp_path: Path) -> Non
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.parquet: not a Parquet file"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.parquet: no such file"):
         read_embeddings(tmp_path / "absent.parquet")
     text = tmp_path / "text.parquet"
     text.write_text("hello")

@@ -76,7 +76,7 @@ def test_frames_are_arrays_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match=r"absent\.mp4: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.mp4: no such file"):
         VideoReader(tmp_path / "absent.mp4")
     text = tmp_path / "text.mp4"
     text.write_text("hello")
