@@ -31,16 +31,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sa_deploy.commands.embed.command import embed_sources
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.datasets.synthetic.config import SyntheticConfig
 from sa_runtime.datasets.synthetic.video import frames
-from sa_runtime.outputs.parquet import EmbeddingWriter, Row
+from sa_runtime.items import Row
+from sa_runtime.outputs.parquet import EmbeddingWriter
+from sa_runtime.pipeline.embed import EmbedProgress, embed
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.find import SourceCounts, Video, find_sources, source_items
+from sa_runtime.sources.base import ItemStream
 from sa_runtime.sources.reader import quiet_opencv
+from sa_runtime.sources.table import find_sources
+from sa_runtime.sources.video import VideoSource
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.files import atomic_path
 
@@ -54,7 +57,7 @@ WARM_UP = 0.1
 """Share of the crops before memory counts: allocators, decoders and the ring fill their pools."""
 
 
-def make_video(folder: Path, rows: int) -> Video:
+def make_video(folder: Path, rows: int) -> VideoSource:
     """A video of at least so many boxes: the rendered frames forwards and backwards, looped."""
     shown = list(frames(RENDERED, 0))
     shown += shown[-2:0:-1]
@@ -74,11 +77,11 @@ def make_video(folder: Path, rows: int) -> Video:
     boxes = folder / "long.txt"
     boxes.write_text("".join(lines))
     (video,) = find_sources([path], [boxes])
-    assert isinstance(video, Video)
+    assert isinstance(video, VideoSource)
     return video
 
 
-def first_rows(video: Video, rows: int) -> Video:
+def first_rows(video: VideoSource, rows: int) -> VideoSource:
     """The video with the boxes of its first frames only: decoding stops after them."""
     found = video.detections
     last = found.frames[min(rows, len(found)) - 1]
@@ -90,14 +93,13 @@ def first_rows(video: Video, rows: int) -> Video:
         ltwh=found.ltwh[kept],
         confidences=found.confidences[kept],
     )
-    return Video(path=video.path, detections=cut)
+    return VideoSource(path=video.path, detections=cut)
 
 
-def embedded(runner: BaseRunner, video: Video, folder: Path, batch: int) -> dict[str, float]:
+def embedded(runner: BaseRunner, video: VideoSource, folder: Path, batch: int) -> dict[str, float]:
     """Embed into a file; seconds of the whole and of each stage."""
     start, cpu = time.perf_counter(), time.process_time()
-    with EmbeddingWriter(folder / "out.parquet", runner.contract) as writer:
-        result = embed_sources([video], SourceCounts(), runner, writer.write, batch_size=batch)
+    result = embed(video, runner, folder / "out.parquet", batch_size=batch).timing
     return {
         "rows": result.rows,
         "seconds": time.perf_counter() - start,
@@ -117,13 +119,13 @@ def bare(runner: BaseRunner, batches: Sequence[Images]) -> tuple[float, float, l
 
 
 def stages_alone(
-    video: Video, height: int, width: int, batch: int
+    video: VideoSource, height: int, width: int, batch: int
 ) -> tuple[dict[str, float], list[Images], list[Row]]:
     """Core seconds of decoding and of cropping by themselves; the batches; the rows."""
     rows: list[Row] = []
     pieces: list[Images] = []
     decode = crop = 0.0
-    items = source_items([video], SourceCounts(), camera=None, skip=lambda error: None)
+    items = ItemStream([video])
     while True:
         before = time.process_time()
         item = next(items, None)
@@ -140,7 +142,7 @@ def stages_alone(
 
 
 def throughput(
-    runner: BaseRunner, video: Video, folder: Path, *, batch: int, rounds: int
+    runner: BaseRunner, video: VideoSource, folder: Path, *, batch: int, rounds: int
 ) -> dict[str, Any]:
     """Embedding against bare inference, alternating."""
     spec = runner.contract.input
@@ -183,19 +185,19 @@ def throughput(
     }
 
 
-def memory(runner: BaseRunner, video: Video, folder: Path, *, batch: int) -> dict[str, Any]:
+def memory(runner: BaseRunner, video: VideoSource, folder: Path, *, batch: int) -> dict[str, Any]:
     """Resident memory while the whole video is embedded."""
     samples: list[tuple[int, float]] = []
-    with EmbeddingWriter(folder / "out.parquet", runner.contract) as writer:
 
-        def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
-            writer.write(rows, vectors)
-            if not samples or writer.count >= samples[-1][0] + 500:
-                samples.append((writer.count, resident_mib()))
+    def sample(state: EmbedProgress) -> None:
+        if not samples or state.rows >= samples[-1][0] + 500:
+            samples.append((state.rows, resident_mib()))
 
-        start = time.perf_counter()
-        result = embed_sources([video], SourceCounts(), runner, sink, batch_size=batch)
-        seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    result = embed(
+        video, runner, folder / "out.parquet", batch_size=batch, on_progress=sample
+    ).timing
+    seconds = time.perf_counter() - start
     table = np.array([sample for sample in samples if sample[0] >= WARM_UP * result.rows])
     half = len(table) // 2
     return {
@@ -238,7 +240,7 @@ def main() -> None:
             video = make_video(folder, wanted)
         else:
             (found,) = find_sources([arguments.video], [arguments.video.with_suffix(".txt")])
-            assert isinstance(found, Video)
+            assert isinstance(found, VideoSource)
             video = found
         video = first_rows(video, wanted)
         for model in arguments.models:

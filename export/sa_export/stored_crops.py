@@ -16,7 +16,7 @@ from sa_runtime.arrays import Images
 from sa_runtime.crops import crop_batch, read_image
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.manifest import Manifest
-from sa_runtime.sources.find import is_image
+from sa_runtime.sources.images import is_image
 from sa_runtime.sources.reader import VideoReader
 
 _BOX = ("left", "top", "width", "height")

@@ -14,7 +14,7 @@ from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
-from sa_runtime.runners.base import Runner
+from sa_runtime.runners.base import Runner, fitting_batch_size
 from sa_runtime.runners.table import open_runner
 
 Invalid = Literal["raise", "nan", "nearest"]
@@ -195,19 +195,6 @@ class Embedder:
             for row in range(stop - start):
                 fill(start + row, batch[row])
             yield batch
-
-
-def fitting_batch_size(runner: Runner, batch_size: int) -> int:
-    """The batch size to form for a runner: at most what it takes, all of it if that is fixed.
-
-    Raises:
-        InputError: a batch size below 1.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected at least 1")
-    if runner.contract.fixed_batch and runner.max_batch is not None:
-        return runner.max_batch
-    return min(batch_size, runner.max_batch or batch_size)
 
 
 def _check_finite(boxes_xyxy: ArrayLike) -> None:

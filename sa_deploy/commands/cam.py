@@ -93,7 +93,7 @@ def _draw(
 
 def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
     """Images in order, and whether each was given by name; our own pictures are left out."""
-    from sa_runtime.sources.find import find_images
+    from sa_runtime.sources.images import find_images
 
     found: list[tuple[Path, bool]] = []
     for path in paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +36,7 @@ def demo(
     from sa_runtime.datasets.synthetic import SyntheticConfig, work, write_synthetic
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
+    from sa_runtime.pipeline.embed import embed
     from sa_runtime.retrieval.evaluation import evaluate, evaluate_embedder
     from sa_runtime.retrieval.picture import ranking_picture
     from sa_training.loop import TrainingOptions, train_network
@@ -73,7 +74,11 @@ def demo(
 
     with Embedder(model, "onnxruntime") as embedder:
         step(f"sa-deploy embed {model} {video} --detections {boxes} --out {people}")
-        embedded = _embed_video(embedder, video, boxes, people)
+        embedded = embed(video, embedder, people, detections=boxes)
+        note(
+            f"{embedded.rows} people in {embedded.counts.frames} frames, "
+            f"{embedded.rows_per_s:.0f} a second"
+        )
         step(f"sa-deploy evaluate {model} -d synthetic --data-dir {world}")
         embed_network = network_embed(network, "parts")
         reports = {
@@ -94,7 +99,11 @@ def demo(
             {
                 "evaluations": {name: report.as_dict() for name, report in reports.items()},
                 "min_cosine": parity.min_cosine,
-                "video": embedded,
+                "video": {
+                    "rows": embedded.rows,
+                    "frames": embedded.counts.frames,
+                    "rows_per_s": embedded.rows_per_s,
+                },
                 "files": {name: str(path) for name, path in files.items()},
                 "seconds": time.perf_counter() - began,
             }
@@ -110,7 +119,7 @@ def demo(
         ("what", "file"),
         [
             ("the exported network", model),
-            (f"{embedded['rows']} vectors of the video's people", people),
+            (f"{embedded.rows} vectors of the video's people", people),
             ("queries and their matches", picture),
             ("the data set and its videos", world),
         ],
@@ -121,22 +130,6 @@ def demo(
 def step(command: str) -> None:
     """Say which command does the next part."""
     note(f"\n$ {command}")
-
-
-def _embed_video(embedder: Any, video: Path, boxes: Path, out: Path) -> dict[str, float]:
-    from sa_runtime.detections.table import read_detections
-    from sa_runtime.outputs.parquet import EmbeddingWriter
-    from sa_runtime.pipeline.stages import run_pipeline
-    from sa_runtime.sources.find import SourceCounts, video_items
-
-    detections = read_detections(boxes)
-    with EmbeddingWriter(out, embedder.contract) as writer:
-        result = run_pipeline(
-            video_items(video, detections, SourceCounts()), embedder.runner, writer.write
-        )
-    rate = result.rows / result.wall_s
-    note(f"{result.rows} people in {result.items} frames, {rate:.0f} a second")
-    return {"rows": result.rows, "frames": result.items, "rows_per_s": rate}
 
 
 def _row(name: str, report: RetrievalReport) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_an_untrained_network_does_not(demo: tuple[Path, dict[str, Any]]) -> Non
 
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_says(demo: tuple[Path, dict[str, Any]]) -> None:
-    from sa_runtime.outputs.parquet import read_embeddings
+    from sa_runtime.outputs.read import read_embeddings
 
     out, report = demo
     assert all(Path(path).exists() for path in report["files"].values())
@@ -72,7 +72,7 @@ def test_the_demo_leaves_what_it_says(demo: tuple[Path, dict[str, Any]]) -> None
 def test_another_video_is_embedded_whole(
     demo: tuple[Path, dict[str, Any]], clip: Clip, tmp_path: Path
 ) -> None:
-    from sa_runtime.outputs.parquet import read_embeddings
+    from sa_runtime.outputs.read import read_embeddings
 
     out = tmp_path / "o.parquet"
     model = demo[1]["files"]["model"]

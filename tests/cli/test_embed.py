@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sa_deploy.commands.embed.command import embed
 from sa_runtime import crops
 from sa_runtime.errors import DetectionError, InputError, VideoError
-from sa_runtime.outputs.parquet import read_embeddings
+from sa_runtime.outputs.read import read_embeddings
 from tests.clip import Clip
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def test_a_damaged_image_of_a_folder_is_left_out(run: Run, tmp_path: Path, out: 
         with pytest.raises(InputError, match=r"b\.jpg: not a whole image"):
             run(*arguments)
     (tmp_path / "f" / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="none of 2 images could be decoded; no file written"):
+    with pytest.raises(InputError, match="none of 2 images could be decoded; no rows were written"):
         run(tmp_path / "f")
     assert not out.exists()
     assert not list(tmp_path.glob(".*partial*"))

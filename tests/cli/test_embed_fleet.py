@@ -15,7 +15,7 @@ import pytest
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.outputs.manifest import Manifest
-from sa_runtime.outputs.parquet import read_embeddings
+from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.ray import Settings, embed_task, tasks_of
 from sa_runtime.runners.table import open_runner
 

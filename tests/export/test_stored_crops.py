@@ -12,7 +12,8 @@ from sa_export.crop_sets import calibration_crops
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.crops import crop_batch, resize
 from sa_runtime.errors import InputError
-from sa_runtime.outputs.parquet import EmbeddingWriter, Row
+from sa_runtime.items import Row
+from sa_runtime.outputs.parquet import EmbeddingWriter
 
 CONTRACT = Contract(
     input=InputSpec(height=32, width=16), output=OutputSpec(dim=2), weights_sha256="0", space="s"

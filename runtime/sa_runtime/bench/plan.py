@@ -10,7 +10,7 @@ from sa_runtime.datasets.table import load_dataset
 from sa_runtime.errors import InputError, MissingPackageError
 from sa_runtime.runners.base import Options
 from sa_runtime.runners.table import option_names, runner_class, runtimes_for
-from sa_runtime.sources.find import find_sources
+from sa_runtime.sources.table import find_sources
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,8 @@ def bench_crops(
     Raises:
         InputError: no such source, or nothing in it.
     """
-    from sa_runtime.sources.find import SourceCounts, find_sources, source_items
+    from sa_runtime.sources.base import ItemStream
+    from sa_runtime.sources.table import find_sources
 
     path = Path(source)
     if source == "synthetic":
@@ -42,15 +43,16 @@ def bench_crops(
     rows = sum(map(len, sources))
     step = max(1, rows // COUNT)
     seen = 0
-    for item in source_items(sources, SourceCounts(), camera=None, skip=lambda error: None):
-        frame_height, frame_width = item.image.shape[:2]
-        boxes, valid = crops.clip_boxes(item.boxes, frame_height, frame_width)
-        for box in boxes[valid]:
-            if seen % step == 0 and len(found) < COUNT:
-                found.append(crops.crop_batch(item.image, box[None], height, width))
-            seen += 1
-        if len(found) == COUNT:
-            break
+    with ItemStream(sources) as items:
+        for item in items:
+            frame_height, frame_width = item.image.shape[:2]
+            boxes, valid = crops.clip_boxes(item.boxes, frame_height, frame_width)
+            for box in boxes[valid]:
+                if seen % step == 0 and len(found) < COUNT:
+                    found.append(crops.crop_batch(item.image, box[None], height, width))
+                seen += 1
+            if len(found) == COUNT:
+                break
     if not found:
         raise InputError(f"--source {source}: no crop in it")
     return np.concatenate(found)

@@ -13,15 +13,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sa_runtime.arrays import Embeddings, Images
+from sa_runtime.arrays import Images
 from sa_runtime.errors import SaDeployError
+from sa_runtime.items import Counts, Item
 from sa_runtime.runners.base import BaseRunner
+from sa_runtime.sources.base import START, OnSkip, Place, Source, ignore
 
 if TYPE_CHECKING:
     from sa_runtime.bench.limits import Limits, Pace
@@ -125,32 +127,19 @@ class Worker:
 
     def end_to_end(self, source: str, detections: str | None, batch: int, seconds: float) -> Answer:
         """Embed a folder or video from file to file, over and over, for some seconds."""
-        from sa_runtime.outputs.parquet import EmbeddingWriter, Row
-        from sa_runtime.pipeline.stages import Item, run_pipeline
-        from sa_runtime.sources.find import SourceCounts, find_sources, source_items
+        from sa_runtime.pipeline.embed import embed
         from sa_runtime.sources.reader import quiet_opencv
+        from sa_runtime.sources.table import find_sources
 
-        stop = time.perf_counter() + seconds
         with quiet_opencv(), tempfile.TemporaryDirectory() as folder:
-            found = find_sources([Path(source)], [Path(detections)] if detections else [])
-
-            def items() -> Iterator[Item]:
-                while True:
-                    for item in source_items(
-                        found, SourceCounts(), camera=None, skip=lambda error: None
-                    ):
-                        yield item
-                        if time.perf_counter() > stop:
-                            return
-
-            out = Path(folder) / "embeddings.parquet"
-            with EmbeddingWriter(out, self.runner.contract, "float32") as writer:
-
-                def sink(rows: Sequence[Row], vectors: Embeddings) -> None:
-                    writer.write(rows, vectors)
-
-                result = run_pipeline(items(), self.runner, sink, batch_size=batch)
-        return dataclasses.asdict(result)
+            (found,) = find_sources([source], [detections] if detections else [])
+            result = embed(
+                _Repeated(found, time.perf_counter() + seconds),
+                self.runner,
+                Path(folder) / "embeddings.parquet",
+                batch_size=batch,
+            )
+        return dataclasses.asdict(result.timing)
 
     def evaluate(self, dataset: str, data_dir: str, batch: int) -> Answer:
         """Retrieval on a labelled data set."""
@@ -182,6 +171,32 @@ class Worker:
     def _batch(self, size: int) -> Images:
         assert self._images is not None, "load comes first"
         return np.resize(self._images, (size, *self._images.shape[1:]))
+
+
+class _Repeated:
+    """A source that begins again from its start until a moment of ``time.perf_counter``."""
+
+    def __init__(self, source: Source, stop: float) -> None:
+        self._source = source
+        self._stop = stop
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def identity(self) -> dict[str, Any]:
+        return self._source.identity()
+
+    def items(
+        self, counts: Counts, *, after: Place = START, on_skip: OnSkip = ignore
+    ) -> Iterator[Item]:
+        while True:
+            for item in self._source.items(counts, after=after, on_skip=on_skip):
+                yield item
+                if time.perf_counter() > self._stop:
+                    return
+
+    def digest(self, item: Item) -> str:
+        return ""
 
 
 def _timed(latencies_ns: list[int], wall_ns: int) -> Answer:

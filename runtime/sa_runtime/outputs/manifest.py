@@ -7,31 +7,20 @@ folders of Parquet files (pyarrow, Spark) pass over it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
+from sa_runtime.items import Counts, Position
+from sa_runtime.outputs.base import Progress
 from sa_runtime.system.files import atomic_path
 
 MANIFEST = "_manifest.json"
 SCHEMA = "sa-deploy.embeddings/1"
-
-
-@dataclasses.dataclass(kw_only=True)
-class Position:
-    """How far a run has come: just behind an image or a video frame.
-
-    Attributes:
-        source: index of the source, in the order given.
-        done: of that source: images taken, or number of the last frame taken.
-        digest: of that frame, see :func:`sa_runtime.sources.reader.frame_digest`.
-    """
-
-    source: int = 0
-    done: int = 0
-    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +53,16 @@ class Manifest:
     def rows(self) -> int:
         """Rows of all shards."""
         return sum(shard.rows for shard in self.shards)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the rows of the shards have come."""
+        return Progress(
+            rows=self.rows,
+            position=self.position,
+            counts=Counts(**self.counts),
+            complete=self.complete,
+        )
 
     def write(self, folder: Path) -> None:
         """Write or replace the folder's manifest.
@@ -98,6 +97,36 @@ class Manifest:
                 f"{path}: not a manifest that can be read ({exc}); "
                 "expected a folder that `sa-deploy embed --out FOLDER` wrote"
             ) from exc
+
+
+def plan_of(
+    contract: Contract,
+    *,
+    runtime: str,
+    sources: Sequence[dict[str, Any]],
+    **options: str | float | bool | None,
+) -> dict[str, Any]:
+    """What decides the rows of a run, to compare it with one that goes on.
+
+    Args:
+        contract: of the model.
+        runtime: that computes the vectors, with its precision.
+        sources: the identity of each, in order.
+        options: further ones that change rows.
+    """
+    return {
+        "model": {
+            "space": contract.space,
+            "embedding": contract.output.embedding,
+            "dim": contract.output.dim,
+            "precision": contract.precision,
+            "weights_sha256": contract.weights_sha256,
+            "contract": hashlib.sha256(contract.to_json().encode()).hexdigest()[:16],
+        },
+        "runtime": runtime,
+        "options": options,
+        "sources": list(sources),
+    }
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

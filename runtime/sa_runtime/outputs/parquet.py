@@ -1,13 +1,12 @@
-"""Embeddings on disk: Parquet files, one row per person, the contract in their metadata."""
+"""Parquet files of embeddings: one row a person, the contract in the metadata."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,30 +14,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings
-from sa_runtime.artefact.contract import METADATA_KEY, Contract, require_same_space
+from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError
-from sa_runtime.outputs.manifest import Manifest
+from sa_runtime.items import Row
+from sa_runtime.outputs.base import PART_ROWS, Progress, StoredEmbeddings, StoredType
 from sa_runtime.system.files import atomic_path
 
 SPACE_KEY = "sa_deploy.space"
-StoredType = Literal["float32", "float16"]
 ROW_GROUP_BYTES = 16 * 2**20
 """Vectors held in memory before they are written; also the size of a row group."""
-
-
-class Row(NamedTuple):
-    """Where a vector comes from; the box is in pixels of its frame or image, as it was given."""
-
-    source: str
-    frame: int | None
-    timestamp_s: float | None
-    track_id: int | None
-    left: float
-    top: float
-    width: float
-    height: float
-    confidence: float | None
-    camera: str | None
 
 
 ROW_SCHEMA = pa.schema(
@@ -56,21 +40,6 @@ ROW_SCHEMA = pa.schema(
     ]
 )
 """The columns of :class:`Row`; ``embedding``, a list of D float32 or float16, follows them."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredEmbeddings:
-    """What :func:`read_embeddings` reads.
-
-    Attributes:
-        rows: the columns of :data:`ROW_SCHEMA`, N rows.
-        vectors: (N, D) float32; unit length, to 1e-3 where the file holds float16.
-        contract: of the model that made them.
-    """
-
-    rows: pa.Table
-    vectors: Embeddings
-    contract: Contract
 
 
 class EmbeddingWriter:
@@ -100,6 +69,7 @@ class EmbeddingWriter:
         self._rows: list[Row] = []
         self._vectors: list[NDArray[np.floating]] = []
         self._stack = ExitStack()
+        self._discarded = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -126,11 +96,19 @@ class EmbeddingWriter:
     ) -> None:
         if kind is None:
             try:
+                if self._discarded:
+                    raise _DiscardedError
                 self._flush()
             except BaseException as failure:
                 self._stack.__exit__(type(failure), failure, failure.__traceback__)
+                if isinstance(failure, _DiscardedError):
+                    return
                 raise
         self._stack.__exit__(kind, error, trace)
+
+    def discard(self) -> None:
+        """Leave no file behind when the block ends."""
+        self._discarded = True
 
     def write(self, rows: Sequence[Row], vectors: Embeddings) -> None:
         """Append rows.
@@ -168,47 +146,69 @@ class EmbeddingWriter:
         self._rows, self._vectors = [], []
 
 
-def read_embeddings(
-    first: Path | str, *others: Path | str, unfinished: bool = False
-) -> StoredEmbeddings:
-    """Read files of one feature space, one after the other.
+class _DiscardedError(Exception):
+    """Tells the temporary file that it is not to get its name."""
 
-    Args:
-        first: a file or folder that ``sa-deploy embed`` wrote.
-        others: more of them; their rows follow.
-        unfinished: take what is there of a folder whose run has not come to its end.
+
+class ParquetFile:
+    """One file, which appears when all is embedded; see :class:`sa_runtime.outputs.base.Output`."""
+
+    part_rows: int | None = None
+
+    def __init__(
+        self,
+        target: Path,
+        contract: Contract,
+        *,
+        dtype: StoredType = "float32",
+        plan: dict[str, Any] | None = None,
+        resume: bool = False,
+        part_rows: int = PART_ROWS,
+    ) -> None:
+        self.check(target, resume=resume)
+        self.progress = Progress()
+        self._target = target
+        self._contract = contract
+        self._dtype = dtype
+
+    @classmethod
+    def check(cls, target: Path, *, resume: bool) -> None:
+        """Refuse to go on: what was stored of one file is not known.
+
+        Raises:
+            InputError: ``resume`` is set.
+        """
+        if resume:
+            raise InputError(f"--resume: {target} is one file; give --out a folder to go on with")
+
+    @classmethod
+    def read(cls, target: Path, *, unfinished: bool = False) -> list[StoredEmbeddings]:
+        """The file."""
+        return [read_parquet(target)]
+
+    def part(self) -> EmbeddingWriter:
+        """The whole file."""
+        return EmbeddingWriter(self._target, self._contract, self._dtype)
+
+    def commit(self, progress: Progress) -> None:
+        """Remember it for as long as the run lasts."""
+        self.progress = progress
+
+    def files(self) -> list[Path]:
+        """The one file."""
+        return [self._target]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def read_parquet(path: Path) -> StoredEmbeddings:
+    """Read one file.
 
     Raises:
-        InputError: a file that is missing or not Parquet, or a folder that is not finished.
-        ContractError: a file without a feature space, or files of different ones.
+        InputError: a file that is missing or not Parquet.
+        ContractError: a file without a feature space, or of a changed one.
     """
-    paths = [
-        file
-        for path in (first, *others)
-        for file in (_shards(Path(path), unfinished) if Path(path).is_dir() else [Path(path)])
-    ]
-    parts = [_read_one(path) for path in paths]
-    contract = parts[0].contract
-    for path, part in zip(paths[1:], parts[1:], strict=True):
-        require_same_space(contract.space, part.contract.space, names=(str(paths[0]), str(path)))
-    return StoredEmbeddings(
-        rows=pa.concat_tables([part.rows for part in parts]),
-        vectors=np.concatenate([part.vectors for part in parts]),
-        contract=contract,
-    )
-
-
-def _shards(folder: Path, unfinished: bool) -> list[Path]:
-    manifest = Manifest.read(folder)
-    if not (manifest.complete or (unfinished and manifest.shards)):
-        raise InputError(
-            f"{folder}: not finished, {manifest.rows} rows so far; run `sa-deploy embed` again "
-            "with --resume, or read what is there with unfinished=True"
-        )
-    return [folder / shard.file for shard in manifest.shards]
-
-
-def _read_one(path: Path) -> StoredEmbeddings:
     try:
         table = pq.read_table(path)
     except FileNotFoundError as exc:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from sa_runtime.errors import InputError, SaDeployError
-from sa_runtime.outputs.folder import SHARD_ROWS, ShardFolder, plan_of
+from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
-from sa_runtime.outputs.parquet import StoredType
+from sa_runtime.outputs.table import output_kind
+from sa_runtime.pipeline.embed import embed
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.find import find_sources, is_image, require_images, source_items
+from sa_runtime.sources.images import is_image
 from sa_runtime.sources.reader import quiet_opencv
+from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
 
 
@@ -54,7 +55,7 @@ class Settings:
     strict: bool = False
     batch_size: int = 32
     dtype: StoredType = "float32"
-    shard_rows: int = SHARD_ROWS
+    shard_rows: int = PART_ROWS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,22 +76,25 @@ class Done:
 
 
 def tasks_of(
-    paths: Sequence[Path], detections: Sequence[Path], out: Path, *, resume: bool
+    paths: Sequence[str | Path], detections: Sequence[Path], out: Path, *, resume: bool
 ) -> list[Task]:
     """A task for each source, its folder named after it.
 
     Raises:
-        InputError: what :func:`sa_runtime.sources.find.find_sources` refuses; image files by name;
+        InputError: what :func:`sa_runtime.sources.table.find_sources` refuses; image files by name;
             two sources of one name; or folders that an earlier run began while ``resume`` is false.
     """
-    for path in paths:
+    if output_kind(out) is not output_kind(""):
+        raise InputError(f"--ray-workers: {out} is one file; give --out a folder")
+    places = [Path(given) for given in paths]
+    for path in places:
         if path.is_file() and is_image(path):
             raise InputError(f"{path}: one image cannot be shared out; pass the folder it is in")
     with quiet_opencv():
         find_sources(paths, detections)
     boxes = iter(detections)
     tasks: dict[str, Task] = {}
-    for path in paths:
+    for path in places:
         name = path.resolve().name
         if name in tasks:
             raise InputError(
@@ -114,45 +118,26 @@ def tasks_of(
 def embed_task(task: Task, runner: Any, settings: Settings) -> Done:
     """Fill the folder of one source from where it stands.
 
-    A known error is told in what comes back, so that the other sources go on.
+    A known error is told in what comes back, so that the other sources go on. Images that are left
+    out are counted in the folder's manifest.
     """
     try:
-        with quiet_opencv():
-            found = find_sources(
-                [task.source], [task.detections] if task.detections else [], strict=settings.strict
-            )
-            plan = plan_of(
-                found,
-                runner.contract,
-                runtime=runner.label,
-                dtype=settings.dtype,
-                camera=settings.camera,
-                strict=settings.strict,
-            )
-            folder = ShardFolder(task.out, plan, runner.contract, settings.dtype, resume=True)
-            position = dataclasses.replace(folder.manifest.position)
-            with closing(
-                source_items(
-                    found,
-                    folder.counts,
-                    camera=settings.camera,
-                    skip=lambda error: None,  # counted in the folder's manifest
-                    position=position,
-                )
-            ) as items:
-                result = folder.fill(
-                    items,
-                    position,
-                    runner,
-                    lambda rows, vectors: None,
-                    batch_size=settings.batch_size,
-                    shard_rows=settings.shard_rows,
-                )
-            require_images(found, folder.counts)
+        result = embed(
+            task.source,
+            runner,
+            f"{task.out}/",
+            detections=[task.detections] if task.detections else [],
+            camera=settings.camera,
+            strict=settings.strict,
+            batch_size=settings.batch_size,
+            dtype=settings.dtype,
+            shard_rows=settings.shard_rows,
+            resume=True,
+        )
     except SaDeployError as error:
         begun = (task.out / MANIFEST).exists()
         return Done(task=task, rows=Manifest.read(task.out).rows if begun else 0, error=str(error))
-    return Done(task=task, rows=folder.manifest.rows, seconds=result.wall_s)
+    return Done(task=task, rows=result.rows, seconds=result.timing.wall_s)
 
 
 class _Worker:

@@ -17,34 +17,21 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sa_runtime import crops
-from sa_runtime.arrays import Embeddings, Image, Images
-from sa_runtime.embedder import fitting_batch_size
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError
-from sa_runtime.outputs.parquet import Row
+from sa_runtime.items import Item, Row, Sink
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
-from sa_runtime.runners.base import Runner
-
-Sink = Callable[[Sequence[Row], Embeddings], None]
-"""Takes N rows and their (N, D) float32 vectors, in the order of the items."""
+from sa_runtime.runners.base import Runner, fitting_batch_size
 
 QUEUED_ITEMS = 8
 """Decoded frames that may wait: enough to bridge a slow batch, 50 MB at 1920x1080."""
-
-
-class Item(NamedTuple):
-    """One picture and the people in it."""
-
-    image: Image
-    boxes: NDArray[np.floating]  # (N, 4) x0, y0, x1, y1
-    rows: Sequence[Row]  # N, row i is box i
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -72,6 +59,13 @@ class PipelineResult:
     inference_s: float = 0.0
     write_s: float = 0.0
     wall_s: float = 0.0
+
+    def __add__(self, other: PipelineResult) -> PipelineResult:
+        """The sums, for pipelines that ran one after the other."""
+        ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        names = [field.name for field in dataclasses.fields(self)]
+        sums = (mine + its for mine, its in zip(ours, theirs, strict=True))
+        return PipelineResult(**dict(zip(names, sums, strict=True)))
 
 
 def run_pipeline(

@@ -212,6 +212,19 @@ def encode(images: Images, spec: InputSpec) -> NDArray[np.generic]:
     return np.ascontiguousarray(encoded)
 
 
+def fitting_batch_size(runner: Runner, batch_size: int) -> int:
+    """The batch size to form for a runner: at most what it takes, all of it if that is fixed.
+
+    Raises:
+        InputError: a batch size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected at least 1")
+    if runner.contract.fixed_batch and runner.max_batch is not None:
+        return runner.max_batch
+    return min(batch_size, runner.max_batch or batch_size)
+
+
 def contract_for(path: Path, embedding: str | None) -> Contract:
     """The contract of an artefact, with one of its embeddings selected where it holds several.
 

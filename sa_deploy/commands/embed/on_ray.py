@@ -12,7 +12,7 @@ from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
 
 
-def embed_fleet(
+def embed_on_workers(
     tasks: Sequence[Task],
     settings: Settings,
     workers: int,

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.errors import ContractError, InputError
+from sa_runtime.items import Row
 from sa_runtime.outputs import parquet as store
-from sa_runtime.outputs.parquet import EmbeddingWriter, Row, read_embeddings
+from sa_runtime.outputs.parquet import EmbeddingWriter
+from sa_runtime.outputs.read import read_embeddings
 
 DIM = 6
 

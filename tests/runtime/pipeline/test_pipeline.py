@@ -17,13 +17,14 @@ from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.crops import crop_batch
 from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError, RunnerError, VideoError
-from sa_runtime.outputs.parquet import Row
+from sa_runtime.items import Counts, Item, Row
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
-from sa_runtime.pipeline.stages import Item, PipelineResult, run_pipeline
+from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.find import SourceCounts, find_images, image_items, video_items
+from sa_runtime.sources.images import ImageSource, find_images
 from sa_runtime.sources.reader import quiet_opencv
+from sa_runtime.sources.video import VideoSource
 from tests.clip import Clip
 
 if TYPE_CHECKING:
@@ -342,11 +343,12 @@ def test_folders_are_searched_below_and_sorted(tmp_path: Path) -> None:
 def test_images_become_rows_of_their_whole_size(runner: BaseRunner, tmp_path: Path) -> None:
     paths = write_images(tmp_path, 5)
     paths[2].write_bytes(b"torn")
-    counts = SourceCounts()
+    counts = Counts()
     skipped: list[str] = []
     sink = Collected()
-    source = image_items(paths, counts, camera="door", skip=lambda e: skipped.append(str(e)))
-    run_pipeline(source, runner, sink, batch_size=2)
+    source = ImageSource(paths=tuple(paths), strict=False, camera="door")
+    items = source.items(counts, on_skip=lambda error: skipped.append(str(error)))
+    run_pipeline(items, runner, sink, batch_size=2)
     kept = [path for path in paths if path != paths[2]]
     assert [(r.source, r.camera, r.frame, r.track_id) for r in sink.rows] == [
         (str(path), "door", None, None) for path in kept
@@ -357,7 +359,7 @@ def test_images_become_rows_of_their_whole_size(runner: BaseRunner, tmp_path: Pa
     assert len(skipped) == 1
     assert str(paths[2]) in skipped[0]
     with pytest.raises(InputError, match=r"not a whole image"):
-        list(image_items(paths, SourceCounts()))
+        list(ImageSource(paths=tuple(paths)).items(Counts()))
 
 
 def write_video(path: Path, frames: int, codec: str) -> Path:
@@ -370,13 +372,13 @@ def write_video(path: Path, frames: int, codec: str) -> Path:
 
 def embed_video(
     runner: BaseRunner, video: Path, text: str
-) -> tuple[Collected, SourceCounts, PipelineResult]:
+) -> tuple[Collected, Counts, PipelineResult]:
     path = video.with_suffix(".txt")
     path.write_text(text)
-    counts, sink = SourceCounts(), Collected()
-    source = video_items(video, read_detections(path), counts, camera="north")
+    counts, sink = Counts(), Collected()
+    source = VideoSource(path=video, detections=read_detections(path), camera="north")
     with quiet_opencv():
-        return sink, counts, run_pipeline(source, runner, sink, batch_size=4)
+        return sink, counts, run_pipeline(source.items(counts), runner, sink, batch_size=4)
 
 
 def test_a_video_gives_its_boxes_in_order_of_frames(runner: BaseRunner, tmp_path: Path) -> None:
@@ -393,7 +395,7 @@ def test_a_video_gives_its_boxes_in_order_of_frames(runner: BaseRunner, tmp_path
         Row(str(video), 3, times[1], None, 60, 40, 30, 30, 1, "north"),
         Row(str(video), 12, times[2], 2, 1, 2, 10, 20, 0.5, "north"),
     ]
-    assert counts == SourceCounts(frames=2, invalid_boxes=1, beyond_end=1)
+    assert counts == Counts(frames=2, invalid_boxes=1, beyond_end=1)
     assert (result.outside, result.rows) == (1, 3)
     grey = np.full((3, 32, 16, 3), [[[[50]]], [[[50]]], [[[140]]]], np.uint8)
     assert (sink.vectors @ runner.run(grey).T).diagonal().min() > 0.99
@@ -420,9 +422,9 @@ def test_an_unreadable_video_is_an_error(runner: BaseRunner, tmp_path: Path) -> 
 
 
 def test_a_video_gives_every_detection(runner: BaseRunner, clip: Clip) -> None:
-    counts, sink = SourceCounts(), Collected()
-    source = video_items(clip.video, read_detections(clip.detections), counts)
-    result = run_pipeline(source, runner, sink)
+    counts, sink = Counts(), Collected()
+    source = VideoSource(path=clip.video, detections=read_detections(clip.detections))
+    result = run_pipeline(source.items(counts), runner, sink)
     assert result.rows == len(sink.rows) == clip.boxes > 300
     assert len({r.track_id for r in sink.rows}) == clip.tracks
     assert np.isfinite(sink.vectors).all()

@@ -1,0 +1,84 @@
+"""What passes between the stages: pictures with people in them, rows, how far a run has come."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sa_runtime.arrays import Boxes, Embeddings, Image
+
+
+class Row(NamedTuple):
+    """Where a vector comes from; the box is in pixels of its frame or image, as it was given."""
+
+    source: str
+    frame: int | None
+    timestamp_s: float | None
+    track_id: int | None
+    left: float
+    top: float
+    width: float
+    height: float
+    confidence: float | None
+    camera: str | None
+
+
+class Item(NamedTuple):
+    """One picture and the people in it.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR.
+        boxes: (N, 4) ``x0, y0, x1, y1`` in its pixels.
+        rows: N, row i is box i.
+        done: how far its source has come with it, a number that ascends from item to item; what
+            :meth:`sa_runtime.sources.base.Source.items` takes to go on behind it.
+    """
+
+    image: Image
+    boxes: Boxes
+    rows: Sequence[Row]
+    done: int = 0
+
+
+Sink = Callable[[Sequence[Row], Embeddings], None]
+"""Takes N rows and their (N, D) float32 vectors, in the order of the items."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a run has come: just behind an image or a video frame.
+
+    Attributes:
+        source: index of the source, in the order given.
+        done: of that source: :attr:`Item.done` of the last item taken, 0 before the first.
+        digest: of that item's picture, where the source needs it to find the place again.
+    """
+
+    source: int = 0
+    done: int = 0
+    digest: str = ""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Counts:
+    """What a run met in its sources.
+
+    Attributes:
+        images: image files read.
+        frames: video frames decoded to pixels: those with boxes.
+        unreadable_images: image files left out because they cannot be decoded.
+        invalid_boxes: boxes left out because they are not finite or have no size.
+        beyond_end: boxes of frames after the last one that can be decoded.
+        outside: boxes left out because nothing of them was inside their picture.
+        truncated_videos: videos that end before the frame count they announce, while boxes were
+            still waiting.
+    """
+
+    images: int = 0
+    frames: int = 0
+    unreadable_images: int = 0
+    invalid_boxes: int = 0
+    beyond_end: int = 0
+    outside: int = 0
+    truncated_videos: list[str] = dataclasses.field(default_factory=list)

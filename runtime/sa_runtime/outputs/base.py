@@ -1,0 +1,125 @@
+"""What an output is, how far it has come, and what reading one gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from sa_runtime.arrays import Embeddings
+from sa_runtime.artefact.contract import Contract
+from sa_runtime.items import Counts, Position, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+StoredType = Literal["float32", "float16"]
+"""How vectors are stored: float16 halves the size and keeps 1e-3 of accuracy."""
+PART_ROWS = 50_000
+PART_SECONDS = 600.0
+"""A part is also closed after this long, since a stopped run loses what was not."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the rows of an output have come.
+
+    Attributes:
+        rows: that are stored.
+        position: behind the last of them.
+        counts: of what was met up to there.
+        complete: whether nothing is left to embed.
+    """
+
+    rows: int = 0
+    position: Position = dataclasses.field(default_factory=Position)
+    counts: Counts = dataclasses.field(default_factory=Counts)
+    complete: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredEmbeddings:
+    """What :func:`sa_runtime.outputs.read.read_embeddings` reads.
+
+    Attributes:
+        rows: the columns of :data:`sa_runtime.outputs.parquet.ROW_SCHEMA`, N rows.
+        vectors: (N, D) float32; unit length, to 1e-3 where the file holds float16.
+        contract: of the model that made them.
+    """
+
+    rows: pa.Table
+    vectors: Embeddings
+    contract: Contract
+
+
+class Writer(Protocol):
+    """Takes the rows of one part."""
+
+    count: int
+
+    def write(self, rows: Sequence[Row], vectors: Embeddings) -> None:
+        """Append N rows and their (N, D) float32 vectors."""
+
+
+class Output(Protocol):
+    """Where the rows and vectors of a run go, part by part.
+
+    A part is whole or absent. Outputs that can go on after a stop keep, with every part, how far
+    the run had come; the others hold one part.
+
+    Attributes:
+        progress: what earlier runs and the parts committed since have stored.
+        part_rows: a part ends with the picture that reaches this many rows; ``None`` for one part.
+    """
+
+    progress: Progress
+    part_rows: int | None
+
+    def part(self) -> AbstractContextManager[Writer]:
+        """A new part, stored when the block ends well."""
+
+    def commit(self, progress: Progress) -> None:
+        """Keep how far the run has come, after a part."""
+
+    def files(self) -> list[Path]:
+        """The files that hold the rows."""
+
+    def close(self) -> None:
+        """Let go of the output; closing twice is allowed."""
+
+
+class OutputKind(Protocol):
+    """The class of an output, as :data:`sa_runtime.outputs.table.OUTPUTS` names it."""
+
+    def __call__(
+        self,
+        target: Path,
+        contract: Contract,
+        *,
+        dtype: StoredType,
+        plan: dict[str, Any],
+        resume: bool,
+        part_rows: int,
+    ) -> Output:
+        """Open the output for the vectors of a model.
+
+        Args:
+            target: file or folder.
+            contract: of the model.
+            dtype: of the stored vectors.
+            plan: all that decides the rows, see :func:`sa_runtime.outputs.manifest.plan_of`.
+            resume: go on with what an earlier run of the same plan has stored.
+            part_rows: rows after which a part ends.
+        """
+
+    def check(self, target: Path, *, resume: bool) -> None:
+        """Refuse a target at once that opening would refuse.
+
+        Raises:
+            InputError: it cannot be written to.
+        """
+
+    def read(self, target: Path, *, unfinished: bool) -> Sequence[StoredEmbeddings]:
+        """What is stored, file by file; ``unfinished`` also takes what a stopped run left."""

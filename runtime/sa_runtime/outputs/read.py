@@ -1,0 +1,49 @@
+"""Reading embeddings again, whatever output holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from sa_runtime.artefact.contract import require_same_space
+from sa_runtime.errors import InputError
+from sa_runtime.outputs.base import OutputKind, StoredEmbeddings
+from sa_runtime.outputs.parquet import ParquetFile
+from sa_runtime.outputs.table import output_kind
+
+
+def read_embeddings(
+    first: Path | str, *others: Path | str, unfinished: bool = False
+) -> StoredEmbeddings:
+    """Read files of one feature space, one after the other.
+
+    Args:
+        first: a file or folder that ``sa-deploy embed`` wrote.
+        others: more of them; their rows follow.
+        unfinished: take what is there of a folder whose run has not come to its end.
+
+    Raises:
+        InputError: a file that is missing or not Parquet, or a folder that is not finished.
+        ContractError: a file without a feature space, or files of different ones.
+    """
+    paths = [Path(path) for path in (first, *others)]
+    found = [_kind(path).read(path, unfinished=unfinished) for path in paths]
+    parts = [part for parts in found for part in parts]
+    contract = parts[0].contract
+    for path, (part, *_) in zip(paths[1:], found[1:], strict=True):
+        require_same_space(contract.space, part.contract.space, names=(str(paths[0]), str(path)))
+    return StoredEmbeddings(
+        rows=pa.concat_tables([part.rows for part in parts]),
+        vectors=np.concatenate([part.vectors for part in parts]),
+        contract=contract,
+    )
+
+
+def _kind(path: Path) -> OutputKind:
+    """By the suffix; a file of any other name may still be one that was renamed."""
+    try:
+        return output_kind(path)
+    except InputError:
+        return ParquetFile

@@ -1,0 +1,40 @@
+"""Outputs by the suffix of what is written. Looking one up imports its module."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+from sa_runtime.errors import InputError
+from sa_runtime.outputs.base import OutputKind
+
+FOLDER = ""
+OUTPUTS: dict[str, str] = {
+    ".parquet": "sa_runtime.outputs.parquet:ParquetFile",
+    FOLDER: "sa_runtime.outputs.folder:ShardFolder",
+}
+"""Suffix -> class of an output; :data:`FOLDER` stands for folders, of whatever name."""
+
+
+def output_kind(target: str | os.PathLike[str]) -> OutputKind:
+    """The class of an output.
+
+    Args:
+        target: file or folder; a folder need not exist where its name has no suffix or ends in
+            a slash.
+
+    Raises:
+        InputError: a suffix or an address that nothing here writes.
+    """
+    text = os.fspath(target)
+    is_folder = text.endswith("/") or Path(text).is_dir()
+    suffix = FOLDER if is_folder else Path(text).suffix.lower()
+    if suffix not in OUTPUTS or "://" in text or text == "-":
+        expected = ", ".join(f"NAME{suffix}" for suffix in OUTPUTS if suffix)
+        raise InputError(
+            f"out={text!r}: cannot be written to; expected {expected} or a folder, NAME/"
+        )
+    module, _, name = OUTPUTS[suffix].partition(":")
+    kind: OutputKind = getattr(importlib.import_module(module), name)
+    return kind

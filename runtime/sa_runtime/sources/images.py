@@ -1,0 +1,112 @@
+"""Image files and folders of them; each picture is one person."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from sa_runtime import crops
+from sa_runtime.detections.base import Detections
+from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.items import Counts, Item, Row
+from sa_runtime.sources.base import START, OnSkip, Place, ignore
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Files taken from a folder, whatever the case of their suffix."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Image files, whole, one box each.
+
+    Attributes:
+        paths: the files, in order.
+        strict: makes a file that cannot be decoded an error; else it is left out.
+        camera: goes into every row.
+    """
+
+    needs_detections: ClassVar[bool] = False
+
+    paths: tuple[Path, ...]
+    strict: bool = True
+    camera: str | None = None
+
+    @classmethod
+    def takes(cls, location: str) -> bool:
+        """Folders, and files that end as images do."""
+        return Path(location).is_dir() or is_image(Path(location))
+
+    @classmethod
+    def open(
+        cls, location: str, *, detections: Detections | None, strict: bool, camera: str | None
+    ) -> Self:
+        """A folder, or one file, which is given by name and must therefore be whole.
+
+        Raises:
+            InputError: no such file, or a folder without images.
+        """
+        path = Path(location)
+        if path.is_dir():
+            return cls(paths=tuple(find_images(path)), strict=strict, camera=camera)
+        if not path.exists():
+            raise InputError(f"{location}: no such file or folder; expected images, a folder or a video")
+        return cls(paths=(path,), camera=camera)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def identity(self) -> dict[str, Any]:
+        """Paths and sizes; the pixels are not read."""
+        known = "\n".join(f"{path} {path.stat().st_size}" for path in self.paths)
+        digest = hashlib.sha256(known.encode()).hexdigest()[:16]
+        return {"images": len(self), "paths_and_sizes": digest}
+
+    def items(
+        self, counts: Counts, *, after: Place = START, on_skip: OnSkip = ignore
+    ) -> Iterator[Item]:
+        """One item a file.
+
+        Raises:
+            InputError: a file that cannot be decoded, where :attr:`strict` is set.
+        """
+        for done, path in enumerate(self.paths[after.done :], after.done + 1):
+            try:
+                image = crops.read_image(path)
+            except InputError as error:
+                if self.strict:
+                    raise
+                counts.unreadable_images += 1
+                on_skip(error)
+                continue
+            counts.images += 1
+            height, width = image.shape[:2]
+            row = Row(str(path), None, None, None, 0, 0, width, height, None, self.camera)
+            yield Item(image, np.array([[0, 0, width, height]], np.float64), [row], done)
+
+    def digest(self, item: Item) -> str:
+        """Nothing: the number of a file leads back to it."""
+        return ""
+
+
+def is_image(path: Path) -> bool:
+    """Whether the suffix is one of :data:`IMAGE_SUFFIXES`."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image below a folder, sorted by path.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted(path for path in folder.rglob("*") if is_image(path) and path.is_file())
+    if not found:
+        raise InputError(
+            f"{folder}: no images below it; expected files that end in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return found

@@ -1,0 +1,83 @@
+"""Kinds of sources by name, and the sources that paths and addresses stand for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+
+from sa_runtime.detections.base import Detections
+from sa_runtime.detections.table import read_detections
+from sa_runtime.errors import InputError
+from sa_runtime.sources.base import Source, SourceKind
+
+SOURCES: dict[str, str] = {
+    "images": "sa_runtime.sources.images:ImageSource",
+    "video": "sa_runtime.sources.video:VideoSource",
+}
+"""A path or address is of the first kind that takes it; whatever is left is a video."""
+
+Location = str | os.PathLike[str]
+"""A path, or an address such as ``rtsp://camera/1``."""
+Boxes = Location | Detections
+"""A detection file, or what one holds."""
+
+
+def source_kind(location: str) -> type[SourceKind]:
+    """The class of the source that a path or address stands for."""
+    for entry in SOURCES.values():
+        module, _, name = entry.partition(":")
+        kind: type[SourceKind] = getattr(importlib.import_module(module), name)
+        if kind.takes(location):
+            return kind
+    raise InputError(f"{location}: of no known kind; expected {', '.join(SOURCES)}")
+
+
+def find_sources(
+    given: Sequence[Location | Source],
+    detections: Sequence[Boxes] = (),
+    *,
+    strict: bool = False,
+    camera: str | None = None,
+) -> list[Source]:
+    """What paths and addresses stand for.
+
+    Every folder is searched, every detection file read and every video opened, so that what cannot
+    work fails before a model runs.
+
+    Args:
+        given: in the order in which they are to be embedded; a source stands for itself.
+        detections: one for each video, in the same order.
+        strict: make an image of a folder that cannot be decoded an error; one that is given by
+            name always is.
+        camera: goes into every row.
+
+    Raises:
+        InputError: a missing path, a folder without images, or videos and detection files that do
+            not pair up.
+        DetectionError: a detection file that cannot be read.
+        VideoError: a video that cannot be opened.
+    """
+    kinds = [None if isinstance(one, Source) else source_kind(os.fspath(one)) for one in given]
+    needed = sum(kind is not None and kind.needs_detections for kind in kinds)
+    if len(detections) > needed:
+        raise InputError(
+            f"{needed} videos and {len(detections)} --detections: "
+            "expected one for each video, in the same order"
+        )
+    boxes = iter(detections)
+    found: list[Source] = []
+    for one, kind in zip(given, kinds, strict=True):
+        if isinstance(one, Source):
+            found.append(one)
+        elif kind is not None:
+            read = _next(boxes) if kind.needs_detections else None
+            found.append(kind.open(os.fspath(one), detections=read, strict=strict, camera=camera))
+    return found
+
+
+def _next(boxes: Iterator[Boxes]) -> Detections | None:
+    found = next(boxes, None)
+    if found is None or isinstance(found, Detections):
+        return found
+    return read_detections(os.fspath(found))
