@@ -33,6 +33,7 @@ from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.canary import CANARY_KEY
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
+from sa_runtime.artefact.formats import files_of
 from sa_runtime.errors import InputError
 from sa_runtime.runners.base import encode
 from sa_runtime.runners.table import open_runner
@@ -269,11 +270,6 @@ def atomic_artefact(target: Path) -> Iterator[Path]:
         # OpenVINO writes the weights under the name that this temporary name has, too.
         with atomic_path(target.with_suffix(".bin")):
             yield temporary
-
-
-def files_of(artefact: Path) -> list[Path]:
-    """The artefact's file, and the weights beside it where there are such."""
-    return [artefact, artefact.with_suffix(".bin")] if artefact.suffix == ".xml" else [artefact]
 
 
 def write_report(artefact: Artefact, gates: Gates) -> Path:

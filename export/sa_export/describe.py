@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 from sa_export.bundle import contract_of_artefact
 from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.formats import ARTEFACTS, FORMATS, files_of
+from sa_runtime.runners.table import runtimes_for
 from sa_runtime.errors import ContractError, InputError, MissingFileError, MissingPackageError
-from sa_runtime.runners.table import SUFFIXES, runtimes_for
 from sa_runtime.system.extras import require
 
 Shape = tuple[int | None, ...]
@@ -99,9 +100,9 @@ def describe(path: Path) -> Description:
         raise MissingFileError(
             f"{path}: no such file; expected a model that `sa-deploy export` wrote", path=path
         )
-    if path.suffix not in _FORMATS:
+    if path.suffix not in ARTEFACTS:
         raise InputError(
-            f"{path}: not an artefact; expected a file that ends in {', '.join(_FORMATS)}"
+            f"{path}: not an artefact; expected a file that ends in {', '.join(ARTEFACTS)}"
         )
     contract = contract_of_artefact(path)
     graph = _graph(path)
@@ -110,8 +111,6 @@ def describe(path: Path) -> Description:
             f"{path}: its graph is not what its contract says: {'; '.join(differing)}. The file "
             "was changed after export, export it again"
         )
-    beside = path.with_suffix(".bin")
-    weights = beside.stat().st_size if path.suffix == ".xml" and beside.is_file() else 0
     engine: dict[str, Any] = {}
     if path.suffix == ".engine":
         from sa_runtime.tensorrt.sidecar import read_sidecar
@@ -120,11 +119,11 @@ def describe(path: Path) -> Description:
         del engine["contract"]
     return Description(
         path=path,
-        format=_FORMATS[path.suffix],
-        size_bytes=path.stat().st_size + weights,
+        format=FORMATS[path.suffix].title,
+        size_bytes=sum(file.stat().st_size for file in files_of(path)),
         contract=contract,
         graph=graph,
-        runtimes=runtimes_for(path) if path.suffix in SUFFIXES else (),
+        runtimes=runtimes_for(path),
         engine=engine,
     )
 
@@ -160,7 +159,7 @@ def _graph(path: Path) -> Graph | None:
         raise
     except Exception as exc:  # protobuf, zip, XML and JSON: their errors share no base
         raise InputError(
-            f"{path}: not a whole {_FORMATS[path.suffix]} file ({exc or type(exc).__name__}); "
+            f"{path}: not a whole {FORMATS[path.suffix].title} file ({exc or type(exc).__name__}); "
             "copy it again or export the model again"
         ) from exc
 
@@ -301,13 +300,6 @@ def _counted(names: Any) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-_FORMATS = {
-    ".onnx": "ONNX",
-    ".xml": "OpenVINO IR",
-    ".torchscript": "TorchScript",
-    ".pt2": "torch.export",
-    ".engine": "TensorRT engine",
-}
 _GRAPHS: dict[str, Callable[[Path], Graph]] = {
     ".onnx": _onnx_graph,
     ".xml": _openvino_graph,

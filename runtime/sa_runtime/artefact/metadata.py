@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import BinaryIO
 from xml.etree import ElementTree
 
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
+from sa_runtime.artefact.formats import ARTEFACTS, FORMATS
 from sa_runtime.errors import ContractError, InputError, MissingFileError
 
 RT_INFO_PATH = tuple(METADATA_KEY.split("."))
@@ -42,18 +44,24 @@ def metadata_text(path: Path, key: str) -> str | None:
         raise MissingFileError(
             f"{path}: no such file; expected a model that `sa-deploy export` wrote", path=path
         )
-    if path.suffix not in _READERS:
+    if path.suffix not in ARTEFACTS:
         raise InputError(
             f"{path}: no artefact of this project ends in {path.suffix or 'nothing'!r}; "
-            f"expected {', '.join(_READERS)}"
+            f"expected {', '.join(ARTEFACTS)}"
         )
     try:
-        return _READERS[path.suffix](path, key)
+        return _reader(FORMATS[path.suffix].metadata)(path, key)
     except (EOFError, UnicodeDecodeError, zipfile.BadZipFile, ElementTree.ParseError) as exc:
         raise InputError(
             f"{path}: not a whole {path.suffix} file ({exc or type(exc).__name__}); "
             "copy it again or export the model again"
         ) from exc
+
+
+def _reader(entry: str) -> Callable[[Path, str], str | None]:
+    module, _, function = entry.partition(":")
+    found: Callable[[Path, str], str | None] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def read_contract(path: Path) -> Contract:
@@ -73,7 +81,8 @@ def read_contract(path: Path) -> Contract:
     return Contract.from_json(text, source=str(path))
 
 
-def _onnx_text(path: Path, key: str) -> str | None:
+def onnx_text(path: Path, key: str) -> str | None:
+    """Of ``metadata_props``."""
     with path.open("rb") as file:
         for name, value in _onnx_metadata(file, path.stat().st_size):
             if name == key:
@@ -127,7 +136,8 @@ def _varint(file: BinaryIO) -> int:
         shift += 7
 
 
-def _zip_text(path: Path, key: str) -> str | None:
+def zip_text(path: Path, key: str) -> str | None:
+    """Of the extra files of TorchScript and torch.export."""
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(f"/extra/{key}"):
@@ -135,22 +145,8 @@ def _zip_text(path: Path, key: str) -> str | None:
     return None
 
 
-def _openvino_text(path: Path, key: str) -> str | None:
+def openvino_text(path: Path, key: str) -> str | None:
+    """Of ``rt_info``."""
     root = ElementTree.parse(path).getroot()
     found = root.find("/".join(("rt_info", *key.split("."))))
     return None if found is None else found.get("value")
-
-
-def _engine_text(path: Path, key: str) -> str | None:
-    from sa_runtime.tensorrt.sidecar import read_sidecar
-
-    return read_sidecar(path).contract.to_json() if key == METADATA_KEY else None
-
-
-_READERS: dict[str, Callable[[Path, str], str | None]] = {
-    ".onnx": _onnx_text,
-    ".torchscript": _zip_text,
-    ".pt2": _zip_text,
-    ".xml": _openvino_text,
-    ".engine": _engine_text,
-}

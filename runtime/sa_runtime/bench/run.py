@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sa_runtime.artefact.contract import Contract, require_same_space
+from sa_runtime.artefact.formats import files_of
 from sa_runtime.bench.client import COMMAND, Client
 from sa_runtime.bench.plan import BenchOptions, Planned, check_inputs, plan
 from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
@@ -253,7 +254,7 @@ def _result(
         device=opened["device"],
         details=opened["details"],
         reason=opened["reason"] if contender.planned.runtime == "auto" else "",
-        size_mb=round(sum(file.stat().st_size for file in _files(model)) / 1e6, 3),
+        size_mb=round(sum(file.stat().st_size for file in files_of(model)) / 1e6, 3),
         open_s=round(opened["open_s"], 4),
         first_s=round(opened["first_s"], 4),
         cosine=cosine,
@@ -300,12 +301,6 @@ def _end_to_end(client: Client, options: BenchOptions) -> dict[str, float]:
         "rows_per_s": round(found["rows"] / found["wall_s"], 3),
         **{stage: round(found[stage], 4) for stage in stages},
     }
-
-
-def _files(model: Path) -> Iterator[Path]:
-    yield model
-    if model.suffix == ".xml" and model.with_suffix(".bin").exists():
-        yield model.with_suffix(".bin")
 
 
 def _plain(value: Any) -> Any:

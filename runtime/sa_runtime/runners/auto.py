@@ -21,6 +21,7 @@ import numpy as np
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import Canary, canary_of, least_cosine
+from sa_runtime.artefact.formats import ARTEFACTS, files_of
 from sa_runtime.errors import InputError, MissingPackageError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Options
 from sa_runtime.runners.table import open_runner, option_names, runner_class, runtimes_for
@@ -182,7 +183,7 @@ def _candidates(path: Path, options: Options) -> tuple[list[Candidate], dict[str
 def _memory(path: Path, candidates: Sequence[Candidate]) -> Path:
     """Where the choice for this artefact, machine and set of candidates is remembered."""
     digest = hashlib.sha256()
-    for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+    for file in files_of(path):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     digest.update(this_environment().fingerprint.encode())
@@ -200,7 +201,7 @@ def _remembered(memory: Path) -> Choice | None:
 
 def _calibrated(path: Path, candidates: Sequence[Candidate], skipped: dict[str, str]) -> Choice:
     """Time the candidates in turn; those that fail or give other vectors are left out."""
-    canary = canary_of(path) if path.suffix in (".onnx", ".xml", ".torchscript", ".pt2") else None
+    canary = canary_of(path) if path.suffix in ARTEFACTS else None
     skipped = dict(skipped)
     cosine: dict[str, float] = {}
     own: dict[str, Embeddings] = {}

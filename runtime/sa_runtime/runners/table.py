@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.artefact.formats import FORMATS
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.system.extras import require
@@ -19,19 +20,6 @@ RUNNERS: dict[str, str] = {
     "torch": "sa_export.runners.checkpoint:CheckpointRunner",
 }
 """Those of the export floor need torch, which this floor never imports."""
-SUFFIXES: dict[str, tuple[str, ...]] = {
-    ".onnx": ("openvino", "onnxruntime"),
-    ".xml": ("openvino",),
-    ".engine": ("tensorrt",),
-    ".torchscript": ("torchscript",),
-    ".pt2": ("torch-export",),
-    ".pt": ("torch",),
-    ".pth": ("torch",),
-    ".tar": ("torch",),
-}
-"""Runtimes that open a file of this suffix; where nothing was measured the first one is taken."""
-_ON_REQUEST: dict[str, tuple[str, ...]] = {".onnx": ("tensorrt",)}
-"""Further ones, taken only by name: an engine is built first, which takes minutes."""
 _EXTRAS = {"tensorrt": "gpu", "torchscript": "train", "torch-export": "train", "torch": "train"}
 
 
@@ -45,12 +33,12 @@ def runtimes_for(model: Path) -> tuple[str, ...]:
         raise MissingFileError(
             f"{model}: no such file; expected a model that `sa-deploy export` wrote", path=model
         )
-    if model.suffix not in SUFFIXES:
+    if model.suffix not in FORMATS:
         raise InputError(
             f"{model}: no runtime opens {model.suffix or 'a file without suffix'!r}; "
-            f"expected {', '.join(SUFFIXES)} as `sa-deploy export` writes them"
+            f"expected {', '.join(FORMATS)} as `sa-deploy export` writes them"
         )
-    return SUFFIXES[model.suffix]
+    return FORMATS[model.suffix].runtimes
 
 
 def runner_class(runtime: str) -> type[BaseRunner]:
@@ -89,7 +77,7 @@ def open_runner(model: Path | str, runtime: str = "auto", **options: Any) -> Bas
 
         return open_fastest(path, **options)
     kind = runner_class(runtime)
-    possible += _ON_REQUEST.get(path.suffix, ())
+    possible += FORMATS[path.suffix].on_request
     if runtime not in possible:
         raise InputError(
             f"{path}: --runtime {runtime} does not open {path.suffix} files; "

@@ -54,7 +54,9 @@ class ImageSource:
         if path.is_dir():
             return cls(paths=tuple(find_images(path)), strict=strict, camera=camera)
         if not path.exists():
-            raise InputError(f"{location}: no such file or folder; expected images, a folder or a video")
+            raise InputError(
+                f"{location}: no such file or folder; expected images, a folder or a video"
+            )
         return cls(paths=(path,), camera=camera)
 
     def __len__(self) -> int:

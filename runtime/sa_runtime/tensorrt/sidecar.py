@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import ContractError
 from sa_runtime.system.files import atomic_path
 from sa_runtime.system.gpus import Gpu
@@ -117,6 +117,11 @@ def write_engine(engine: Path, content: bytes, info: EngineInfo) -> None:
         temporary.write_text(info.to_json())
     with atomic_path(engine) as temporary:
         temporary.write_bytes(content)
+
+
+def engine_text(path: Path, key: str) -> str | None:
+    """The contract, which is all that an engine's sidecar keeps under a key."""
+    return read_sidecar(path).contract.to_json() if key == METADATA_KEY else None
 
 
 def read_sidecar(engine: Path) -> EngineInfo:
