@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
-    from sa_runtime.outputs.parquet import EmbeddingWriter, StoredEmbeddings, read_embeddings
+    from sa_runtime.outputs.base import StoredEmbeddings
+    from sa_runtime.outputs.parquet import EmbeddingWriter
+    from sa_runtime.outputs.read import read_embeddings
     from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate
     from sa_runtime.retrieval.rerank import Reranking
     from sa_runtime.retrieval.search import rerank, top_k
@@ -105,7 +107,7 @@ _PUBLIC = {
     "Runner": "sa_runtime.runners.base:Runner",
     "RunnerError": "sa_runtime.errors:RunnerError",
     "SaDeployError": "sa_runtime.errors:SaDeployError",
-    "StoredEmbeddings": "sa_runtime.outputs.parquet:StoredEmbeddings",
+    "StoredEmbeddings": "sa_runtime.outputs.base:StoredEmbeddings",
     "TrainingError": "sa_runtime.errors:TrainingError",
     "VideoError": "sa_runtime.errors:VideoError",
     "adapter": "sa_runtime.adapters:adapter",
@@ -114,7 +116,7 @@ _PUBLIC = {
     "load_dataset": "sa_runtime.datasets.table:load_dataset",
     "open_runner": "sa_runtime.runners.table:open_runner",
     "read_detections": "sa_runtime.detections.table:read_detections",
-    "read_embeddings": "sa_runtime.outputs.parquet:read_embeddings",
+    "read_embeddings": "sa_runtime.outputs.read:read_embeddings",
     "recipe": "sa_training.recipes:recipe",
     "rerank": "sa_runtime.retrieval.search:rerank",
     "top_k": "sa_runtime.retrieval.search:top_k",

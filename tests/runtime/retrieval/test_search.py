@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.errors import ContractError, InputError
-from sa_runtime.outputs.parquet import StoredEmbeddings
+from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.retrieval.distance import VectorRows
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.search import rerank, top_k
