@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 from sa_export.bundle import contract_of_artefact
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.formats import ARTEFACTS, FORMATS, files_of
-from sa_runtime.runners.table import runtimes_for
 from sa_runtime.errors import ContractError, InputError, MissingFileError, MissingPackageError
+from sa_runtime.runners.table import runtimes_for
 from sa_runtime.system.extras import require
 
 Shape = tuple[int | None, ...]

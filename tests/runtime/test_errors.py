@@ -27,10 +27,10 @@ from sa_runtime.errors import (
     bad_value,
     shown,
 )
-from sa_runtime.outputs.parquet import read_embeddings
+from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.find import find_sources
 from sa_runtime.sources.reader import VideoReader
+from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
 
 BUILT_IN: dict[str, type[Exception]] = {

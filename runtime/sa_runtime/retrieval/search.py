@@ -1,6 +1,6 @@
 """The nearest gallery images of every query, among vectors that compare.
 
-Vectors that :func:`sa_runtime.outputs.parquet.read_embeddings` read carry the contract of the model
+Vectors that :func:`sa_runtime.outputs.read.read_embeddings` read carry the contract of the model
 that made them; two of different feature spaces are refused. Bare arrays carry nothing, so that
 nothing can be checked but their shape.
 """
@@ -25,7 +25,7 @@ from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 
 
 class Stored(Protocol):
-    """Vectors with their contract: :class:`sa_runtime.outputs.parquet.StoredEmbeddings`."""
+    """Vectors with their contract: :class:`sa_runtime.outputs.base.StoredEmbeddings`."""
 
     @property
     def vectors(self) -> Vectors:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.detections.base import Detections
-from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.errors import InputError
 from sa_runtime.items import Counts, Item, Row
 from sa_runtime.sources.base import START, OnSkip, Place, ignore
 
