@@ -16,6 +16,7 @@ import typer.core
 import typer.main
 
 import sa_deploy
+from sa_deploy.signals import exit_on_sigterm
 from sa_runtime.errors import SaDeployError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def _root(
 
 def main() -> None:
     """Run the command line: known errors end as one line on stderr and their exit code."""
+    exit_on_sigterm()
     try:
         app()
     except SaDeployError as error:

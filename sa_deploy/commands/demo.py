@@ -59,7 +59,7 @@ def demo(
         checkpoint = train_network(
             recipe,
             dataset,
-            TrainingOptions(out=run, seed=seed),
+            TrainingOptions(out=run, overwrite=True, seed=seed),
             on_step=lambda state: advance(
                 completed=state.step, total=state.steps, description=f"loss {state.loss:.1f}"
             ),

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
-from sa_runtime.errors import CheckpointError, InputError
+from sa_runtime.errors import CheckpointError, DatasetError, InputError
 from sa_training.checkpoints import load_checkpoint, weights_sha256
 from sa_training.network import SANetwork
 from sa_training.recipes import authors, sa
@@ -152,6 +152,38 @@ def test_a_run_its_resumption_and_its_test(synthetic_root: Path) -> None:
     assert evaluated["mAP"] == pytest.approx(last["mAP"], abs=1e-6)
     assert evaluated["cmc"]["market1501"]["rank5"] == pytest.approx(last["rank5"], abs=1e-6)
     assert set(evaluated["cmc"]) == {"market1501", "allshots", "cuhk03"}
+
+
+def test_no_run_is_lost_to_a_later_one(synthetic_root: Path) -> None:
+    """A folder that was named is refused; without one the next free name is taken."""
+    line = f"{TINY} -d synthetic --max-steps 1"
+    first, second = (succeeds(line, synthetic_root)["checkpoint"] for _ in range(2))
+    assert (first, second) == ("runs/train/checkpoint.pt", "runs/train-2/checkpoint.pt")
+    before = Path(first).read_bytes()
+    for more in ("--out runs/train", "--out runs/train --resume runs/train-2"):
+        refused = train(f"{line} {more}", synthetic_root)
+        assert isinstance(refused.exception, InputError)
+        assert (
+            "--out runs/train: holds the weights of an earlier run; go on with it by --resume"
+            in str(refused.exception)
+        )
+    assert Path(first).read_bytes() == before
+    succeeds(f"{TINY} -d synthetic --max-steps 2 --resume runs/train", synthetic_root)
+    assert load_checkpoint(Path(first)).training["step"] == 2
+
+
+def test_a_folder_of_people_without_a_training_split(synthetic_root: Path, tmp_path: Path) -> None:
+    for person, file in enumerate(sorted((synthetic_root / "query").glob("*.jpg"))[:3]):
+        (tmp_path / "crops" / f"p{person}").mkdir(parents=True)
+        shutil.copy(file, tmp_path / "crops" / f"p{person}")
+    refused = train(f"{TINY} -d folder", tmp_path / "crops")
+    assert isinstance(refused.exception, DatasetError)
+    with pytest.raises(
+        DatasetError,
+        match=r"crops: no training images: it is laid out as PERSON/\*\.jpg \(3 people\), .*"
+        r"expected train/PERSON/\*\.jpg, .* move the people to train on into .*crops/train",
+    ):
+        raise refused.exception
 
 
 def test_a_time_budget_only_sets_the_epochs(synthetic_root: Path) -> None:

@@ -119,7 +119,9 @@ def test_other_content_and_missing_files(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".checkpoint.77.partial.pt").write_bytes(b"half")
-    (tmp_path / "checkpoint.pt").write_bytes(b"whole")
+    """Not what others are writing there."""
+    others = {"checkpoint.pt", ".export.9.partial.pt", ".qat.9.partial.pt", ".film.partial.mp4"}
+    for name in (*others, ".checkpoint.77.partial.pt", ".checkpoint.previous.77.partial.pt"):
+        (tmp_path / name).write_bytes(b"half")
     remove_partial(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert {p.name for p in tmp_path.iterdir()} == others

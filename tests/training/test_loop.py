@@ -295,6 +295,14 @@ def test_a_longer_recipe_goes_on_where_a_finished_one_ended(
     assert fit(small(epochs=2), people, options(tmp_path), resume=path).training["step"] == 12
 
 
+def test_a_run_is_not_overwritten_unless_asked(people: TrainingSet, tmp_path: Path) -> None:
+    fit(small(), people, options(tmp_path, max_steps=2))
+    with pytest.raises(InputError, match=r"--out .*: holds the weights of an earlier run"):
+        fit(small(), people, options(tmp_path, max_steps=1))
+    done = fit(small(), people, options(tmp_path, max_steps=1, overwrite=True))
+    assert done.training["step"] == 1
+
+
 def test_too_few_images(people: TrainingSet, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="48 training images, expected at least one batch of 64"):
         fit(small(batch=64), people, options(tmp_path))

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sa_runtime.errors import CheckpointError, MissingFileError
+from sa_runtime.errors import CheckpointError, InputError, MissingFileError
 from sa_runtime.system.files import atomic_path
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe, sa
@@ -109,9 +109,27 @@ def previous_of(path: Path) -> Path:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a killed process was writing."""
-    for partial in folder.glob(".*.partial.pt"):
-        partial.unlink(missing_ok=True)
+    """Remove what a killed process was writing: a run's own files and no others."""
+    for own in (CHECKPOINT, previous_of(Path(CHECKPOINT)).name, BEST):
+        stem, suffix = Path(own).stem, Path(own).suffix
+        for partial in folder.glob(f".{stem}.*.partial{suffix}"):
+            partial.unlink(missing_ok=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a training has left weights in a folder."""
+    return any((folder / name).exists() for name in (CHECKPOINT, BEST))
+
+
+def refuse_older_run(folder: Path, resume: Path | None = None) -> None:
+    """Raise InputError where weights of a run would be lost that is not the one to go on with."""
+    if not holds_run(folder):
+        return
+    if resume is None or resume.absolute().parent.resolve() != folder.resolve():
+        raise InputError(
+            f"--out {folder}: holds the weights of an earlier run; go on with it by "
+            f"--resume {folder}, or choose another --out"
+        )
 
 
 def _keep(path: Path) -> None:

@@ -19,6 +19,7 @@ from sa_training.checkpoints import (
     CHECKPOINT,
     Checkpoint,
     load_checkpoint,
+    refuse_older_run,
     remove_partial,
     save_checkpoint,
 )
@@ -73,6 +74,7 @@ def train_network(
         The last checkpoint, its network in evaluation mode.
 
     Raises:
+        InputError: ``options.out`` holds another run than ``resume``.
         DatasetError: fewer training images than one batch.
         CheckpointError: ``resume`` cannot be read, or is of another recipe or other data.
         TrainingError: a loss that is not finite.
@@ -95,6 +97,8 @@ def fit(
     evaluate: Evaluate | None = None,
 ) -> Checkpoint:
     """As :func:`train_network`, for any labelled images."""
+    if not options.overwrite:
+        refuse_older_run(options.out, resume)
     processes = Processes.from_environment()
     with joined(processes, resolve_device(options.device, processes.local)):
         trainer = _trainer(recipe, training, options, resumed=resume is not None)

@@ -16,6 +16,7 @@ class TrainingOptions:
 
     Attributes:
         out: folder of the run.
+        overwrite: start over on the run that ``out`` holds, which is refused otherwise.
         seed: of weights, order and augmentation.
         workers: processes that decode; 0 decodes in the training process.
         device: ``auto``, or a torch device.
@@ -32,6 +33,7 @@ class TrainingOptions:
     """
 
     out: Path
+    overwrite: bool = False
     seed: int = 1
     workers: int = 0
     device: str = "auto"

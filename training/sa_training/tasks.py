@@ -11,7 +11,7 @@ import numpy as np
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.table import load_datasets
-from sa_runtime.errors import InputError
+from sa_runtime.errors import DatasetError, InputError
 from sa_training.classification import accuracy_of, training_set
 from sa_training.classification_data import LabelledImages, cifar100
 from sa_training.data import FileImages
@@ -70,6 +70,7 @@ class Reidentification:
 
         Raises:
             InputError: a recipe for classification.
+            DatasetError: no training images.
         """
         config = recipe.network
         if config.head == "linear":
@@ -77,10 +78,24 @@ class Reidentification:
                 f"recipe {recipe.name}: classifies images, and {self.dataset.root} holds people; "
                 "pass --recipe sa, strong, cpu or tiny, or -d cifar100"
             )
+        if not self.dataset.train:
+            raise DatasetError(self._nobody())
         return TrainingSet(
             name=str(self.dataset.root),
             images=FileImages(self.dataset.train, config.height, config.width, keep=keep),
             labels=self.dataset.train_labels().tolist(),
+        )
+
+    def _nobody(self) -> str:
+        root, people = self.dataset.root, len({s.person for s in self.dataset.gallery})
+        if self.dataset.name != "folder":
+            return f"{root}: no training images; expected some beside its queries and gallery"
+        if (root / "gallery").is_dir():
+            return f"{root}: no training images; expected {root / 'train'}/PERSON/*.jpg too"
+        return (
+            f"{root}: no training images: it is laid out as PERSON/*.jpg ({people} people), where "
+            "every image is query and gallery; expected train/PERSON/*.jpg, query/PERSON/*.jpg "
+            f"and gallery/PERSON/*.jpg: move the people to train on into {root / 'train'}"
         )
 
     def score(self, network: SANetwork) -> Mapping[str, float]:

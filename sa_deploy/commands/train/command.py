@@ -104,11 +104,16 @@ def train(
         int | None, typer.Option(rich_help_panel=_RECIPE, help="No effect, as in the authors'.")
     ] = None,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--out", "--logs-dir", "--log", rich_help_panel=_RUN, help="Folder of the run."
+            "--out",
+            "--logs-dir",
+            "--log",
+            rich_help_panel=_RUN,
+            show_default="runs/train, or the next free runs/train-N",
+            help="Folder of the run.",
         ),
-    ] = Path("runs/train"),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(rich_help_panel=_RUN, help="Checkpoint to go on from, or its folder."),
@@ -173,6 +178,7 @@ def train(
     GPUs or processes: torchrun --nproc-per-node N -m sa_deploy train ...
     """
     from sa_deploy.commands.train import run
+    from sa_deploy.commands.train.folder import folder_of_run
     from sa_deploy.commands.train.qat import fine_tune, options_of
     from sa_runtime.errors import InputError
     from sa_training.distributed import Processes
@@ -198,9 +204,10 @@ def train(
         named = None if recipe is None else recipe_by_name(recipe)
         run.evaluate(task, resume, named, size, device, json_output)
         return
+    folder = folder_of_run(out, resume, qat=qat, speaks=speaks)
     if qat:
         fine_tuning = options_of(
-            out=out,
+            out=folder,
             epochs=epochs,
             batch=batch_size,
             lr=lr,
@@ -236,7 +243,7 @@ def train(
         },
     )
     options = TrainingOptions(
-        out=out,
+        out=folder,
         seed=seed,
         workers=_workers(workers, device),
         device=device,

@@ -1,0 +1,80 @@
+"""What a stopped process leaves: nothing that is half written."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sa_training.checkpoints import load_checkpoint
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from sa_deploy.signals import exit_on_sigterm
+from sa_runtime.system.files import atomic_path
+
+exit_on_sigterm()
+with atomic_path(Path(sys.argv[1])) as temporary:
+    try:
+        temporary.write_bytes(b"half")
+        print("half", flush=True)
+        time.sleep(60)
+    finally:
+        print("leaving", flush=True)
+        time.sleep(0.3)
+"""
+
+
+def test_sigterm_removes_what_is_half_written(tmp_path: Path) -> None:
+    """A second SIGTERM, as of a supervisor that sends it to a whole group, changes nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "model.onnx")], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"half\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.terminate()
+    assert process.stdout.readline() == b"leaving\n"
+    process.terminate()
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_stopped_training_leaves_a_whole_checkpoint(synthetic_root: Path, tmp_path: Path) -> None:
+    """Two trainings, which write a checkpoint after every step, end by SIGTERM and by Ctrl-C."""
+    line = "--dataset synthetic --recipe tiny --device cpu --height 64 --width 32 -b 16"
+    line += " --set network.parts=4 --epochs 1000 --checkpoint-steps 1 --evaluate-every 0"
+    train = [sys.executable, "-m", "sa_deploy", "train", *line.split()]
+    outs = {sent: tmp_path / sent.name for sent in (signal.SIGTERM, signal.SIGINT)}
+    processes = {
+        sent: subprocess.Popen(
+            [*train, "--data-dir", str(synthetic_root), "--out", str(out)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+        )
+        for sent, out in outs.items()
+    }
+    codes = {}
+    for sent, process in processes.items():
+        while not (outs[sent] / "checkpoint.previous.pt").exists() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 0.3))
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=60)
+        codes[sent] = process.returncode
+        assert b"Traceback" not in said, said.decode()
+    assert codes[signal.SIGTERM] == 128 + signal.SIGTERM
+    assert codes[signal.SIGINT] != 0
+    for out in outs.values():
+        assert load_checkpoint(out / "checkpoint.pt").training["step"] >= 2
+        names = {path.name for path in out.iterdir()}
+        assert names <= {"checkpoint.pt", "checkpoint.previous.pt", "steps.csv", "metrics.jsonl"}
