@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from sa_export.export import export_model
     from sa_runtime.adapters import adapter
     from sa_runtime.artefact.contract import Contract
     from sa_runtime.datasets.base import ReidDataset
@@ -76,6 +77,7 @@ __all__ = [
     "__version__",
     "adapter",
     "evaluate",
+    "export_model",
     "load_checkpoint",
     "load_dataset",
     "open_runner",
@@ -112,6 +114,7 @@ _PUBLIC = {
     "VideoError": "sa_runtime.errors:VideoError",
     "adapter": "sa_runtime.adapters:adapter",
     "evaluate": "sa_runtime.retrieval.evaluation:evaluate",
+    "export_model": "sa_export.export:export_model",
     "load_checkpoint": "sa_training.checkpoints:load_checkpoint",
     "load_dataset": "sa_runtime.datasets.table:load_dataset",
     "open_runner": "sa_runtime.runners.table:open_runner",

@@ -107,15 +107,11 @@ def tiny_onnx_model(
     tiny_checkpoint: Path, made_once: MadeOnce, request: pytest.FixtureRequest
 ) -> Path:
     """``model.onnx`` of :func:`tiny_checkpoint`: FP32, uint8 NHWC in, dynamic batch."""
-    from sa_export.artefacts import Exporter
-    from sa_export.crop_sets import validation_crops
-    from sa_export.options import ExportOptions
-    from sa_training.checkpoints import load_checkpoint
+    from sa_export.export import export_model
 
     def fill(folder: Path) -> None:
         request.getfixturevalue("torchlib_once")
-        crops = validation_crops(None, height=128, width=64)
-        Exporter(load_checkpoint(tiny_checkpoint), ExportOptions(), crops).write("onnx", folder)
+        export_model(tiny_checkpoint, folder)
 
     return made_once("tiny_onnx", fill) / "model.onnx"
 

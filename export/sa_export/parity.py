@@ -51,6 +51,19 @@ DEFAULT_GATES: dict[Precision, Gates] = {
 }
 
 
+def gates_for(
+    precision: Precision, *, max_map_drop: float | None = None, min_cosine: float | None = None
+) -> Gates:
+    """The gates of a precision, with those that are given in their place.
+
+    >>> gates_for("fp32", max_map_drop=0.1).max_map_drop, gates_for("fp16").min_cosine
+    (0.1, 0.999)
+    """
+    given = {"max_map_drop": max_map_drop, "min_cosine": min_cosine}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(DEFAULT_GATES[precision], **changes)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
     """Retrieval figures as fractions."""

@@ -28,9 +28,7 @@ def demo(
 
     import numpy as np
 
-    from sa_export.artefacts import Exporter
-    from sa_export.crop_sets import validation_crops
-    from sa_export.options import ExportOptions
+    from sa_export.export import export_model
     from sa_export.parity import network_embed
     from sa_runtime.crops import read_image, resize
     from sa_runtime.datasets.synthetic import SyntheticConfig, work, write_synthetic
@@ -68,8 +66,7 @@ def demo(
 
     step(f"sa-deploy export {checkpoint.path} --onnx --out {run}")
     size = (network.config.height, network.config.width)
-    crops = validation_crops(None, height=size[0], width=size[1])
-    parity = Exporter(checkpoint, ExportOptions(), crops).write("onnx", run).parity["parts"]
+    parity = export_model(checkpoint, run).parity["parts"]
     note(f"cosine to the network on the worst of {parity.crops} crops: {parity.min_cosine:.7f}")
 
     with Embedder(model, "onnxruntime") as embedder:

@@ -117,13 +117,9 @@ def export(
         )
     import dataclasses
 
-    from sa_export import crop_sets
-    from sa_export.artefacts import Exporter
+    from sa_export.export import CropSources, exporter_from_checkpoint, load_weights_of
     from sa_export.options import FORMATS, ExportOptions
-    from sa_export.parity import DEFAULT_GATES
-    from sa_export.quantize.quantizer import Calibration
-    from sa_training.checkpoints import load_checkpoint
-    from sa_training.recipes import recipe as recipe_by_name
+    from sa_export.parity import gates_for
 
     options = ExportOptions(
         embeddings=tuple(name.strip() for name in embedding.split(",")),
@@ -136,37 +132,18 @@ def export(
         batch=batch,
         plugin=plugin,
     )
-    gates = dataclasses.replace(DEFAULT_GATES[options.precision], max_map_drop=max_map_drop)
-    if min_cosine is not None:
-        gates = dataclasses.replace(gates, min_cosine=min_cosine)
-    named = None if recipe is None else recipe_by_name(recipe)
-    checkpoint = load_checkpoint(weights, named)
-    if named is not None and checkpoint.recipe.name != named.name:
-        raise InputError(
-            f"--recipe {recipe}: {weights} says its own recipe, {checkpoint.recipe.name}; "
-            "leave it out"
-        )
-    config = checkpoint.network.config
-    size = (height or config.height, width or config.width)
-    crops = crop_sets.validation_crops(
-        validation, height=size[0], width=size[1], limit=validation_crops
-    )
-    ranges = None
-    if options.precision == "int8":
-        seen = crop_sets.calibration_crops(
-            calibration, height=size[0], width=size[1], limit=calibration_crops
-        )
-        ranges = Calibration(
-            images=seen.images,
-            source=seen.source,
-            calibrator=calibrator,  # type: ignore[arg-type]
-            target=int8_target,  # type: ignore[arg-type]
-        )
-    exporter = Exporter(
-        checkpoint,
+    gates = gates_for(options.precision, max_map_drop=max_map_drop, min_cosine=min_cosine)
+    exporter = exporter_from_checkpoint(
+        load_weights_of(weights, recipe),
         dataclasses.replace(options, gates=gates),
-        crops,
-        calibration=ranges,
+        CropSources(
+            validation=validation,
+            validation_limit=validation_crops,
+            calibration=calibration,
+            calibration_limit=calibration_crops,
+            calibrator=calibrator,  # type: ignore[arg-type]
+            int8_target=int8_target,  # type: ignore[arg-type]
+        ),
         on_note=note,
     )
     artefacts = [exporter.write(kind, out) for kind in FORMATS if wanted[kind]]
