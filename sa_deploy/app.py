@@ -9,18 +9,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-import typer.core
 import typer.main
 
 import sa_deploy
+from sa_deploy import logs
+from sa_deploy.commandline import HelpGroup, add_command, make_app
 from sa_deploy.signals import exit_on_sigterm
 from sa_runtime.errors import SaDeployError
-
-if TYPE_CHECKING:
-    from typer._click import Command, Context, HelpFormatter
 
 COMMANDS: dict[str, str] = {
     "demo": "Draw a world, train, export, embed a video and evaluate.",
@@ -44,17 +42,17 @@ COMMANDS: dict[str, str] = {
 """
 
 
-class _Commands(Mapping[str, "Command"]):
+class _Commands(Mapping[str, Any]):
     """The commands of the table, each imported when it is asked for."""
 
-    def __getitem__(self, name: str) -> Command:
+    def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
         module = importlib.import_module(f"sa_deploy.commands.{name}")
         if hasattr(module, "app"):
             return typer.main.get_command(module.app)
-        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(name)(getattr(module, name))
+        alone = make_app()
+        add_command(alone, name, getattr(module, name))
         return typer.main.get_command(alone)
 
     def __iter__(self) -> Iterator[str]:
@@ -64,27 +62,19 @@ class _Commands(Mapping[str, "Command"]):
         return len(COMMANDS)
 
 
-class _Root(typer.core.TyperGroup):
+class _Root(HelpGroup):
     """The group of all commands; its help needs none of them."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = _Commands()  # type: ignore[assignment]  # read only
 
-    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def command_lines(self) -> list[tuple[str, str]]:
+        return list(COMMANDS.items())
 
 
-# The list of commands is plain text: typer's boxes would take half of the start-up time.
-app = typer.Typer(
-    name="sa-deploy",
-    cls=_Root,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = make_app("Person re-identification from weights to production embeddings.")
+app.info.cls = _Root
 
 
 def _version(wanted: bool) -> None:
@@ -98,8 +88,12 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
+    verbose: logs.Verbose = 0,
+    quiet: logs.Quiet = False,
+    log_json: logs.LogJson = False,
 ) -> None:
     """Person re-identification from weights to production embeddings."""
+    logs.configure(logs.LogOptions(verbose=verbose, quiet=quiet, as_json=log_json))
 
 
 def main() -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
+
+from sa_deploy import logs
+from sa_deploy.progress import progress as progress
+
+_log = logging.getLogger("sa_deploy")
+
+_WIDEST_FIGURE = 16
+"""Characters; what is longer is text."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -29,14 +30,15 @@ def stderr() -> Console:
 
 
 def note(text: str) -> None:
-    """One line for people, on stderr."""
-    stderr().print(text, markup=False)
+    """One line for people, on stderr; none with ``-q``."""
+    logs.current()
+    _log.info(text)
 
 
 def print_error(error: Exception) -> None:
     """A known error as one line on stderr."""
-    line = " ".join(str(error).split())
-    stderr().print(f"error: {line}", style="red", markup=False)
+    logs.current()
+    _log.error(" ".join(str(error).split()))
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -51,43 +53,25 @@ def print_table(
     *,
     figures: bool = True,
 ) -> None:
-    """A table on stdout; the first column is text, the others figures, or text as well."""
-    table = Table(title=title, title_justify="left")
+    """A table on stdout; the first column is text, the others figures, or text as well.
+
+    Text wraps between words and figures never do, so that a table of few columns fits a terminal
+    of 80. Only what has no space in it, such as a path, is broken where it must be.
+    """
+    # A cell such as 'sa-deploy[gpu]' is text, not markup.
+    cells = [[escape(str(cell)) for cell in row] for row in rows]
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for index, column in enumerate(columns):
         right = figures and index > 0
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        # A cell such as 'sa-deploy[gpu]' is text, not markup.
-        table.add_row(*(escape(str(cell)) for cell in row))
-    Console(highlight=False).print(table)
-
-
-@contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr.
-
-    Yields ``advance(count=1, *, completed=None, total=None, description=None)``.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr()) as bar:
-        task = bar.add_task(description, total=total)
-
-        def advance(
-            count: int = 1,
-            *,
-            completed: int | None = None,
-            total: int | None = None,
-            description: str | None = None,
-        ) -> None:
-            step = None if completed is not None else count
-            bar.update(
-                task, advance=step, completed=completed, total=total, description=description
-            )
-
-        yield advance
+        widest = max(map(len, [*column.split(), *(row[index] for row in cells)]))
+        table.add_column(
+            column,
+            justify="right" if right else "left",
+            overflow="fold",
+            min_width=widest if right and widest <= _WIDEST_FIGURE else None,
+        )
+    for row in cells:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(table)

@@ -147,8 +147,9 @@ def _print(result: BenchResult) -> None:
     limits = ", ".join(f"{name} {value:.2f}" for name, value in result.limits_tflops.items())
     environment = result.environment
     print_table(
-        f"{environment['processor']}, {environment['cores']} cores; limits in TFLOPS: {limits}",
-        ("runtime", "batch", "images/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "% of limit"),
+        f"{environment['processor']}, {environment['cores']} cores; limits in TFLOPS: {limits}; "
+        "times of a batch in ms",
+        ("runtime", "batch", "images/s", "p50", "p90", "p99", "max", "% of limit"),
         [
             (
                 contender.name,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sa_deploy import logs
 from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_runtime.tensorrt.sidecar import EngineInfo
+
+_log = logging.getLogger("sa_runtime.tensorrt.builder")
+"""Of what TensorRT itself says while it builds."""
 
 
 def build(
@@ -75,14 +80,12 @@ def build(
         Path | None,
         typer.Option(help="Keep the engine in this folder and build only what is missing or old."),
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="TensorRT's log on stderr; layers in the file.")
-    ] = False,
     json_output: JsonFlag = False,
 ) -> None:
     """Build a TensorRT engine, with the fused attention pooling inside.
 
-    The pooling is fused where there is a GPU; elsewhere its plain graph goes in.
+    The pooling is fused where there is a GPU; elsewhere its plain graph goes in. With -v
+    TensorRT's log goes to stderr, and the engine keeps the names of its layers.
     """
     from sa_runtime.errors import InputError
     from sa_runtime.system.gpus import probe
@@ -122,14 +125,13 @@ def build(
         version_compat=version_compat,
         strip=strip,
         plugin=plugin,
-        debug_layers=verbose,
+        debug_layers=logs.current().verbose > 0,
     )
     if plugin is None and graph.attention_pools and (obstacle := plugin_obstacle(graph, chosen)):
         note(f"without the fused kernel: {obstacle}")
 
     def log(severity: str, message: str) -> None:
-        if verbose:
-            note(f"[{chosen.name}] {severity}: {message}")
+        _log.info("%s: %s", severity, message)
 
     with progress("Building engine", total=None) as advance:
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from sa_deploy.output import JsonFlag, note, print_json, print_table
 
 
@@ -14,7 +16,10 @@ def doctor(json_output: JsonFlag = False) -> None:
         commands = mends(findings)
         print_json({"findings": [item.to_json() for item in findings], "mends": commands})
         return
-    rows = [(item.name, item.status, item.detail, item.fix) for item in findings]
-    print_table("This machine", ("what", "status", "detail", "fix"), rows, figures=False)
+    rows = [(item.name, item.status, item.detail) for item in findings]
+    print_table("This machine", ("what", "status", "detail"), rows, figures=False)
+    for item in findings:
+        if item.fix:
+            typer.echo(f"{item.name}: {item.fix}")
     if not any(item.fix for item in findings):
         note("nothing to mend")

@@ -53,7 +53,7 @@ def test_an_adopted_model_is_embedded_with_and_inspected(foreign: Path, tmp_path
     assert result["parity"]["min_cosine"] > 0.99999
     seen = CliRunner().invoke(app, ["inspect", str(out)], env={"COLUMNS": "200"})
     text = " ".join(seen.stdout.split())
-    assert "adopted from │ osnet.onnx" in text
+    assert "adopted from osnet.onnx" in text
     assert "(N, 32, 16, 3) uint8, BGR pixels" in text
     assert "rows of unit length: osnet" in text
 

@@ -12,12 +12,12 @@ FROZEN = Path(__file__).with_name("options.txt")
 
 
 def listing() -> str:
-    """One line a command: its name, arguments and options."""
+    """One line a command: its name, arguments and options; first what all of them take."""
     import typer.main
 
     from sa_deploy.app import app
 
-    lines: list[str] = []
+    lines: list[tuple[str, list[str]]] = []
 
     def walk(command: Any, name: str) -> None:
         if hasattr(command, "commands"):
@@ -30,10 +30,12 @@ def listing() -> str:
             else item.name.upper()
             for item in command.params
         ]
-        lines.append(f"{name}: {' '.join(words)}")
+        lines.append((name, words))
 
     walk(typer.main.get_command(app), "")
-    return "\n".join(lines) + "\n"
+    common = [word for word in lines[0][1] if all(word in words for _, words in lines)]
+    own = [(name, [word for word in words if word not in common]) for name, words in lines]
+    return "".join(f"{name}: {' '.join(words)}\n" for name, words in [("every", common), *own])
 
 
 def test_no_command_or_option_changed_by_accident() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
+from sa_deploy.commandline import add_command, make_app
 from sa_deploy.commands.data import check, synth
 
-app = typer.Typer(help="Make and check data sets.", no_args_is_help=True, add_completion=False)
-app.command("synth")(synth.synth)
-app.command("check")(check.check)
+app = make_app("Make and check data sets.")
+add_command(app, "synth", synth.synth)
+add_command(app, "check", check.check)
