@@ -35,7 +35,9 @@ def listing() -> str:
     walk(typer.main.get_command(app), "")
     common = [word for word in lines[0][1] if all(word in words for _, words in lines)]
     own = [(name, [word for word in words if word not in common]) for name, words in lines]
-    return "".join(f"{name}: {' '.join(words)}\n" for name, words in [("every", common), *own])
+    return "".join(
+        f"{' '.join([name + ':', *words])}\n" for name, words in [("every", common), *own]
+    )
 
 
 def test_no_command_or_option_changed_by_accident() -> None:
