@@ -12,7 +12,7 @@ import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.detections.base import Detections
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.items import Counts, Item, Row
 from sa_runtime.sources.base import START, OnSkip, Place, ignore
 
@@ -54,8 +54,9 @@ class ImageSource:
         if path.is_dir():
             return cls(paths=tuple(find_images(path)), strict=strict, camera=camera)
         if not path.exists():
-            raise InputError(
-                f"{location}: no such file or folder; expected images, a folder or a video"
+            raise MissingFileError(
+                f"{location}: no such file or folder; expected images, a folder or a video",
+                path=path,
             )
         return cls(paths=(path,), camera=camera)
 
