@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from sa_runtime.artefact.contract import require_same_space
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.base import OutputKind, StoredEmbeddings
 from sa_runtime.outputs.parquet import ParquetFile
 from sa_runtime.outputs.table import output_kind
@@ -25,10 +25,16 @@ def read_embeddings(
         unfinished: take what is there of a folder whose run has not come to its end.
 
     Raises:
-        InputError: a file that is missing or not Parquet, or a folder that is not finished.
+        MissingFileError: a file that is not there.
+        InputError: a file that is not Parquet, or a folder that is not finished.
         ContractError: a file without a feature space, or files of different ones.
     """
     paths = [Path(path) for path in (first, *others)]
+    for path in paths:
+        if not path.exists():
+            raise MissingFileError(
+                f"{path}: no such file or folder; expected what `sa-deploy embed` wrote", path=path
+            )
     found = [_kind(path).read(path, unfinished=unfinished) for path in paths]
     parts = [part for parts in found for part in parts]
     contract = parts[0].contract
