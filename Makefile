@@ -16,7 +16,7 @@ test: $(DEV)  ## linters, types, floors, doctests and tests
 	$(BIN)/pytest -m alone $$(grep -rl pytest.mark.alone tests)
 
 together: $(DEV)  ## two tests at a time, a thread each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not soak"
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
 from sa_runtime.runners.base import Runner, fitting_batch_size
+from sa_runtime.runners.calls import Calls
 from sa_runtime.runners.table import open_runner
 
 Invalid = Literal["raise", "nan", "nearest"]
@@ -28,6 +29,10 @@ class Embedder:
 
         with Embedder("model.onnx") as embedder:
             vectors = embedder.embed_boxes(frame, boxes)   # (N, D) float32, rows of unit length
+
+    Any thread may call it at any time. :meth:`close` waits for the calls that other threads are in;
+    later ones raise RunnerError. So does every call in a process that was forked from the one that
+    opened it: open the model in each process.
 
     Args:
         model: an artefact that ``sa-deploy export`` wrote.
@@ -63,6 +68,7 @@ class Embedder:
     def _set_up(self, runner: Runner, batch_size: int) -> None:
         self.runner = runner
         self.batch_size = fitting_batch_size(runner, batch_size)
+        self._calls = Calls("the embedder")
 
     @property
     def contract(self) -> Contract:
@@ -164,8 +170,12 @@ class Embedder:
         return self._embed(len(paths), fill)
 
     def close(self) -> None:
-        """Close the runner; closing twice is allowed."""
-        self.runner.close()
+        """Close the runner when the calls in flight are done; closing twice is allowed.
+
+        Raises:
+            RunnerError: called inside a call of the same thread, as a signal handler may.
+        """
+        self._calls.close(self.runner.close)
 
     def __enter__(self) -> Self:
         return self
@@ -181,9 +191,10 @@ class Embedder:
     def _embed(self, count: int, fill: Callable[[int, Image], None]) -> Embeddings:
         vectors = np.empty((count, self.dim), np.float32)
         done = 0
-        for part in self.runner.run_stream(self._batches(count, fill)):
-            vectors[done : done + len(part)] = part
-            done += len(part)
+        with self._calls:
+            for part in self.runner.run_stream(self._batches(count, fill)):
+                vectors[done : done + len(part)] = part
+                done += len(part)
         return vectors
 
     def _batches(self, count: int, fill: Callable[[int, Image], None]) -> Iterator[Images]:

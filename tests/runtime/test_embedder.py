@@ -149,5 +149,5 @@ def test_the_runner_is_closed_at_the_end(tiny_model: TinyModel) -> None:
     runner = open_runner(tiny_model.path, "onnxruntime")
     with Embedder.from_runner(runner, batch_size=2) as embedder:
         assert embedder.embed([noise(9, 9)]).shape == (1, 12)
-    with pytest.raises(RunnerError, match="the runner is closed"):
+    with pytest.raises(RunnerError, match="the embedder is closed; open the model again"):
         embedder.embed([noise(9, 9)])

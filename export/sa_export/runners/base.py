@@ -18,6 +18,9 @@ from sa_runtime.runners.base import BaseRunner
 class TorchRunner(BaseRunner):
     """A function of torch tensors as a runner.
 
+    Any number of threads may call it: torch keeps no state between two calls, and its modes, such
+    as inference mode, are those of one thread.
+
     Args:
         path: the artefact.
         contract: read from it.

@@ -22,6 +22,8 @@ CheckpointPrecision = Literal["fp32", "bf16"]
 class CheckpointRunner(TorchRunner):
     """A checkpoint of ``sa-deploy train`` or the authors', run eagerly.
 
+    Any number of threads may call it, see :class:`TorchRunner`.
+
     Args:
         path: the ``.pt``, ``.pth`` or ``.tar`` file.
         embedding: ``parts``, ``global`` or ``reduced``.

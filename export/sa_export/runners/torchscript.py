@@ -16,6 +16,8 @@ from sa_runtime.runners.base import contract_for
 class TorchScriptRunner(TorchRunner):
     """A ``.torchscript`` artefact.
 
+    Any number of threads may call it, see :class:`TorchRunner`.
+
     Args:
         path: the file.
         embedding: which of the artefact's embeddings; its first by default.

@@ -15,6 +15,7 @@ from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract, InputSpec
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, RunnerError
+from sa_runtime.runners.calls import Calls
 
 Options = dict[str, str | int | float | bool | None]
 """Keyword arguments of a runner."""
@@ -22,27 +23,38 @@ Options = dict[str, str | int | float | bool | None]
 
 @runtime_checkable
 class Runner(Protocol):
-    """A model opened on one runtime."""
+    """A model opened on one runtime, for any number of threads of the process that opened it."""
 
     name: ClassVar[str]
     contract: Contract
     max_batch: int | None
 
     def run(self, images: Images) -> Embeddings:
-        """(N, H, W, 3) uint8 BGR -> (N, D) float32; N may be 0 or larger than ``max_batch``."""
+        """(N, H, W, 3) uint8 BGR -> (N, D) float32; N may be 0 or larger than ``max_batch``.
+
+        Any thread may call it at any time; the array must not change before it returns.
+        """
 
     def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
         """Results of the batches in order; a runner may overlap them.
 
-        A batch's array may be overwritten when its result has been yielded, not before.
+        A batch's array may be overwritten when its result has been yielded, not before. Any number
+        of streams may be open at once, each iterated by one thread at a time.
         """
 
     def close(self) -> None:
-        """Free the model and its device memory; closing twice is allowed."""
+        """Free the model and its device memory; closing twice is allowed.
+
+        Calls in flight in other threads finish first; later ones, and the next batch of a stream,
+        raise RunnerError.
+        """
 
 
 class BaseRunner(ABC):
     """Shape checks, splitting and the life cycle; a runtime adds :meth:`_infer`.
+
+    Every method may be called from any thread, as :class:`Runner` says; a runtime makes
+    :meth:`_infer` so. A process that is forked from the one that opened it must open its own.
 
     Args:
         path: the artefact.
@@ -65,7 +77,7 @@ class BaseRunner(ABC):
         self.device = "cpu"
         self.details: dict[str, str] = {}
         self.reason = ""
-        self._closed = False
+        self._calls = Calls(f"{path.name}: the runner")
 
     @classmethod
     def variants(cls, path: Path) -> tuple[Options, ...]:
@@ -83,7 +95,10 @@ class BaseRunner(ABC):
 
     @abstractmethod
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        """One batch within ``max_batch`` in the contract's own layout -> (N, D)."""
+        """One batch within ``max_batch`` in the contract's own layout -> (N, D).
+
+        Several threads are in it at once; what it returns is overwritten by none of them.
+        """
 
     def _release(self) -> None:  # noqa: B027 (optional hook)
         """Free what the runtime holds."""
@@ -97,16 +112,18 @@ class BaseRunner(ABC):
 
         Raises:
             InputError: another shape or type.
-            RunnerError: the runtime failed, or gave vectors that are not finite.
+            RunnerError: the runtime failed, or gave vectors that are not finite; the runner is
+                closed, or was opened by the process that this one was forked from.
         """
-        self.check(images)
-        count = len(images)
-        if count == 0:
-            return np.zeros((0, self.contract.output.dim), np.float32)
-        step = self.max_batch or count
-        parts = [self._infer_batch(images[i : i + step]) for i in range(0, count, step)]
-        output = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return self._checked(output, count)
+        with self._calls:
+            self.check(images)
+            count = len(images)
+            if count == 0:
+                return np.zeros((0, self.contract.output.dim), np.float32)
+            step = self.max_batch or count
+            parts = [self._infer_batch(images[i : i + step]) for i in range(0, count, step)]
+            output = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return self._checked(output, count)
 
     def _infer_batch(self, images: Images) -> NDArray[np.generic]:
         """One batch within ``max_batch``."""
@@ -125,10 +142,15 @@ class BaseRunner(ABC):
             yield self.run(images)
 
     def close(self) -> None:
-        """Free the model; closing twice is allowed."""
-        if not self._closed:
-            self._closed = True
-            self._release()
+        """Free the model; closing twice is allowed.
+
+        Waits for the calls that other threads are in. A stream is in a call while it computes, not
+        while its caller has its last result: it ends with a RunnerError at its next batch.
+
+        Raises:
+            RunnerError: called inside a call of the same thread, as a signal handler may.
+        """
+        self._calls.close(self._release)
 
     def __enter__(self) -> Self:
         return self
@@ -143,8 +165,6 @@ class BaseRunner(ABC):
 
     def check(self, images: Images) -> None:
         """Raise InputError unless ``images`` is what the contract takes."""
-        if self._closed:
-            raise RunnerError(f"{self.path.name}: the runner is closed; open the model again")
         spec = self.contract.input
         expected = (spec.height, spec.width, 3)
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:

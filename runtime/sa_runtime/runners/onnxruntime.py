@@ -36,6 +36,9 @@ _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 class OnnxRuntimeRunner(BaseRunner):
     """An ONNX artefact on ONNX Runtime.
 
+    Any number of threads may call it: they share its session, whose results are arrays of their
+    own.
+
     Input arrays are read where they lie; binding outputs as well was measured and gains nothing
     on a processor (benchmarks/runtime_options.py), so that plain ``run`` it is.
 

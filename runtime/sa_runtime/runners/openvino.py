@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +11,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.runners.base import BaseRunner, Options, contract_for
+from sa_runtime.runners.base import Options, contract_for
 from sa_runtime.runners.openvino_graph import read_openvino_model
+from sa_runtime.runners.overlap import OverlappingRunner, Pool
 from sa_runtime.system.cache import cache_dir
 from sa_runtime.system.extras import require
 
@@ -29,11 +28,13 @@ _TYPES = {"u8": "uint8", "f32": "float32"}
 class _InFlight(NamedTuple):
     request: Any
     inputs: NDArray[np.generic]  # OpenVINO reads it where it lies: it must outlive the request
-    rows: int
 
 
-class OpenVinoRunner(BaseRunner):
+class OpenVinoRunner(OverlappingRunner[_InFlight]):
     """An ONNX or OpenVINO IR artefact on OpenVINO.
+
+    Every call, and every batch of a stream, has an infer request of its own while it lasts, so
+    that any number of threads may call it. As many requests are kept as were in use at once.
 
     Args:
         path: the ``.onnx`` or ``.xml`` file.
@@ -119,9 +120,8 @@ class OpenVinoRunner(BaseRunner):
                 self.details[key.lower()] = str(self._compiled.get_property(key))
         if cache:
             self.details["from_cache"] = str(self._compiled.get_property("LOADED_FROM_CACHE"))
-        self._depth = max(2, int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
-        self._request = self._compiled.create_infer_request()
-        self._idle: list[Any] = []
+        self.depth = max(2, int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+        self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)
 
     @classmethod
     def variants(cls, path: Path) -> tuple[Options, ...]:
@@ -131,45 +131,38 @@ class OpenVinoRunner(BaseRunner):
         lowered = [p for p in ("bf16", "fp16") if own == "fp32" and _computes(core, "CPU", p)]
         return tuple({"precision": precision} for precision in (own, *lowered))
 
-    def run_stream(self, batches: Iterable[Images]) -> Generator[Embeddings, None, None]:
-        """Embed batch after batch, the next ones computing or waiting meanwhile."""
-        in_flight: deque[_InFlight] = deque()
-        try:
-            for images in batches:
-                self.check(images)
-                if not 0 < len(images) <= (self.max_batch or len(images)):
-                    while in_flight:
-                        yield self._finished(in_flight)
-                    yield self.run(images)
-                    continue
-                if len(in_flight) == self._depth:
-                    yield self._finished(in_flight)
-                request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
-                inputs = self._encode(self._filled(images))
-                with self._named(inputs) as named:
-                    request.start_async(named, share_inputs=True)
-                in_flight.append(_InFlight(request, inputs, len(images)))
-            while in_flight:
-                yield self._finished(in_flight)
-        finally:
-            # The caller may stop early or a batch may fail: nothing may read its arrays after that.
-            for waiting in in_flight:
-                with suppress(RuntimeError):
-                    waiting.request.wait()
-                self._idle.append(waiting.request)
-
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        with self._named(inputs) as named:
-            self._request.infer(named, share_inputs=True)
-        return self._output(self._request)
+        request = self._requests.take()
+        try:
+            with self._named(inputs) as named:
+                request.infer(named, share_inputs=True)
+            return self._output(request)
+        finally:
+            self._requests.give(request)
 
-    def _finished(self, in_flight: deque[_InFlight]) -> Embeddings:
-        request, inputs, rows = in_flight[0]
-        with self._named(inputs):
-            request.wait()
-        in_flight.popleft()
-        self._idle.append(request)
-        return self._checked(self._output(request)[:rows], rows)
+    def _start(self, inputs: NDArray[np.generic]) -> _InFlight:
+        request = self._requests.take()
+        try:
+            with self._named(inputs) as named:
+                request.start_async(named, share_inputs=True)
+        except BaseException:
+            self._requests.give(request)
+            raise
+        return _InFlight(request, inputs)
+
+    def _finish(self, carrier: _InFlight) -> NDArray[np.generic]:
+        request, inputs = carrier
+        try:
+            with self._named(inputs):
+                request.wait()
+            return self._output(request)
+        finally:
+            self._requests.give(request)
+
+    def _abandon(self, carrier: _InFlight) -> None:
+        with suppress(RuntimeError):
+            carrier.request.wait()  # nothing may read the caller's arrays after that
+        self._requests.give(carrier.request)
 
     def _output(self, request: Any) -> NDArray[np.generic]:
         # A copy, because the request's own memory is overwritten by its next batch.
@@ -198,8 +191,8 @@ class OpenVinoRunner(BaseRunner):
             )
 
     def _release(self) -> None:
-        del self._request, self._compiled
-        self._idle.clear()
+        self._requests.empty()
+        del self._compiled
 
 
 def _own_precision(core: Any, device: str, contract: Contract) -> str:

@@ -7,17 +7,15 @@ Copies and computing of one batch size are recorded once as a CUDA graph and rep
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import ContractError, InputError, RunnerError
-from sa_runtime.runners.base import BaseRunner
+from sa_runtime.runners.overlap import OverlappingRunner, Pool
 from sa_runtime.system.gpus import Gpu, probe
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
 from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache
@@ -39,24 +37,29 @@ from sa_runtime.tensorrt.sidecar import (
     version_obstacle,
 )
 
+T = TypeVar("T")
 
-class _Flight(NamedTuple):
-    """A chunk of a batch on its way through a lane."""
+
+class _InFlight(NamedTuple):
+    """A batch on its way through a lane."""
 
     lane: Lane
     rows: int
-    last: bool
 
 
-class TensorRTRunner(BaseRunner):
+class TensorRTRunner(OverlappingRunner[_InFlight]):
     """An engine, or an ONNX file whose engine is kept in a cache.
+
+    Any number of threads may call it. Each call takes a lane, each stream up to ``streams``, and a
+    lane is added where none is free, so that device memory follows the most that were in use at
+    once.
 
     Args:
         path: an ``.engine`` with its sidecar, or an ``.onnx`` file together with ``cache``.
         embedding: which of the artefact's embeddings; its first by default.
         cache: folder that keeps the engines of ONNX files, built where missing or stale.
         flavour: which TensorRT builds for the cache; what the machine has by default.
-        streams: lanes, 1 or 2.
+        streams: batches that a stream keeps in flight, 1 or 2; as many lanes are made at opening.
         graphs: replay CUDA graphs; off, every batch is enqueued layer by layer.
         device: ``cuda``, or ``cuda:1`` for another GPU than the first.
         binding: ``pycuda`` or ``cuda-bindings``; the first that is installed by default.
@@ -105,8 +108,9 @@ class TensorRTRunner(BaseRunner):
         contract = info.contract if embedding is None else info.contract.select(embedding)
         super().__init__(path, contract, precision=info.precision)
         self.info = info
-        self._lanes: list[Lane] = []
-        self._free: deque[Lane] = deque()
+        self.depth = streams
+        self._graphs = graphs
+        self._lanes: Pool[Lane] = Pool(self._lane)
         self._engine: Engine | None = None
         self._device: Device = open_device(gpu, binding)
         self._broken = ""
@@ -114,10 +118,7 @@ class TensorRTRunner(BaseRunner):
             with self._device.active():
                 self._engine = load_engine(path, content, info, installed)
                 self._check_graph(self._engine.border())
-                for _ in range(streams):
-                    lane = Lane(self._device, self._engine, contract, info, graphs=graphs)
-                    self._lanes.append(lane)
-            self._free.extend(self._lanes)
+                self._lanes.fill(streams)
         except BaseException:
             self.close()
             raise
@@ -131,80 +132,34 @@ class TensorRTRunner(BaseRunner):
             "plugin": f"{info.plugin_nodes} nodes" if info.plugin_nodes else "no",
         }
 
-    def run_stream(self, batches: Iterable[Images]) -> Iterator[Embeddings]:
-        """Embed batch after batch: while one is computed the next is copied.
+    def _lane(self) -> Lane:
+        assert self._engine is not None
+        return Lane(self._device, self._engine, self.contract, self.info, graphs=self._graphs)
 
-        Raises:
-            InputError: a batch of another shape or type.
-            RunnerError: the GPU failed, or gave vectors that are not finite.
-        """
-        flying: deque[_Flight] = deque()
-        parts: list[NDArray[np.generic]] = []
+    def _start(self, inputs: NDArray[np.generic]) -> _InFlight:
+        def start() -> Lane:
+            lane = self._lanes.take()
+            try:
+                lane.submit(inputs)
+            except BaseException:
+                self._lanes.give(lane)
+                raise
+            return lane
 
-        def land() -> Embeddings | None:
-            """Wait for the oldest chunk; a batch's vectors where it was its last one."""
-            flight = flying.popleft()
-            self._free.append(flight.lane)
-            parts.append(self._result(flight.lane, flight.rows))
-            return self._joined(parts) if flight.last else None
+        return _InFlight(self._guarded(start), len(inputs))
 
+    def _finish(self, carrier: _InFlight) -> NDArray[np.generic]:
+        lane, rows = carrier
         try:
-            for images in batches:
-                self.check(images)
-                step = self.max_batch or max(1, len(images))
-                # An empty batch flies too, so that the order holds.
-                for start in range(0, max(1, len(images)), step):
-                    done = land() if flying and not self._free else None
-                    chunk = images[start : start + step]
-                    lane = self._take()
-                    flying.append(_Flight(lane, len(chunk), start + step >= len(images)))
-                    if len(chunk):
-                        self._submit(lane, self._encode(chunk))
-                    # Handed out only now: the GPU has work while the caller has the vectors.
-                    if done is not None:
-                        yield done
-            while flying:
-                done = land()
-                if done is not None:
-                    yield done
+            return self._guarded(lambda: lane.result(rows))
         finally:
-            # Left early: what still flies has nobody who waits for it.
-            self._free.extend(flight.lane for flight in flying)
+            self._lanes.give(lane)
 
-    def _joined(self, parts: list[NDArray[np.generic]]) -> Embeddings:
-        output = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        parts.clear()
-        return self._checked(output, len(output))
+    def _abandon(self, carrier: _InFlight) -> None:
+        # What still flies comes before the lane's next batch in its stream's order.
+        self._lanes.give(carrier.lane)
 
-    def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        lane = self._take()
-        try:
-            self._submit(lane, inputs)
-            return self._result(lane, len(inputs))
-        finally:
-            self._free.appendleft(lane)
-
-    def _take(self) -> Lane:
-        """A lane whose last results are out.
-
-        Raises:
-            RunnerError: another ``run_stream`` of this runner has them all.
-        """
-        if not self._free:
-            raise RunnerError(
-                f"{self.path}: another run_stream has batches in flight; take its results first, "
-                "or open the engine a second time"
-            )
-        return self._free.popleft()
-
-    def _submit(self, lane: Lane, inputs: NDArray[np.generic]) -> None:
-        self._guarded(lambda: lane.submit(inputs))
-
-    def _result(self, lane: Lane, count: int) -> NDArray[np.generic]:
-        output: NDArray[np.generic] = self._guarded(lambda: lane.result(count))
-        return output
-
-    def _guarded(self, work: Any) -> Any:
+    def _guarded(self, work: Callable[[], T]) -> T:
         """Do something with the context current; after a sticky error, nothing any more."""
         if self._broken:
             raise RunnerError(f"{self.path}: the GPU's context was lost earlier: {self._broken}")
@@ -218,12 +173,10 @@ class TensorRTRunner(BaseRunner):
 
     def _release(self) -> None:
         with unless_lost(), self._device.active():
-            for lane in self._lanes:
+            for lane in self._lanes.empty():
                 lane.close()
             if self._engine is not None:
                 self._engine.close()
-        self._lanes.clear()
-        self._free.clear()
         self._engine = None
         with unless_lost():
             self._device.close()

@@ -194,6 +194,8 @@ def bucket(count: int, least: int, most: int) -> int:
 class Lane:
     """One way through an engine: memory, a context and a stream that nobody else uses.
 
+    One thread at a time uses it; lanes of one engine are used side by side, and made one by one.
+
     Args:
         device: current while the lane is made, used and closed.
         engine: the engine.

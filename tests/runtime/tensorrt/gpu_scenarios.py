@@ -16,6 +16,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +127,42 @@ def one_stream_waits_for_every_batch(world: World) -> None:
 
 
 @scenario
-def another_stream_of_the_same_runner_takes_no_lane_in_flight(world: World) -> None:
-    from sa_runtime.errors import RunnerError
-
+def streams_and_calls_of_one_runner_mix_in_one_thread(world: World) -> None:
     batches = [crops(8, seed) for seed in range(5)]
     with world.open() as runner:
-        results = runner.run_stream(batches)
-        np.testing.assert_array_equal(next(results), network(batches[0]))
-        expect(RunnerError, "another run_stream has batches in flight", runner.run, crops(3))
-        for images, vectors in zip(batches[1:], results, strict=True):
-            np.testing.assert_array_equal(vectors, network(images))
-        np.testing.assert_array_equal(runner.run(crops(3)), network(crops(3)))
+        streams = [runner.run_stream(batches) for _ in range(2)]
+        for images, *vectors in zip(batches, *streams, strict=True):
+            for found in (*vectors, runner.run(images)):
+                np.testing.assert_array_equal(found, network(images))
+        # Two a stream, and one for the call between.
+        assert len(world.contexts) == 5
+    assert world.held() == dict.fromkeys(world.held(), 0)
+
+
+@scenario
+def every_thread_has_lanes_of_its_own(world: World) -> None:
+    batches = [crops(1 + seed % 8, seed) for seed in range(40)]
+    wanted = [network(batch) for batch in batches]
+    with world.open() as runner, ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(lambda: [runner.run(batch) for batch in batches]) for _ in range(4)]
+        calls += [threads.submit(lambda: list(runner.run_stream(batches))) for _ in range(4)]
+        for call in calls:
+            for found, vectors in zip(call.result(), wanted, strict=True):
+                np.testing.assert_array_equal(found, vectors)
+        assert len(world.contexts) <= 8
+    assert world.held() == dict.fromkeys(world.held(), 0)
+
+
+@scenario
+def a_stream_of_a_closed_runner_ends_with_an_error(world: World) -> None:
+    from sa_runtime.errors import RunnerError
+
+    runner = world.open()
+    results = runner.run_stream([crops(8, seed) for seed in range(5)])
+    next(results)
+    runner.close()
+    assert world.held() == dict.fromkeys(world.held(), 0)
+    expect(RunnerError, "the runner is closed; open the model again", next, results)
 
 
 @scenario
@@ -180,7 +206,7 @@ def a_fixed_batch_is_filled_up(world: World) -> None:
 @scenario
 def pixels_cross_the_bus_as_bytes(world: World) -> None:
     with world.open(streams=1) as runner:
-        lane = runner._lanes[0]
+        lane = runner._lanes.made[0]
         assert lane._host_in.dtype == np.uint8
         assert lane._host_in.nbytes == 8 * HEIGHT * WIDTH * 3
 

@@ -41,13 +41,16 @@ struct CUstream_st {
   CUgraph capture;
 };
 
-long sim_device_allocations, sim_pinned_allocations, sim_streams, sim_graphs, sim_contexts;
-long sim_copies, sim_launches, sim_computes, sim_synchronizes;
-size_t sim_memory_limit = (size_t)1 << 30, sim_memory_used;
+// Atomic: scenarios call from several threads.
+_Atomic long sim_device_allocations, sim_pinned_allocations, sim_streams, sim_graphs, sim_contexts;
+_Atomic long sim_copies, sim_launches, sim_computes, sim_synchronizes;
+size_t sim_memory_limit = (size_t)1 << 30;
+_Atomic size_t sim_memory_used;
 int sim_gpus = 1, sim_init_status = CUDA_SUCCESS, sim_sticky = CUDA_SUCCESS, sim_fail_capture = 0;
 int sim_capability = 90;
-int sim_trace[4096], sim_traced;
-static int next_stream = 1;
+int sim_trace[4096];
+_Atomic int sim_traced;
+static _Atomic int next_stream = 1;
 static __thread int depth;
 
 #define LIVE_CONTEXT                               \
