@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.base import PART_ROWS, Progress, StoredEmbeddings, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest, Shard, differences
 from sa_runtime.outputs.parquet import EmbeddingWriter, read_parquet
+from sa_runtime.system.files import remove_leftovers
+from sa_runtime.system.locking import owned
 
 
 class ShardFolder:
@@ -57,13 +56,18 @@ class ShardFolder:
         self.part_rows = part_rows
         self._contract = contract
         self._dtype = dtype
-        begun = (target / MANIFEST).exists()
-        self.manifest = Manifest.read(target) if begun else Manifest(plan=plan)
-        self._check_plan(plan)
-        self._check_shards()
-        for torn in target.glob(".*.partial*"):
-            torn.unlink(missing_ok=True)
-        self.manifest.write(target)
+        with ExitStack() as stack:
+            stack.enter_context(owned(target, folder=True))
+            self.check(target, resume=resume)  # another run may have begun it meanwhile
+            begun = (target / MANIFEST).exists()
+            self.manifest = Manifest.read(target) if begun else Manifest(plan=plan)
+            self._check_plan(plan)
+            for shard in self.manifest.shards:
+                shard.check(target)
+            remove_leftovers(target, r"part-\d{5}", ".parquet")
+            remove_leftovers(target, Path(MANIFEST).stem, Path(MANIFEST).suffix)
+            self.manifest.write(target)
+            self._ownership = stack.pop_all()
 
     @classmethod
     def check(cls, target: Path, *, resume: bool) -> None:
@@ -99,6 +103,8 @@ class ShardFolder:
                 f"{target}: not finished, {manifest.rows} rows so far; run `sa-deploy embed` again "
                 "with --resume, or read what is there with unfinished=True"
             )
+        for shard in manifest.shards:
+            shard.check(target)
         return [read_parquet(target / shard.file) for shard in manifest.shards]
 
     @property
@@ -113,12 +119,21 @@ class ShardFolder:
         That one holds the contract of a run that found nobody.
         """
         name = f"part-{len(self.manifest.shards):05d}.parquet"
-        with EmbeddingWriter(self.path / name, self._contract, self._dtype) as writer:
+        with EmbeddingWriter(
+            self.path / name, self._contract, self._dtype, in_owned_folder=True
+        ) as writer:
             yield writer
             if not writer.count and self.manifest.shards:
                 writer.discard()
         if writer.count or not self.manifest.shards:
-            self.manifest.shards.append(Shard(file=name, rows=writer.count))
+            self.manifest.shards.append(
+                Shard(
+                    file=name,
+                    rows=writer.count,
+                    size_bytes=writer.size_bytes,
+                    sha256=writer.sha256,
+                )
+            )
 
     def commit(self, progress: Progress) -> None:
         """Replace the manifest."""
@@ -132,7 +147,8 @@ class ShardFolder:
         return [self.path / shard.file for shard in self.manifest.shards]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Let the next run own the folder."""
+        self._ownership.close()
 
     def _check_plan(self, plan: dict[str, Any]) -> None:
         if found := list(differences(self.manifest.plan, plan)):
@@ -140,18 +156,3 @@ class ShardFolder:
                 f"{self.path}: cannot go on with what is there, because {'; '.join(found)}. "
                 "Run it as it was begun, or choose another --out"
             )
-
-    def _check_shards(self) -> None:
-        for shard in self.manifest.shards:
-            try:
-                rows = pq.read_metadata(self.path / shard.file).num_rows
-            except (OSError, pa.ArrowInvalid) as exc:
-                raise InputError(
-                    f"{self.path / shard.file}: a finished file is gone or damaged ({exc}); "
-                    "choose another --out"
-                ) from exc
-            if rows != shard.rows:
-                raise InputError(
-                    f"{self.path / shard.file}: {rows} rows, expected {shard.rows}; it was changed "
-                    "after it was written, choose another --out"
-                )

@@ -13,11 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError
 from sa_runtime.items import Counts, Position
 from sa_runtime.outputs.base import Progress
-from sa_runtime.system.files import atomic_path
+from sa_runtime.system.files import atomic_path, sha256_of
 
 MANIFEST = "_manifest.json"
 SCHEMA = "sa-deploy.embeddings/1"
@@ -25,10 +28,38 @@ SCHEMA = "sa-deploy.embeddings/1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A finished Parquet file: its name in the folder and its rows."""
+    """A finished Parquet file.
+
+    Attributes:
+        file: name in the folder.
+        rows: in it.
+        size_bytes, sha256: of it; 0 and empty in manifests of version 0.1, which had neither.
+    """
 
     file: str
     rows: int
+    size_bytes: int = 0
+    sha256: str = ""
+
+    def check(self, folder: Path) -> None:
+        """Raise InputError unless the file is there as it was written."""
+        path = folder / self.file
+        try:
+            if self.sha256:
+                whole = path.stat().st_size == self.size_bytes and sha256_of(path) == self.sha256
+            else:
+                whole = pq.read_metadata(path).num_rows == self.rows
+        except (OSError, pa.ArrowInvalid) as exc:
+            raise InputError(
+                f"{path}: a finished file is gone or damaged ({exc}); choose another `out`",
+                path=path,
+            ) from exc
+        if not whole:
+            raise InputError(
+                f"{path}: was changed after it was written, with {self.rows} rows; "
+                "choose another `out`",
+                path=path,
+            )
 
 
 @dataclasses.dataclass(kw_only=True)

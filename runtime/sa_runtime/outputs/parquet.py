@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,8 @@ from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import PART_ROWS, Progress, StoredEmbeddings, StoredType
-from sa_runtime.system.files import atomic_path
+from sa_runtime.system.files import HashedFile, atomic_path, remove_leftovers
+from sa_runtime.system.locking import owned
 
 SPACE_KEY = "sa_deploy.space"
 ROW_GROUP_BYTES = 16 * 2**20
@@ -45,20 +47,37 @@ ROW_SCHEMA = pa.schema(
 class EmbeddingWriter:
     """Writes rows and their vectors; the file appears whole when the ``with`` block ends well.
 
+    One thread writes at a time; another writer of the same file is refused meanwhile.
+
     Args:
         path: the Parquet file.
         contract: of the model; it and its feature space go into the file's metadata.
         dtype: ``float32`` or ``float16`` (half the size, 1e-3 of accuracy).
+        in_owned_folder: the caller owns the folder, see :func:`sa_runtime.system.locking.owned`.
+
+    Attributes:
+        count: rows written so far.
+        size_bytes, sha256: of the file, once the block has ended.
 
     Raises:
-        InputError: an unknown ``dtype``, or a file that cannot be written.
+        InputError: an unknown ``dtype``, a file that cannot be written, or that another writes.
     """
 
-    def __init__(self, path: Path, contract: Contract, dtype: StoredType = "float32") -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        contract: Contract,
+        dtype: StoredType = "float32",
+        *,
+        in_owned_folder: bool = False,
+    ) -> None:
         if dtype not in get_args(StoredType):
             raise InputError(f"dtype={dtype!r}: expected one of {', '.join(get_args(StoredType))}")
-        self.path = path
+        self.path = Path(path)
         self.count = 0
+        self.size_bytes = 0
+        self.sha256 = ""
+        self._in_owned_folder = in_owned_folder
         self._dim = contract.output.dim
         self._dtype = np.dtype(dtype)
         metadata = {SPACE_KEY: contract.space, METADATA_KEY: contract.to_json()}
@@ -74,10 +93,15 @@ class EmbeddingWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             try:
+                if not self._in_owned_folder:
+                    stack.enter_context(owned(self.path))
+                    stem, suffix = re.escape(self.path.stem), self.path.suffix
+                    remove_leftovers(self.path.parent, stem, suffix)
                 temporary = stack.enter_context(atomic_path(self.path))
+                self._file = stack.enter_context(HashedFile(temporary))
                 # Vectors neither repeat nor compress, so that only the other columns are told to.
                 writer = pq.ParquetWriter(
-                    temporary,
+                    self._file,
                     self._schema,
                     use_dictionary=["source", "camera"],
                     compression=dict.fromkeys(ROW_SCHEMA.names, "SNAPPY"),
@@ -105,6 +129,7 @@ class EmbeddingWriter:
                     return
                 raise
         self._stack.__exit__(kind, error, trace)
+        self.size_bytes, self.sha256 = self._file.size_bytes, self._file.sha256
 
     def discard(self) -> None:
         """Leave no file behind when the block ends."""
@@ -233,13 +258,41 @@ def read_parquet(path: Path) -> StoredEmbeddings:
             f"{path}: its metadata says space {texts[0].decode()}, its contract {contract.space}; "
             "the file was changed, embed again"
         )
-    chunks = [chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]
-    flat = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
     return StoredEmbeddings(
         rows=table.drop_columns("embedding").replace_schema_metadata(None),
-        vectors=flat.astype(np.float32, copy=False).reshape(-1, contract.output.dim),
+        vectors=_vectors(table, contract.output.dim, path),
         contract=contract,
     )
+
+
+def _vectors(table: pa.Table, dim: int, path: Path) -> Embeddings:
+    """(N, dim) float32 of the column, which must be what the contract says.
+
+    Raises:
+        InputError: it is absent, of another width, or holds a number that is not finite.
+    """
+    stored = table.schema.field("embedding").type if "embedding" in table.column_names else None
+    if stored is None or not (
+        pa.types.is_fixed_size_list(stored)
+        and stored.list_size == dim
+        and pa.types.is_floating(stored.value_type)
+        and not table["embedding"].null_count
+    ):
+        raise InputError(
+            f"{path}: its column 'embedding' is {stored or 'absent'}, its contract says {dim} "
+            "numbers a row; vectors that were changed need a contract of their own, embed again",
+            path=path,
+        )
+    chunks = [chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]
+    flat = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+    vectors = flat.astype(np.float32, copy=False).reshape(-1, dim)
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise InputError(
+            f"{path}: the vector of row {row} is not finite; leave the row out, or embed again",
+            path=path,
+        )
+    return vectors
 
 
 def _vector_type(dtype: np.dtype[np.floating], dim: int) -> pa.DataType:

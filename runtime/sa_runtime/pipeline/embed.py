@@ -13,6 +13,7 @@ from typing import Any
 
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
@@ -26,6 +27,7 @@ from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.base import ItemStream, OnSkip, Source, ignore
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import Boxes, Location, find_sources
+from sa_runtime.system.files import refuse_inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,9 @@ def embed(
     given = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
     boxes = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
     kind, target = output_kind(out), Path(out)
+    files = [place for place in (*given, *boxes) if isinstance(place, (str, os.PathLike))]
+    artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
+    refuse_inputs(target, [*files, *artefact])
     kind.check(target, resume=resume)
     with quiet_opencv():
         found = find_sources(given, boxes, strict=strict, camera=camera)

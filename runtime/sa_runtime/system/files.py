@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-from collections.abc import Iterator
+import re
+import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa_runtime.errors import bad_value
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 @contextmanager
@@ -23,7 +33,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     'whole'
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    # Unique among processes, threads and hosts that share a folder.
+    token = f"{os.getpid()}-{secrets.token_hex(6)}"
+    temporary = target.with_name(f".{target.stem}.{token}.partial{target.suffix}")
     try:
         yield temporary
         _to_disk(temporary)
@@ -33,6 +45,97 @@ def atomic_path(target: Path) -> Iterator[Path]:
             _to_disk(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class HashedFile(io.RawIOBase):
+    """A new file that is hashed while it is written.
+
+    Attributes:
+        size_bytes: written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.size_bytes = 0
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte goes."""
+        return self.size_bytes
+
+    def write(self, data: Buffer) -> int:
+        """Append bytes."""
+        count = self._file.write(data)
+        self._digest.update(data)
+        self.size_bytes += count
+        return count
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        if not self._file.closed:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; closing twice is allowed."""
+        self._file.close()
+        super().close()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_leftovers(folder: Path, stem: str, suffix: str) -> None:
+    """Remove what :func:`atomic_path` left for one target when its process was killed.
+
+    Call it only while nobody else can write the target, as under
+    :func:`sa_runtime.system.locking.owned`.
+
+    Args:
+        folder: of the target.
+        stem: regular expression for the stems of the targets.
+        suffix: of the targets.
+    """
+    name = re.compile(rf"\.(?:{stem})\.[0-9]+(?:-[0-9a-f]+)?\.partial{re.escape(suffix)}")
+    for path in folder.glob(".*.partial*"):
+        if name.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def refuse_inputs(
+    target: Path, inputs: Iterable[str | os.PathLike[str]], *, parameter: str = "out"
+) -> None:
+    """Refuse to write over, or into a folder of, what is read.
+
+    Args:
+        target: file or folder to be written.
+        inputs: files and folders that are read; those that do not exist are passed over.
+        parameter: that names the target.
+
+    Raises:
+        InputError: the target is one of them, or lies in a folder among them.
+    """
+    where = target.resolve()
+    for given in map(Path, inputs):
+        if given.is_dir():
+            if where.is_relative_to(given.resolve()):
+                raise bad_value(parameter, str(target), f"{given} is read; write elsewhere")
+        elif given.exists() and (
+            where == given.resolve() or (target.exists() and target.samefile(given))
+        ):
+            raise bad_value(parameter, str(target), "it is read; write to another file")
 
 
 def _to_disk(path: Path) -> None:
