@@ -267,7 +267,7 @@ def test_a_folder_of_others_and_damage_are_refused(run: Run, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"part-00001\.parquet: was changed after it was"):
         run(out, "--resume")
     shard.write_bytes((out / "part-00003.parquet").read_bytes())
-    with pytest.raises(InputError, match=r"part-00001\.parquet: \d+ rows, expected \d+"):
+    with pytest.raises(InputError, match=r"part-00001\.parquet: was changed after it was"):
         run(out, "--resume")
     (out / MANIFEST).write_text("{}")
     with pytest.raises(InputError, match=r"not a manifest that can be read .its schema is not"):

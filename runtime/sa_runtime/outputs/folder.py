@@ -83,7 +83,7 @@ class ShardFolder:
                 "it with --resume, or choose another --out"
             )
         if not begun and (
-            target.exists() and (not target.is_dir() or any(target.glob("*.parquet")))
+            target.exists() and (not target.is_dir() or any(target.glob("[!.]*.parquet")))
         ):
             raise InputError(
                 f"{target}: exists and was not written by `sa-deploy embed --out FOLDER`; "
