@@ -29,7 +29,10 @@ if TYPE_CHECKING:
         ContractError,
         DatasetError,
         DetectionError,
+        GateError,
+        IncompleteError,
         InputError,
+        MissingFileError,
         MissingPackageError,
         ParityError,
         RegressionError,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from sa_runtime.outputs.base import StoredEmbeddings
     from sa_runtime.outputs.parquet import EmbeddingWriter
     from sa_runtime.outputs.read import read_embeddings
+    from sa_runtime.pipeline.embed import EmbedResult, embed
     from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate
     from sa_runtime.retrieval.rerank import Reranking
     from sa_runtime.retrieval.search import rerank, top_k
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from sa_runtime.runners.table import open_runner
     from sa_training.checkpoints import load_checkpoint
     from sa_training.recipes import recipe
+    from sa_training.train import train_model
 
     __version__: str
 
@@ -59,9 +64,13 @@ __all__ = [
     "DatasetError",
     "DetectionError",
     "Detections",
+    "EmbedResult",
     "Embedder",
     "EmbeddingWriter",
+    "GateError",
+    "IncompleteError",
     "InputError",
+    "MissingFileError",
     "MissingPackageError",
     "ParityError",
     "RegressionError",
@@ -76,6 +85,7 @@ __all__ = [
     "VideoError",
     "__version__",
     "adapter",
+    "embed",
     "evaluate",
     "export_model",
     "load_checkpoint",
@@ -86,6 +96,7 @@ __all__ = [
     "recipe",
     "rerank",
     "top_k",
+    "train_model",
 ]
 
 # Type checkers read the imports above, Python reads this table; a test keeps the two equal.
@@ -97,9 +108,13 @@ _PUBLIC = {
     "DatasetError": "sa_runtime.errors:DatasetError",
     "DetectionError": "sa_runtime.errors:DetectionError",
     "Detections": "sa_runtime.detections.base:Detections",
+    "EmbedResult": "sa_runtime.pipeline.embed:EmbedResult",
     "Embedder": "sa_runtime.embedder:Embedder",
     "EmbeddingWriter": "sa_runtime.outputs.parquet:EmbeddingWriter",
+    "GateError": "sa_runtime.errors:GateError",
+    "IncompleteError": "sa_runtime.errors:IncompleteError",
     "InputError": "sa_runtime.errors:InputError",
+    "MissingFileError": "sa_runtime.errors:MissingFileError",
     "MissingPackageError": "sa_runtime.errors:MissingPackageError",
     "ParityError": "sa_runtime.errors:ParityError",
     "RegressionError": "sa_runtime.errors:RegressionError",
@@ -113,6 +128,7 @@ _PUBLIC = {
     "TrainingError": "sa_runtime.errors:TrainingError",
     "VideoError": "sa_runtime.errors:VideoError",
     "adapter": "sa_runtime.adapters:adapter",
+    "embed": "sa_runtime.pipeline.embed:embed",
     "evaluate": "sa_runtime.retrieval.evaluation:evaluate",
     "export_model": "sa_export.export:export_model",
     "load_checkpoint": "sa_training.checkpoints:load_checkpoint",
@@ -123,6 +139,7 @@ _PUBLIC = {
     "recipe": "sa_training.recipes:recipe",
     "rerank": "sa_runtime.retrieval.search:rerank",
     "top_k": "sa_runtime.retrieval.search:top_k",
+    "train_model": "sa_training.train:train_model",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for an Any

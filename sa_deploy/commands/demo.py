@@ -24,7 +24,6 @@ def demo(
     json_output: JsonFlag = False,
 ) -> None:
     """Draw a world, train, export, embed a video and evaluate."""
-    import dataclasses
 
     import numpy as np
 
@@ -37,14 +36,12 @@ def demo(
     from sa_runtime.pipeline.embed import embed
     from sa_runtime.retrieval.evaluation import evaluate, evaluate_embedder
     from sa_runtime.retrieval.picture import ranking_picture
-    from sa_training.loop import TrainingOptions, train_network
-    from sa_training.recipes import tiny
+    from sa_training.train import train_model
 
     began = time.perf_counter()
     world, run = out / "world", out / "run"
     model, people, picture = run / "model.onnx", out / "people.parquet", out / "matches.png"
     video, boxes = world / "videos" / "c1.mp4", world / "videos" / "c1.gt.txt"
-    recipe = tiny() if epochs is None else dataclasses.replace(tiny(), epochs=epochs)
 
     step(f"sa-deploy data synth {world} --identities {identities} --seed {seed}")
     config = SyntheticConfig(identities=identities, seed=seed, videos=1)
@@ -54,10 +51,13 @@ def demo(
 
     step(f"sa-deploy train -d synthetic --data-dir {world} --recipe tiny --seed {seed} --out {run}")
     with progress("training", None) as advance:
-        checkpoint = train_network(
-            recipe,
+        checkpoint = train_model(
             dataset,
-            TrainingOptions(out=run, overwrite=True, seed=seed),
+            out=run,
+            recipe="tiny",
+            changes={} if epochs is None else {"epochs": epochs},
+            seed=seed,
+            overwrite=True,
             on_step=lambda state: advance(
                 completed=state.step, total=state.steps, description=f"loss {state.loss:.1f}"
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,18 +36,17 @@ def trained_path(made_once: MadeOnce) -> Path:
 
 def _train(root: Path) -> None:
     from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
-    from sa_runtime.datasets.table import load_dataset
-    from sa_training.loop import TrainingOptions, train_network
-    from sa_training.recipes import tiny
+    from sa_training.train import train_model
 
     config = SyntheticConfig(
         seed=5, identities=42, cameras=4, images_per_camera=4, train_fraction=0.95,
         distractors=0, junk=0, videos=0, people_per_video=1,
     )  # fmt: skip
     write_synthetic(root / "world", config, workers=1)
-    recipe = dataclasses.replace(tiny(), epochs=5, lr=2e-3)
-    options = TrainingOptions(out=root / "run", seed=3)
-    train_network(recipe, load_dataset("synthetic", root / "world"), options)
+    changes = {"epochs": 5, "lr": 2e-3}
+    train_model(
+        "synthetic", root / "world", out=root / "run", recipe="tiny", changes=changes, seed=3
+    )
 
 
 @pytest.fixture(scope="session")

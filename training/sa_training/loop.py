@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sa_runtime.datasets.base import ReidDataset
 from sa_runtime.errors import CheckpointError, DatasetError, InputError, TrainingError
 from sa_training.checkpoints import (
     BEST,
@@ -23,7 +22,7 @@ from sa_training.checkpoints import (
     remove_partial,
     save_checkpoint,
 )
-from sa_training.data import BatchSampler, FileImages, TrainingCrops, training_loader
+from sa_training.data import BatchSampler, TrainingCrops, training_loader
 from sa_training.distributed import Processes, joined, same_everywhere, wait_for_all
 from sa_training.network import SANetwork
 from sa_training.optimisation import autocast_type, lr_factor, resolve_device
@@ -34,7 +33,7 @@ from sa_training.step import Trainer
 from sa_training.watch import Metrics
 from sa_training.weights import load_weights
 
-__all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit", "train_network"]
+__all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit"]
 
 Evaluate = Callable[[SANetwork], Mapping[str, float]]
 """Figures of a network, the one that makes it the best first."""
@@ -46,47 +45,6 @@ _MAY_CHANGE = {
 """Fields of the recipe in which a resumed run may differ, or that are compared otherwise."""
 
 
-def train_network(
-    recipe: Recipe,
-    dataset: ReidDataset,
-    options: TrainingOptions,
-    *,
-    resume: Path | None = None,
-    on_step: Callable[[Progress], None] | None = None,
-    evaluate: Evaluate | None = None,
-) -> Checkpoint:
-    """Train a network on the training images of a data set.
-
-    Leaves ``checkpoint.pt``, the one before it, ``metrics.jsonl`` (a line an epoch), ``steps.csv``
-    and, where ``evaluate`` is called, ``best.pt`` in the run's folder.
-
-    Args:
-        recipe: how; the class count comes from the data.
-        dataset: its training images.
-        options: where and how fast.
-        resume: checkpoint of an interrupted run of the same recipe. The run goes on where it was
-            written, to the same weights that it would have reached without the interruption.
-        on_step: called after every step, in the first process only.
-        evaluate: called every ``options.evaluate_every`` epochs; must give the same in every
-            process.
-
-    Returns:
-        The last checkpoint, its network in evaluation mode.
-
-    Raises:
-        InputError: ``options.out`` holds another run than ``resume``.
-        DatasetError: fewer training images than one batch.
-        CheckpointError: ``resume`` cannot be read, or is of another recipe or other data.
-        TrainingError: a loss that is not finite.
-    """
-    config = recipe.network
-    images = FileImages(dataset.train, config.height, config.width, keep=options.workers == 0)
-    training = TrainingSet(
-        name=str(dataset.root), images=images, labels=dataset.train_labels().tolist()
-    )
-    return fit(recipe, training, options, resume=resume, on_step=on_step, evaluate=evaluate)
-
-
 def fit(
     recipe: Recipe,
     training: TrainingSet,
@@ -96,7 +54,26 @@ def fit(
     on_step: Callable[[Progress], None] | None = None,
     evaluate: Evaluate | None = None,
 ) -> Checkpoint:
-    """As :func:`train_network`, for any labelled images."""
+    """Train a network on labelled images; see :func:`sa_training.train.train_model`.
+
+    Args:
+        recipe: how; the class count comes from the data.
+        training: images and labels.
+        options: where and how fast.
+        resume: checkpoint of an interrupted run of the same recipe.
+        on_step: called after every step, in the first process only.
+        evaluate: called every ``options.evaluate_every`` epochs; must give the same in every
+            process.
+
+    Returns:
+        The last checkpoint, its network in evaluation mode.
+
+    Raises:
+        InputError: ``options.out`` holds a run already, or a device that is not there.
+        DatasetError: fewer training images than one batch.
+        CheckpointError: ``resume`` cannot be read, or is of another recipe or other data.
+        TrainingError: a loss that is not finite.
+    """
     if not options.overwrite:
         refuse_older_run(options.out, resume)
     processes = Processes.from_environment()
@@ -119,7 +96,7 @@ def rehearsal(
         Steps of an epoch, and what does one step whenever it is advanced, without end.
 
     Raises:
-        DatasetError, TrainingError: as :func:`train_network`; of the steps, when they are done.
+        DatasetError, TrainingError: as :func:`fit`; of the steps, when they are done.
     """
     run = _Run(_trainer(recipe, training, options, resumed=False), training, options, None, None)
     return run.sampler.steps, run.rehearse()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sa_runtime.errors import InputError
+from sa_runtime.system.environment import cores
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe
 
@@ -105,6 +106,22 @@ def resolve_device(name: str, local: int = 0) -> torch.device:
     if device.type == "cuda" and not cuda:
         raise InputError(f"--device {name}: no CUDA device here; pass --device cpu or auto")
     return device
+
+
+def decoding_processes(wanted: int | None, device: str) -> int:
+    """Processes that decode images beside the training.
+
+    Args:
+        wanted: as asked for; at most one a core is given. ``None`` gives none where the training
+            runs on the processor, whose cores they would take, and up to 8 where it runs on a GPU.
+        device: of the training: ``auto``, or a torch device.
+
+    Raises:
+        InputError: a device that torch does not know or this machine does not have.
+    """
+    if wanted is not None:
+        return min(wanted, cores())
+    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, cores() - 1))
 
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:

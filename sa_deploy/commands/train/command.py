@@ -183,6 +183,7 @@ def train(
     from sa_runtime.errors import InputError
     from sa_training.distributed import Processes
     from sa_training.loop import TrainingOptions
+    from sa_training.optimisation import decoding_processes
     from sa_training.recipes import override
     from sa_training.recipes import recipe as recipe_by_name
     from sa_training.tasks import load_task
@@ -212,7 +213,7 @@ def train(
             batch=batch_size,
             lr=lr,
             seed=seed,
-            workers=_workers(workers, device),
+            workers=decoding_processes(workers, device),
             device=device,
             max_steps=max_steps,
         )
@@ -245,7 +246,7 @@ def train(
     options = TrainingOptions(
         out=folder,
         seed=seed,
-        workers=_workers(workers, device),
+        workers=decoding_processes(workers, device),
         device=device,
         precision=precision,
         compiler="inductor" if compile_ else None,
@@ -284,16 +285,6 @@ def _settings(pairs: list[str]) -> dict[str, str]:
             raise InputError(f"--set {pair}: expected FIELD=VALUE, for example --set erase=0.5")
         found[key] = value
     return found
-
-
-def _workers(wanted: int | None, device: str) -> int:
-    """Processes that decode: beside the training they pay where a GPU does the rest."""
-    from sa_runtime.system.environment import cores
-    from sa_training.optimisation import resolve_device
-
-    if wanted is not None:
-        return min(wanted, cores())
-    return 0 if resolve_device(device).type == "cpu" else min(8, max(1, cores() - 1))
 
 
 def _start_of_a_trial(recipe: Recipe) -> Recipe:
