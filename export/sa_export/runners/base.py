@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from torch import Tensor
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner
+
+_computed: set[int] = set()
+"""Processes in which torch's threads computed for a runner: this one, or those it is a fork of."""
 
 
 class TorchRunner(BaseRunner):
@@ -30,6 +34,7 @@ class TorchRunner(BaseRunner):
 
     Raises:
         InputError: a device this torch has not.
+        RunnerError: torch computed before this process was forked, and would wait for its threads.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class TorchRunner(BaseRunner):
         threads: int = 0,
         precision: str | None = None,
     ) -> None:
+        require_threads(path)
         super().__init__(path, contract, precision=precision)
         self._device = torch_device(device)
         if threads:
@@ -51,6 +57,8 @@ class TorchRunner(BaseRunner):
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
         assert self._call is not None
+        if torch.get_num_threads() > 1:
+            _computed.add(os.getpid())
         if not inputs.flags.writeable:  # torch would warn: it knows no read-only tensors
             inputs = inputs.copy()
         try:
@@ -65,6 +73,23 @@ class TorchRunner(BaseRunner):
 
     def _release(self) -> None:
         self._call = None
+
+
+def require_threads(path: Path) -> None:
+    """Refuse to open a model where torch's threads stayed behind in a parent process.
+
+    Its OpenMP keeps a list of threads that are not here, and the first operation that it shares
+    among them never ends.
+
+    Raises:
+        RunnerError: that is so.
+    """
+    if parents := _computed - {os.getpid()}:
+        raise RunnerError(
+            f"{path}: torch computed in process {min(parents)} before this one "
+            f"({os.getpid()}) was forked from it, and its threads are not here; start processes "
+            "with multiprocessing's 'spawn', fork before a model is used, or set OMP_NUM_THREADS=1"
+        )
 
 
 def torch_device(name: str) -> torch.device:

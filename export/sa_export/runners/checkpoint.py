@@ -11,7 +11,7 @@ from torch import Tensor
 from sa_export.contracts import contract_of
 from sa_export.deploy import Border, DeployNetwork
 from sa_export.options import ExportOptions
-from sa_export.runners.base import TorchRunner
+from sa_export.runners.base import TorchRunner, require_threads
 from sa_runtime.errors import InputError
 from sa_training.checkpoints import load_checkpoint
 from sa_training.pixels import network_input
@@ -52,6 +52,7 @@ class CheckpointRunner(TorchRunner):
         if precision not in get_args(CheckpointPrecision):
             choices = ", ".join(get_args(CheckpointPrecision))
             raise InputError(f"precision={precision!r}: expected one of {choices}")
+        require_threads(path)
         chosen = embedding or "parts"
         checkpoint = load_checkpoint(path)
         border = Border(embeddings=(chosen,))
