@@ -200,11 +200,12 @@ def test_a_time_budget_only_sets_the_epochs(synthetic_root: Path) -> None:
     assert resumed["weights_sha256"] == whole["weights_sha256"]
 
 
-def test_a_budget_for_less_than_an_epoch_is_exceeded_and_says_so(synthetic_root: Path) -> None:
+def test_a_budget_that_a_rehearsal_uses_up_says_so(synthetic_root: Path) -> None:
     done = train(f"{TINY} -d synthetic --out run --time-budget 0.001s", synthetic_root)
     assert done.exit_code == 0, done.output
-    assert "--time-budget: 1 epoch of 6 steps at " in done.stderr
-    assert "one is the least, so that the budget will not hold" in done.stderr
+    assert "epochs of 6 steps at " in done.stderr
+    assert "a step is the least, so that the budget will not hold" in done.stderr
+    assert "s; planned: 1 at step 0" in done.stderr
 
 
 def test_tables_for_people(synthetic_root: Path) -> None:

@@ -1,19 +1,27 @@
-"""Epochs that fit a time budget, by a clock that the test turns."""
+"""Runs that end with their time budget, by a clock that the test turns."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import CheckpointError, InputError
+from sa_training.checkpoints import Checkpoint
 from sa_training.data import ArrayImages
-from sa_training.options import TrainingOptions, TrainingSet
+from sa_training.loop import fit
+from sa_training.options import Progress, TrainingOptions, TrainingSet
+from sa_training.pace import FIRST_REVIEW, MOST, Pace
 from sa_training.recipes import Recipe, override, tiny
-from sa_training.time_budget import MOST, TIMED, WARM_UP, fit_to_budget, seconds_a_step, seconds_of
+from sa_training.time_budget import TIMED, WARM_UP, rehearsed, seconds_a_step, seconds_of
 
 
 class Clock:
@@ -83,26 +91,207 @@ class SteadyClock(Clock):
         return self.now
 
 
-def test_a_budget_sets_the_epochs(training: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
-    """The steps are real, their time is not: 19,000 of 20,000 s, at 1.04 s a step."""
-    options = TrainingOptions(out=tmp_path / "run", device="cpu", precision="fp32")
-    long = dataclasses.replace(recipe, epochs=1000, step_size=400)
-    fitted = fit_to_budget(long, training, options, 20_000.0, clock=SteadyClock())
-    assert fitted.epoch_steps == 6
-    assert fitted.step_s == pytest.approx(1.04)
-    epochs = fitted.recipe.epochs
-    assert epochs == pytest.approx(19_000 / (6 * 1.04), abs=10)
-    assert epochs == int(fitted.epochs)
-    step_size = round(400 * epochs / 1000)
-    assert fitted.recipe == dataclasses.replace(long, epochs=epochs, step_size=step_size)
-    assert not options.out.exists()
+def options(out: Path, **changes: object) -> TrainingOptions:
+    given = {"device": "cpu", "precision": "fp32", **changes}
+    return TrainingOptions(out=out, **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("budget_s", "epochs"), [(1.0, 1), (1e9, MOST * tiny().epochs)])
-def test_the_least_and_the_most(
-    training: TrainingSet, recipe: Recipe, tmp_path: Path, budget_s: float, epochs: int
+def test_a_rehearsal_makes_the_first_plan(
+    training: TrainingSet, recipe: Recipe, tmp_path: Path
 ) -> None:
-    options = TrainingOptions(out=tmp_path / "run", device="cpu", precision="fp32")
-    fitted = fit_to_budget(recipe, training, options, budget_s, clock=SteadyClock())
-    assert fitted.recipe.epochs == epochs
-    assert fitted.recipe.step_size == recipe.step_size * epochs // recipe.epochs
+    """The steps are real, their time is not: 19,600 of 20,000 s, at 1.04 s a step."""
+    long = dataclasses.replace(recipe, epochs=1000)
+    run = options(tmp_path / "run")
+    pace, fitting = rehearsed(long, training, run, 20_000.0, clock=SteadyClock())
+    (plan,) = pace.plans
+    assert (pace.epoch_steps, plan.step, plan.position) == (6, 0, 0.0)
+    assert plan.step_s == pytest.approx(1.04)
+    assert plan.steps == pytest.approx((19_600 - plan.elapsed_s) / 1.04, abs=1)
+    assert fitting == pytest.approx(plan.steps / 6, abs=0.2)
+    assert not run.out.exists()
+
+
+@pytest.mark.parametrize(("budget_s", "steps"), [(1.0, 1), (1e9, 6 * MOST * tiny().epochs)])
+def test_the_least_and_the_most(
+    training: TrainingSet, recipe: Recipe, tmp_path: Path, budget_s: float, steps: int
+) -> None:
+    pace, _ = rehearsed(recipe, training, options(tmp_path), budget_s, clock=SteadyClock())
+    assert pace.steps == steps
+
+
+def walked(pace: Pace, clock: Clock, recipe: Recipe, seconds: Callable[[], float]) -> list[float]:
+    """Take the steps of a run without a network; the learning rates they would have."""
+    rates: list[float] = []
+    while len(rates) < pace.steps:
+        rates.append(recipe.lr * pace.factor(recipe, len(rates)))
+        clock.now += seconds()
+        pace.review(len(rates))
+    return rates
+
+
+@settings(max_examples=30)
+@given(
+    budget=st.integers(2_000, 100_000),
+    epoch_steps=st.integers(1, 300),
+    guess=st.floats(0.2, 5.0),
+    moment=st.floats(0.0, 1.0),
+    factor=st.floats(0.2, 5.0),
+)
+def test_it_ends_with_its_budget_whatever_the_machine_does(
+    budget: int, epoch_steps: int, guess: float, moment: float, factor: float
+) -> None:
+    """Rehearsed up to five times too slow or too fast; at some moment another speed."""
+    clock = Clock()
+    chosen = dataclasses.replace(tiny(), epochs=100_000)
+    pace = Pace(budget, clock=clock)
+    pace.begin(chosen, epoch_steps, guess)
+    rates = walked(pace, clock, chosen, lambda: factor if pace.elapsed_s > moment * budget else 1.0)
+    assert 0.95 * budget <= pace.elapsed_s <= 1.05 * budget
+    assert rates[-1] < 0.01 * chosen.lr, "the schedule has come to its end"
+    highest = int(np.argmax(rates))
+    assert rates[highest] == pytest.approx(chosen.lr, rel=0.02)
+    assert (np.diff(rates[: highest + 1]) >= 0).all()
+    assert (np.diff(rates[highest:]) <= 0).all(), "no jump back where the plan changed"
+
+
+def test_steps_of_the_rate_come_at_the_same_fractions() -> None:
+    """Every 40th of 100 epochs: after two and four fifths of whatever is done."""
+    clock, chosen = Clock(), dataclasses.replace(tiny(), epochs=100, schedule="step", warmup=0.0)
+    chosen = dataclasses.replace(chosen, step_size=40)
+    pace = Pace(1000.0, clock=clock)
+    pace.begin(chosen, 10, 1.0)
+    rates = walked(pace, clock, chosen, lambda: 1.0)
+    assert len(rates) == 980
+    falls = [n for n in range(1, 980) if rates[n] < rates[n - 1]]
+    assert falls == pytest.approx([392, 784], abs=1)
+
+
+def test_a_slow_machine_is_seen_after_the_first_hundred_steps() -> None:
+    """One that a look every hundredth of the budget would see late."""
+    clock, chosen = Clock(), dataclasses.replace(tiny(), epochs=1000)
+    pace = Pace(100_000.0, clock=clock)
+    pace.begin(chosen, 1000, 1.0)
+    for step in range(1, FIRST_REVIEW + 1):
+        clock.now += 5.0
+        pace.review(step)
+    assert [plan.step for plan in pace.plans] == [0, FIRST_REVIEW]
+    assert pace.plans[-1].step_s == 5.0
+
+
+class Timed:
+    """A training whose steps take a second each, and five from the 40th on, by its own clock."""
+
+    def __init__(self, training: TrainingSet, recipe: Recipe) -> None:
+        self.clock, self.rates = Clock(), list[float]()
+        self.training, self.recipe = training, recipe
+
+    def pace(self, *, begun: bool = True) -> Pace:
+        pace = Pace(200.0, clock=self.clock)
+        if begun:
+            pace.begin(self.recipe, 6, 1.0)
+        return pace
+
+    def run(self, out: Path, pace: Pace, **changes: Any) -> Checkpoint:
+        def on_step(state: Progress) -> None:
+            self.clock.now += 5.0 if state.step >= 40 else 1.0
+            self.rates.append(state.lr)
+
+        resume = changes.pop("resume", None)
+        evaluate = changes.pop("evaluate", None)
+        chosen = options(out, **changes)
+        return fit(
+            self.recipe,
+            self.training,
+            chosen,
+            resume=resume,
+            on_step=on_step,
+            evaluate=evaluate,
+            pace=pace,
+        )
+
+
+@pytest.fixture
+def timed(training: TrainingSet, recipe: Recipe) -> Timed:
+    return Timed(training, dataclasses.replace(recipe, epochs=200, schedule="cosine", warmup=0.1))
+
+
+def test_a_machine_that_slows_down_ends_its_run_in_time(timed: Timed, tmp_path: Path) -> None:
+    pace = timed.pace()
+    done = timed.run(tmp_path / "run", pace)
+    assert pace.plans[0].steps == 196
+    assert done.training["step"] == len(timed.rates) == pytest.approx(40 + (200 - 40) / 5, abs=3)
+    assert 0.95 * 200 <= pace.elapsed_s <= 1.05 * 200
+    assert timed.rates[-1] < 0.01 * timed.recipe.lr
+    assert done.training["pace"]["plans"] == [dataclasses.asdict(plan) for plan in pace.plans]
+
+
+@pytest.mark.parametrize("stop", [7, 45])
+def test_a_resumed_run_decides_as_the_whole_one_did(
+    timed: Timed, training: TrainingSet, tmp_path: Path, stop: int
+) -> None:
+    whole = timed.run(tmp_path / "whole", timed.pace())
+    cut = Timed(training, timed.recipe)
+    half = cut.run(tmp_path / "cut", cut.pace(), max_steps=stop)
+    assert half.training["step"] == stop
+    cut.clock.now += 1e6  # until somebody resumes it
+    resumed = cut.run(tmp_path / "cut", cut.pace(begun=False), resume=half.path)
+    assert cut.rates == timed.rates
+    assert resumed.training["pace"] == whole.training["pace"]
+    others = resumed.network.state_dict()
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, others[name]), name
+
+
+def test_a_resumed_run_keeps_the_budget_that_stands_in_its_checkpoint(
+    timed: Timed, tmp_path: Path
+) -> None:
+    """Nobody passes it again: by the real clock its few seconds go a long way."""
+    half = timed.run(tmp_path / "run", timed.pace(), max_steps=8)
+    resumed = fit(
+        timed.recipe, timed.training, options(half.path.parent, max_steps=9), resume=half.path
+    )
+    assert resumed.training["pace"]["budget_s"] == 200.0
+    assert resumed.training["pace"]["plans"][0] == half.training["pace"]["plans"][0]
+
+
+def test_another_budget_replaces_it_and_is_planned_at_once(timed: Timed, tmp_path: Path) -> None:
+    half = timed.run(tmp_path / "run", timed.pace(), max_steps=8)
+    shorter = Pace(30.0, clock=timed.clock)
+    timed.run(tmp_path / "run", shorter, resume=half.path)
+    assert shorter.plans[-1].steps == len(timed.rates) == pytest.approx(29, abs=2)
+    assert 9 in [plan.step for plan in shorter.plans]
+
+
+def test_a_run_without_a_budget_gets_none_when_it_is_resumed(timed: Timed, tmp_path: Path) -> None:
+    half = fit(timed.recipe, timed.training, options(tmp_path, max_steps=2))
+    with pytest.raises(CheckpointError, match=r"its run was begun without --time-budget; leave it"):
+        timed.run(tmp_path, timed.pace(begun=False), resume=half.path)
+
+
+def test_evaluation_is_not_counted(timed: Timed, tmp_path: Path) -> None:
+    def evaluate(_: object) -> dict[str, float]:
+        timed.clock.now += 1e5
+        return {"mAP": 0.5}
+
+    done = timed.run(tmp_path, timed.pace(), evaluate=evaluate, evaluate_every=1)
+    assert done.training["step"] == pytest.approx(40 + (200 - 40) / 5, abs=3)
+
+
+@pytest.mark.alone
+def test_by_the_real_clock(training: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    """Six seconds, from the second on five times as slow."""
+    chosen = dataclasses.replace(recipe, epochs=100_000)
+    began = time.perf_counter()
+    pace, _ = rehearsed(chosen, training, options(tmp_path / "run"), 6.0)
+    before = began
+
+    def slower(state: Progress) -> None:
+        nonlocal before
+        now = time.perf_counter()
+        if now - began > 2:
+            time.sleep(4 * (now - before))
+        before = time.perf_counter()
+
+    fit(chosen, training, options(tmp_path / "run"), on_step=slower, pace=pace)
+    assert time.perf_counter() - began == pytest.approx(6.0, rel=0.05)
+    assert pace.plans[-1].step_s > 3 * pace.plans[0].step_s

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +26,11 @@ from sa_training.checkpoints import (
     save_checkpoint,
 )
 from sa_training.data import BatchSampler, TrainingCrops, training_loader
-from sa_training.distributed import Processes, joined, same_everywhere, wait_for_all
+from sa_training.distributed import Processes, greatest, joined, same_everywhere, wait_for_all
 from sa_training.network import SANetwork
 from sa_training.optimisation import autocast_type, lr_factor, resolve_device
 from sa_training.options import Progress, TrainingOptions, TrainingSet
+from sa_training.pace import Pace
 from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
 from sa_training.step import Trainer
@@ -53,6 +57,7 @@ def fit(
     resume: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
     evaluate: Evaluate | None = None,
+    pace: Pace | None = None,
 ) -> Checkpoint:
     """Train a network on labelled images; see :func:`sa_training.train.train_model`.
 
@@ -64,6 +69,8 @@ def fit(
         on_step: called after every step, in the first process only.
         evaluate: called every ``options.evaluate_every`` epochs; must give the same in every
             process.
+        pace: of a run with a time budget, as :func:`sa_training.time_budget.rehearsed` gives it.
+            A resumed run keeps the budget it was begun with; another one replaces it.
 
     Returns:
         The last checkpoint, its network in evaluation mode.
@@ -79,7 +86,7 @@ def fit(
     processes = Processes.from_environment()
     with joined(processes, resolve_device(options.device, processes.local)):
         trainer = _trainer(recipe, training, options, resumed=resume is not None)
-        run = _Run(trainer, training, options, on_step, evaluate)
+        run = _Run(trainer, training, options, on_step, evaluate, pace)
         if resume is not None:
             run.resume(resume)
         run.train()
@@ -98,7 +105,7 @@ def rehearsal(
     Raises:
         DatasetError, TrainingError: as :func:`fit`; of the steps, when they are done.
     """
-    run = _Run(_trainer(recipe, training, options, resumed=False), training, options, None, None)
+    run = _Run(_trainer(recipe, training, options, resumed=False), training, options)
     return run.sampler.steps, run.rehearse()
 
 
@@ -137,10 +144,12 @@ class _Run:
         trainer: Trainer,
         training: TrainingSet,
         options: TrainingOptions,
-        on_step: Callable[[Progress], None] | None,
-        evaluate: Evaluate | None,
+        on_step: Callable[[Progress], None] | None = None,
+        evaluate: Evaluate | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.trainer, self.training, self.options = trainer, training, options
+        self.pace = pace
         self.recipe, self.processes = trainer.recipe, trainer.processes
         self.on_step, self.evaluate = on_step, evaluate
         self.sampler = BatchSampler(
@@ -156,12 +165,20 @@ class _Run:
         self.loader: DataLoader[tuple[Tensor, int, int]] = training_loader(
             crops, self.sampler, options.workers, pin=pin
         )
-        self.planned = self.recipe.epochs * self.sampler.steps
-        self.steps = min(self.planned, options.max_steps or self.planned)
         self.step = 0
         self.sums = np.zeros(len(trainer.names) + 1)
         self.best: float | None = None
         self.saved = time.monotonic()
+
+    @property
+    def planned(self) -> int:
+        """Steps of the whole recipe, or as many as its time is planned for."""
+        return self.recipe.epochs * self.sampler.steps if self.pace is None else self.pace.steps
+
+    @property
+    def steps(self) -> int:
+        """Steps of this run."""
+        return min(self.planned, self.options.max_steps or self.planned)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of ours, or take the weights of one of the authors'."""
@@ -175,7 +192,8 @@ class _Run:
         kept = checkpoint.network.state_dict()
         load_weights(self.trainer.network, kept, source=str(path))
         if not state:
-            self.step = min(checkpoint.epoch, self.recipe.epochs) * self.sampler.steps
+            if self.pace is None:
+                self.step = min(checkpoint.epoch, self.recipe.epochs) * self.sampler.steps
             return
         then, now = checkpoint.recipe.to_dict(), self.recipe.to_dict()
         same = {field: (then[field], now[field]) for field in now if field not in _MAY_CHANGE}
@@ -186,10 +204,26 @@ class _Run:
                     f"{path}: its run had {field} {before}, this one {value}; "
                     "resume with the same data and options, or start a new run"
                 )
+        self._keep_pace(path, state, same_length=then["epochs"] == now["epochs"])
         self.trainer.load(kept, state)
         self.step = state["step"]
         self.sums = np.array(state["sums"])
         self.best = state["best"]
+
+    def _keep_pace(self, path: Path, state: dict[str, Any], *, same_length: bool) -> None:
+        """Go on in the time budget of a run, unless the recipe has another length now."""
+        begun = state.get("pace")
+        if begun is None:
+            if self.pace is not None:
+                raise CheckpointError(
+                    f"{path}: its run was begun without --time-budget; leave it out, or pass "
+                    "--epochs"
+                )
+            return
+        if self.pace is None and same_length:
+            self.pace = Pace(begun["budget_s"], agree=greatest)
+        if self.pace is not None:
+            self.pace.resume(begun, self.recipe, self.sampler.steps)
 
     def train(self) -> None:
         """Run to the last step and leave the checkpoint of it."""
@@ -232,6 +266,7 @@ class _Run:
                     "sums": self.sums.tolist(),
                     "best": self.best,
                     "order": self._order(),
+                    **({} if self.pace is None else {"pace": self.pace.state()}),
                 },
                 keep_previous=True,
             )
@@ -253,6 +288,9 @@ class _Run:
         began, done, waited = time.perf_counter(), 0, 0.0
         for images, labels, indices, seconds in self._batches():
             progress = self._step(images, labels, indices)
+            if self.pace is not None:
+                self.pace.review(self.step)
+                progress = dataclasses.replace(progress, steps=self.steps)
             done, waited = done + 1, waited + seconds
             took = time.perf_counter() - began
             rate = done * self.recipe.batch * self.processes.count / took
@@ -274,7 +312,9 @@ class _Run:
         """Batches on the device, and the seconds spent waiting for each."""
         device = self.trainer.device
         batches = iter(self.loader)
-        for _ in range(min(len(self.sampler), self.steps - self.step)):
+        for _ in range(len(self.sampler)):
+            if self.step >= self.steps:
+                return
             began = time.perf_counter()
             images, labels, indices = next(batches)
             waited = time.perf_counter() - began
@@ -286,7 +326,10 @@ class _Run:
             )
 
     def _step(self, images: Tensor, labels: Tensor, indices: Tensor) -> Progress:
-        factor = lr_factor(self.recipe, self.step, self.planned, self.sampler.steps)
+        if self.pace is None:
+            factor = lr_factor(self.recipe, self.step, self.planned, self.sampler.steps)
+        else:
+            factor = self.pace.factor(self.recipe, self.step)
         for group in self.trainer.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         losses, accuracy = self.trainer.step(images, labels, self.step)
@@ -296,7 +339,7 @@ class _Run:
         self.sums += [*losses, accuracy]
         return Progress(
             epoch=self.sampler.epoch + 1,
-            epochs=self.recipe.epochs,
+            epochs=math.ceil(self.planned / self.sampler.steps),
             step=self.step,
             steps=self.steps,
             loss=sum(losses),
@@ -333,7 +376,8 @@ class _Run:
         every = self.options.evaluate_every
         figures: dict[str, float] = {}
         if self.evaluate is not None and every and epoch % every == 0:
-            figures = dict(self.evaluate(self._evaluated()))
+            with self.pace.paused() if self.pace is not None else nullcontext():
+                figures = dict(self.evaluate(self._evaluated()))
             score = next(iter(figures.values()))
             if self.best is None or score > self.best:
                 self.best = score

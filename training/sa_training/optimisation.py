@@ -37,12 +37,12 @@ def optimizer_of(network: SANetwork, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def lr_factor(recipe: Recipe, step: int, steps: int, epoch_steps: int) -> float:
+def lr_factor(recipe: Recipe, step: float, steps: int, epoch_steps: float) -> float:
     """What the learning rate is multiplied with at a step.
 
     Args:
         recipe: its schedule.
-        step: from 0.
+        step: from 0; between two steps where the schedule is stretched.
         steps: of the whole recipe.
         epoch_steps: of an epoch.
 
@@ -52,7 +52,7 @@ def lr_factor(recipe: Recipe, step: int, steps: int, epoch_steps: int) -> float:
     """
     warmup = math.ceil(recipe.warmup * steps)
     if step < warmup:
-        return (step + 1) / warmup
+        return min(1.0, (step + 1) / warmup)
     if recipe.schedule == "cosine":
         done = (step - warmup) / max(1, steps - warmup)
         return 0.5 * (1 + math.cos(math.pi * done))

@@ -1,12 +1,11 @@
-"""As many epochs as a time budget holds: a few steps are rehearsed and timed, then forgotten.
+"""A time budget before its run begins: a few steps are rehearsed and timed, then forgotten.
 
-A run whose budget came to N epochs is the run of ``--epochs N``, bit for bit; only N depends on the
-machine. It stands in the checkpoint's recipe, so that a resumed run is not timed again.
+The first plan comes from there. It is looked at again while the run goes on, see
+:mod:`sa_training.pace`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,32 +15,14 @@ from sa_training.distributed import Processes, greatest, joined
 from sa_training.loop import rehearsal
 from sa_training.optimisation import resolve_device
 from sa_training.options import TrainingOptions, TrainingSet
+from sa_training.pace import Pace
 from sa_training.recipes import Recipe
 
-MOST = 4
-"""A budget gives at most so many times the recipe's epochs."""
 WARM_UP, TIMED = 5, 25
 """Steps that are not timed, and that are."""
 _SHARE = 0.05
-"""Of the budget: what a rehearsal may take, and what is left for checkpoints and hiccups."""
+"""Of the budget: what a rehearsal may take."""
 _DURATION = re.compile(r"(?=\d)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """A recipe with the epochs that its budget holds.
-
-    Attributes:
-        recipe: with those epochs, and a ``step`` schedule stretched to them.
-        epochs: that would fit, before the limits of 1 and :data:`MOST` times the recipe's.
-        step_s: seconds a step.
-        epoch_steps: steps an epoch.
-    """
-
-    recipe: Recipe
-    epochs: float
-    step_s: float
-    epoch_steps: int
 
 
 def seconds_of(text: str) -> float:
@@ -66,42 +47,38 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def fit_to_budget(
+def rehearsed(
     recipe: Recipe,
     training: TrainingSet,
     options: TrainingOptions,
     budget_s: float,
     *,
     clock: Callable[[], float] = time.perf_counter,
-) -> Fitted:
-    """Rehearse a training and set its epochs; what is rehearsed leaves no trace.
+) -> tuple[Pace, float]:
+    """Rehearse a training and make the first plan of its time; no other trace is left.
 
     Joined processes agree on the slowest one's time.
 
     Args:
-        recipe: whose epochs are to be set.
-        training: what it will be trained on.
+        recipe: how it will be trained.
+        training: what on.
         options: with which.
         budget_s: seconds for the whole run, this included, evaluation aside.
         clock: seconds from some moment.
+
+    Returns:
+        The pace of the run, whose time goes by from now on, and the epochs that would fit.
 
     Raises:
         DatasetError: fewer training images than one batch.
         TrainingError: a loss that is not finite.
     """
     processes = Processes.from_environment()
-    began = clock()
+    pace = Pace(budget_s, clock=clock, agree=greatest)
     with joined(processes, resolve_device(options.device, processes.local)):
         epoch_steps, steps = rehearsal(recipe, training, options)
         step_s = seconds_a_step(steps, budget_s, clock)
-        left_s = budget_s * (1 - _SHARE) - greatest(clock() - began)
-    fitting = left_s / (step_s * epoch_steps)
-    return Fitted(
-        recipe=with_epochs(recipe, max(1, min(int(fitting), MOST * recipe.epochs))),
-        epochs=max(0.0, fitting),
-        step_s=step_s,
-        epoch_steps=epoch_steps,
-    )
+        return pace, pace.begin(recipe, epoch_steps, step_s)
 
 
 def seconds_a_step(steps: Iterator[None], budget_s: float, clock: Callable[[], float]) -> float:
@@ -125,15 +102,3 @@ def seconds_a_step(steps: Iterator[None], budget_s: float, clock: Callable[[], f
         if greatest(clock() - began) > end:
             break
     return greatest(clock() - warm) / timed
-
-
-def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """A recipe of another length, its whole schedule stretched or shrunk to it.
-
-    >>> from sa_training.recipes import sa
-    >>> shorter = with_epochs(sa(), 10)
-    >>> shorter.epochs, shorter.step_size
-    (10, 4)
-    """
-    step_size = max(1, round(recipe.step_size * epochs / recipe.epochs))
-    return dataclasses.replace(recipe, epochs=epochs, step_size=step_size)

@@ -61,7 +61,7 @@ def train(
         typer.Option(
             metavar="TIME",
             rich_help_panel=_RECIPE,
-            help="As many epochs as fit 60m, 1h, 90s here, evaluation aside.",
+            help="Train for 60m, 1h or 90s, evaluation aside, however fast it is here.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -263,12 +263,13 @@ def train(
         if budget_s is not None:
             note(f"--time-budget {time_budget}: sets the epochs once a run has timed its steps")
         return
+    begun = None
     if resume is not None and epochs is None and "epochs" not in settings:
         begun = run.as_long_as(chosen, resume, step_size_given=step_size is not None)
-        chosen, budget_s = begun or chosen, None if begun else budget_s
+        chosen = begun or chosen
     if max_steps is not None and pretrained is None and resume is None:
         chosen = _start_of_a_trial(chosen)
-    run.run(task, chosen, options, resume, budget_s, json_output)
+    run.run(task, chosen, options, resume, budget_s, json_output, begun=begun is not None)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sa_deploy.output import note, print_json, print_table, progress
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sa_training.checkpoints import Checkpoint
     from sa_training.loop import Progress, TrainingOptions, TrainingSet
     from sa_training.network import SANetwork
+    from sa_training.pace import Pace
     from sa_training.recipes import Recipe
     from sa_training.tasks import Task
 
@@ -72,23 +73,25 @@ def _epochs(count: int) -> str:
 
 def _within(
     recipe: Recipe, training: TrainingSet, options: TrainingOptions, budget_s: float, speaks: bool
-) -> Recipe:
-    """A recipe with as many epochs as a budget holds; says how many."""
-    from sa_training.time_budget import MOST, fit_to_budget
+) -> Pace:
+    """The pace that a budget gives a run; says how many epochs are planned."""
+    from sa_training.pace import MOST
+    from sa_training.time_budget import rehearsed
 
-    fitted = fit_to_budget(recipe, training, options, budget_s)
-    epochs = fitted.recipe.epochs
-    why = f"{fitted.epochs:.1f} would fit"
-    if fitted.epochs < 1:
-        why += ", one is the least, so that the budget will not hold"
+    pace, fitting = rehearsed(recipe, training, options, budget_s)
+    (plan,) = pace.plans
+    epochs = plan.steps / pace.epoch_steps
+    why = f"{fitting:.1f} would fit"
+    if fitting * pace.epoch_steps < 1:
+        why += ", a step is the least, so that the budget will not hold"
     elif epochs == MOST * recipe.epochs:
         why += f", {MOST} times the recipe's {recipe.epochs} is the most"
     if speaks:
         note(
-            f"--time-budget: {_epochs(epochs)} of {fitted.epoch_steps} steps at "
-            f"{1000 * fitted.step_s:.0f} ms ({why})"
+            f"--time-budget: {epochs:.3g} epochs of {pace.epoch_steps} steps at "
+            f"{1000 * plan.step_s:.0f} ms ({why}); looked at again while it runs"
         )
-    return fitted.recipe
+    return pace
 
 
 def run(
@@ -98,12 +101,25 @@ def run(
     resume: Path | None,
     budget_s: float | None,
     json_output: bool,
+    *,
+    begun: bool = False,
 ) -> None:
-    """Train, draw the curves, test the best and the last network."""
+    """Train, draw the curves, test the best and the last network.
+
+    Args:
+        task: what is trained for.
+        recipe: how.
+        options: where and how fast.
+        resume: the checkpoint to go on from.
+        budget_s: seconds of the run; where ``begun``, instead of those it was begun with.
+        json_output: print JSON.
+        begun: whether ``resume`` is of this run.
+    """
     from sa_training.checkpoints import BEST, load_checkpoint, weights_sha256
-    from sa_training.distributed import Processes, joined
+    from sa_training.distributed import Processes, greatest, joined
     from sa_training.loop import fit
     from sa_training.optimisation import resolve_device
+    from sa_training.pace import Pace
     from sa_training.watch import draw_curves
 
     processes = Processes.from_environment()
@@ -111,8 +127,13 @@ def run(
     last: list[Progress] = []
     training = task.training(recipe, keep=options.workers == 0)
     with joined(processes, resolve_device(options.device, processes.local)):
+        pace = None
         if budget_s is not None:
-            recipe = _within(recipe, training, options, budget_s, speaks)
+            pace = (
+                Pace(budget_s, agree=greatest)
+                if begun
+                else _within(recipe, training, options, budget_s, speaks)
+            )
         with _bar(f"train {recipe.name}", None, speaks) as advance:
             checkpoint = fit(
                 recipe,
@@ -121,6 +142,7 @@ def run(
                 resume=resume,
                 on_step=_watcher(advance, last),
                 evaluate=task.score,
+                pace=pace,
             )
     if not speaks:
         return
@@ -143,9 +165,16 @@ def run(
         "weights_sha256": weights_sha256(checkpoint.network.cpu()),
         "test": found,
     }
+    time: dict[str, Any] = checkpoint.training.get("pace", {})
+    if time:
+        result["time"] = {key: time[key] for key in ("budget_s", "elapsed_s", "plans")}
     if json_output:
         print_json(result)
         return
+    if time:
+        result.pop("time")
+        said = ", ".join(f"{plan['steps']} at step {plan['step']}" for plan in time["plans"])
+        note(f"--time-budget: {time['elapsed_s']:.0f} of {time['budget_s']:.0f} s; planned: {said}")
     result.pop("test")
     print_table("Training", ("what", "value"), result.items())
     if found:
