@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
-from sa_runtime.errors import CheckpointError, DatasetError, InputError
+from sa_runtime.errors import CheckpointError, DatasetError, InputError, MissingFileError
 from sa_training.checkpoints import load_checkpoint, weights_sha256
 from sa_training.network import SANetwork
 from sa_training.recipes import authors, sa
@@ -264,7 +264,7 @@ def _default(key: str) -> Any:
         ("--recipe huge", InputError, r"recipe 'huge': unknown; choose from sa"),
         ("--set erase", InputError, r"--set erase: expected FIELD=VALUE"),
         ("-a vgg16", InputError, r"network backbone='vgg16': expected one of resnet10-thin"),
-        ("--resume absent.pt", CheckpointError, r"absent.pt: no such file"),
+        ("--resume absent.pt", MissingFileError, r"absent.pt: no such file"),
         ("--pretrained absent.pth", CheckpointError, r"--pretrained absent.pth: no such file"),
         ("--seed -1", InputError, r"seed=-1: expected 0 or more"),
         (
