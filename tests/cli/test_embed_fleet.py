@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -113,4 +114,54 @@ def test_sources_that_cannot_be_shared_out_are_named(folder: Path, tmp_path: Pat
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "0.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"both would be written to .*; embed them one after"):
-        tasks_of([folder / "images", tmp_path / "images"], [], tmp_path, resume=False)
+        tasks_of([folder / "images", tmp_path / "images"], [], tmp_path / "out", resume=False)
+
+
+LOST = """
+import os, sys
+from pathlib import Path
+import ray
+from sa_runtime.pipeline.ray import Done, Task, share_out
+
+@ray.remote(num_cpus=1, max_restarts=1, max_task_retries=1)
+class Worker:
+    def embed(self, task):
+        if task.source.name == "kills":
+            os._exit(1)
+        if task.source.name == "raises":
+            raise OSError(28, "No space left on device")
+        return Done(task=task, rows=3)
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+tasks = [Task(source=Path(name), detections=None, out=Path("/absent") / name)
+         for name in ("a", "kills", "b", "raises", "c", "kills", "d")]
+for done in share_out(ray, tasks, Worker.remote, workers=2):
+    print("done", done.task.source, done.rows, bool(done.error), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_its_source_alone() -> None:
+    command = [sys.executable, "-c", LOST]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stdout.splitlines() if line.startswith("done ")]  # Ray prints too
+    lost = ["done kills 0 True", "done kills 0 True", "done raises 0 True"]
+    assert sorted(lines) == sorted([*lost, *(f"done {name} 3 False" for name in "abcd")])
+
+
+def test_an_unknown_error_of_a_source_comes_back_with_it(
+    tiny_model: TinyModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task,) = tasks_of([folder / "a.avi"], [folder / "a.txt"], tmp_path, resume=False)
+    full = OSError(28, "No space left on device")
+    with open_runner(tiny_model.path, "onnxruntime") as runner:
+        monkeypatch.setattr(runner, "run", Mock(side_effect=full))
+        done = embed_task(task, runner, Settings(model=tiny_model.path))
+    assert (done.rows, done.error) == (0, "OSError: [Errno 28] No space left on device")
+
+
+def test_a_source_is_not_written_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=r"out='.*images': images is read; write elsewhere"):
+        tasks_of(["images"], [], Path(), resume=False)

@@ -7,7 +7,9 @@ stops (a worker, a machine, the whole run) goes on from the source's own manifes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from sa_runtime.sources.images import is_image
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
+from sa_runtime.system.files import refuse_inputs
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,7 @@ def tasks_of(
             detections=None if path.is_dir() else next(boxes).resolve(),
             out=(out / name).resolve(),
         )
+        refuse_inputs(tasks[name].out, [*paths, *detections])
     begun = [task.out for task in tasks.values() if (task.out / MANIFEST).exists()]
     if begun and not resume:
         raise InputError(
@@ -118,8 +124,8 @@ def tasks_of(
 def embed_task(task: Task, runner: Any, settings: Settings) -> Done:
     """Fill the folder of one source from where it stands.
 
-    A known error is told in what comes back, so that the other sources go on. Images that are left
-    out are counted in the folder's manifest.
+    An error comes back with the result, so that the other sources go on. Images that are left out
+    are counted in the folder's manifest.
     """
     try:
         result = embed(
@@ -135,9 +141,19 @@ def embed_task(task: Task, runner: Any, settings: Settings) -> Done:
             resume=True,
         )
     except SaDeployError as error:
-        begun = (task.out / MANIFEST).exists()
-        return Done(task=task, rows=Manifest.read(task.out).rows if begun else 0, error=str(error))
+        return Done(task=task, rows=_rows_in(task.out), error=str(error))
+    except Exception as error:
+        _log.exception("%s", task.source)
+        text = f"{type(error).__name__}: {error}"
+        return Done(task=task, rows=_rows_in(task.out), error=text)
     return Done(task=task, rows=result.rows, seconds=result.timing.wall_s)
+
+
+def _rows_in(folder: Path) -> int:
+    try:
+        return Manifest.read(folder).rows
+    except InputError:
+        return 0
 
 
 class _Worker:
@@ -162,7 +178,8 @@ def embed_on_ray(
 ) -> Iterator[Done]:
     """Embed sources on Ray and yield each as it is done, in no particular order.
 
-    A worker that dies is started again, twice at most, and its source goes on where it stood.
+    A worker that dies is started again, and its source goes on where it stood; the third time the
+    source is given up, and another worker takes the next one.
 
     Args:
         tasks: from :func:`tasks_of`.
@@ -192,16 +209,45 @@ def embed_on_ray(
         ) from exc
     try:
         _require_resources(ray, workers, cpus, gpus)
-        actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=2, max_task_retries=2)(
+        worker = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=2, max_task_retries=2)(
             _Worker
         )
-        count = min(workers, len(tasks))
-        pool = ray.util.ActorPool([actor.remote(settings) for _ in range(count)])
-        yield from pool.map_unordered(lambda worker, task: worker.embed.remote(task), tasks)
-    except ray.exceptions.RayTaskError as exc:
-        raise exc.as_instanceof_cause() from exc
+        yield from share_out(
+            ray, tasks, lambda: worker.remote(settings), workers=min(workers, len(tasks))
+        )
     finally:
         ray.shutdown()
+
+
+def share_out(
+    ray: Any, tasks: Sequence[Task], start: Callable[[], Any], *, workers: int
+) -> Iterator[Done]:
+    """Give every worker a task at a time; one that is lost costs its task and is replaced.
+
+    Args:
+        ray: the module, connected.
+        tasks: what is to be done.
+        start: starts an actor with a method ``embed``, which takes a task.
+        workers: at a time.
+    """
+    waiting = deque(tasks)
+    idle = [start() for _ in range(workers)]
+    running: dict[Any, tuple[Any, Task]] = {}
+    while waiting or running:
+        while waiting and idle:
+            worker, task = idle.pop(), waiting.popleft()
+            running[worker.embed.remote(task)] = (worker, task)
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        worker, task = running.pop(ready)
+        try:
+            done: Done = ray.get(ready)
+        except ray.exceptions.RayError as exc:
+            cause = str(exc).strip().partition("\n")[0]
+            done = Done(task=task, rows=_rows_in(task.out), error=f"its worker was lost: {cause}")
+            worker = start() if waiting else None
+        if worker is not None:
+            idle.append(worker)
+        yield done
 
 
 def _require_resources(ray: Any, workers: int, cpus: float, gpus: float) -> None:
