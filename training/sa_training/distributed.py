@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from sa_runtime.retrieval.distance import Vectors
 from sa_runtime.retrieval.evaluation import Embed
+from sa_runtime.retrieval.vectors import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)

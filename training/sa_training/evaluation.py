@@ -15,9 +15,9 @@ import torch
 from sa_runtime.arrays import Image
 from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import ReidDataset
-from sa_runtime.retrieval.distance import Vectors
 from sa_runtime.retrieval.evaluation import Embed, RetrievalReport, evaluate_embedder
 from sa_runtime.retrieval.metrics import CONVENTIONS
+from sa_runtime.retrieval.vectors import Vectors
 from sa_training.distributed import shared_embed
 from sa_training.network import SANetwork
 from sa_training.pixels import network_input

@@ -1,129 +1,31 @@
 """Distances between vectors in blocks of bounded size, and nearest-neighbour search.
 
 A full matrix of distances is never kept: whoever needs it takes a block of query rows after
-another. Shape suffixes: Q queries, G gallery rows, B rows of a block, D dimensions.
+another. A distance depends on its two vectors alone, not on where they stand, on how many there
+are beside them (but for the precision, see :mod:`sa_runtime.retrieval.product`), on the memory or
+on the number of threads; so equal vectors have equal distances. Shape suffixes: Q queries, G
+gallery rows, B rows of a block, D dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
+from sa_runtime.retrieval.product import padded, product_of
+from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows, require_equal_dim
 
 Metric = Literal["euclidean", "cosine"]
 """``euclidean``: the squared Euclidean distance; ``cosine``: one minus the cosine. Both rank unit
 vectors alike."""
-Vectors = NDArray[np.floating[Any]]
-"""(N, D) float16, float32 or float64, :class:`numpy.memmap` included; worked on as float32."""
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
 MEMORY_BYTES = 128 * 2**20
 """Working memory of one pass over the distances, if the caller does not say otherwise."""
 _SEARCH_ROWS = 512
-
-
-class VectorRows:
-    """Rows of one array, or of several stacked ones, as float32: read in slices, never as a whole.
-
-    Args:
-        vectors: (N, D) of a float type.
-        name: what the vectors are, for messages.
-        keep: (M,) rows to keep, in this order; all where it is None.
-
-    Attributes:
-        norms: (M,) float32 squared lengths.
-
-    Raises:
-        InputError: not a matrix of floats, or a row that is not finite.
-
-    >>> rows = VectorRows(np.eye(3, dtype=np.float16), name="query", keep=np.array([2, 0]))
-    >>> rows.shape, rows.read(0, 1).tolist(), rows.take(np.array([1])).tolist()
-    ((2, 3), [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
-    """
-
-    def __init__(self, vectors: Vectors, *, name: str, keep: Ints | None = None) -> None:
-        if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
-            raise InputError(
-                f"{name} vectors of shape {vectors.shape} {vectors.dtype}: expected (N, D) floats, "
-                "one row for each image"
-            )
-        self._parts: list[tuple[Vectors, Ints | None]] = [(vectors, keep)]
-        self._starts = [0, len(vectors) if keep is None else len(keep)]
-        self.norms = self._squared_lengths(name)
-
-    @classmethod
-    def stacked(cls, first: VectorRows, second: VectorRows) -> VectorRows:
-        """The rows of ``first``, then those of ``second``, without copying either."""
-        require_equal_dim(first, second)
-        both = cls.__new__(cls)
-        both._parts = first._parts + second._parts
-        both._starts = first._starts + [len(first) + start for start in second._starts[1:]]
-        both.norms = np.concatenate([first.norms, second.norms])
-        return both
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(N, D)."""
-        return self._starts[-1], self._parts[0][0].shape[1]
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def spans(self, width: int) -> Iterator[tuple[int, int]]:
-        """(start, stop) of all rows in order, at most ``width`` each and never of two arrays."""
-        for begin, end in pairwise(self._starts):
-            for start in range(begin, end, width):
-                yield start, min(start + width, end)
-
-    def read(self, start: int, stop: int) -> Floats:
-        """(stop - start, D) float32; a view where the source is float32 already."""
-        pieces = []
-        for (array, keep), (begin, end) in zip(self._parts, pairwise(self._starts), strict=True):
-            rows = slice(max(start, begin) - begin, min(stop, end) - begin)
-            if rows.start < rows.stop:
-                piece = array[rows] if keep is None else array[keep[rows]]
-                pieces.append(piece.astype(np.float32, copy=False))
-        if not pieces:
-            return np.zeros((0, self.shape[1]), np.float32)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def take(self, index: NDArray[np.integer[Any]]) -> Floats:
-        """(M, D) float32 copies of some rows."""
-        taken = np.empty((len(index), self.shape[1]), np.float32)
-        for (array, keep), (begin, end) in zip(self._parts, pairwise(self._starts), strict=True):
-            here = (index >= begin) & (index < end)
-            local = index[here] - begin
-            taken[here] = array[local if keep is None else keep[local]]
-        return taken
-
-    def _squared_lengths(self, name: str) -> Floats:
-        norms = np.empty(len(self), np.float32)
-        for start, stop in self.spans(max(1, 2**18 // max(1, self.shape[1]))):
-            rows = self.read(start, stop)
-            np.einsum("nd,nd->n", rows, rows, out=norms[start:stop])
-        if not np.isfinite(norms).all():
-            row = int(np.flatnonzero(~np.isfinite(norms))[0])
-            raise InputError(
-                f"{name} vectors: row {row} holds a value that is not finite (or beyond 1e19); "
-                "expected embeddings of about unit length"
-            )
-        return norms
-
-
-def require_equal_dim(query: VectorRows, gallery: VectorRows) -> None:
-    """Raise InputError unless both have the same number of dimensions."""
-    if query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query vectors have {query.shape[1]} dimensions, gallery vectors {gallery.shape[1]}: "
-            "expected equal ones; embed both with the same artefact"
-        )
+_UNIT = padded(1)
 
 
 class Distances(Protocol):
@@ -133,15 +35,15 @@ class Distances(Protocol):
     def shape(self) -> tuple[int, int]:
         """(Q, G)."""
 
-    def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[Floats]:
-        """(G,) float32, not negative, of each query in order.
+    def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
+        """(G,) float32 or float64, finite, of each query in order.
 
-        Works in ``memory_bytes``, or in what one row takes. A row may be written to; it is valid
-        until the next one is asked for.
+        Works in ``memory_bytes``, or in what one row and a tile of 64 by 64 vectors take. A row may
+        be written to; it is valid until the next one is asked for.
         """
 
-    def row(self, index: int) -> Floats:
-        """(G,) float32 of one query, the caller's own."""
+    def row(self, index: int) -> AnyFloats:
+        """(G,) float32 or float64 of one query, the caller's own; as :meth:`rows` gives it."""
 
 
 class VectorDistances:
@@ -167,58 +69,74 @@ class VectorDistances:
         require_equal_dim(query, gallery)
         if metric not in get_args(Metric):
             raise InputError(f"metric={metric!r}: expected one of {', '.join(get_args(Metric))}")
-        self._query, self._gallery, self._metric = query, gallery, metric
+        self._query, self._gallery, self._cosine = query, gallery, metric == "cosine"
+        self._product = product_of(query, gallery, unit=self._cosine)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(Q, G)."""
         return len(self._query), len(self._gallery)
 
-    def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[Floats]:
+    @property
+    def dtype(self) -> type[np.float32] | type[np.float64]:
+        """Of the distances: float64 where there are few enough to afford it."""
+        return self._product.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Working memory of one vector that is being compared."""
+        return self._product.row_bytes
+
+    def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
         """See :meth:`Distances.rows`: a quarter of the memory for gallery rows."""
         total, size = self.shape
-        step = 3 * memory_bytes // 4 // (4 * (size + 2 * self._gallery.shape[1]))
-        step = max(1, min(total, step))
-        buffer = np.empty((step, size), np.float32)
+        row_bytes = self._product.row_bytes + np.dtype(self.dtype).itemsize * padded(size)
+        step = min(padded(total), _whole_units(3 * memory_bytes // 4 // row_bytes))
+        buffer = np.empty((step, padded(size)), self.dtype)
         for start in range(0, total, step):
-            block = buffer[: min(step, total - start)]
-            self._fill(block, start, memory_bytes // 4)
-            yield from block
+            count = min(step, total - start)
+            self._fill(buffer, start, start + count, memory_bytes // 4)
+            yield from buffer[:count, :size]
 
-    def row(self, index: int) -> Floats:
-        """(G,) float32 of one query."""
-        block = np.empty((1, len(self._gallery)), np.float32)
-        self._fill(block, index, MEMORY_BYTES // 4)
-        row: Floats = block[0]
+    def row(self, index: int) -> AnyFloats:
+        """(G,) of one query."""
+        block = np.empty((1, len(self._gallery)), self.dtype)
+        self._fill(block, index, index + 1, MEMORY_BYTES // 4)
+        row: AnyFloats = block[0]
         return row
 
-    def _fill(self, out: Floats, start: int, tile_bytes: int) -> None:
-        """Write the distances of the queries from ``start`` on to ``out``, (B, G) float32."""
-        width = max(1, tile_bytes // (4 * max(1, self._gallery.shape[1])))
+    def tiles(self, start: int, stop: int, width: int) -> Iterator[tuple[int, AnyFloats]]:
+        """The distances of some queries, at most ``width`` gallery rows at a time.
+
+        Yields:
+            The first of the gallery rows, and (stop - start, W) distances.
+        """
+        block = self._product.block(start, stop)
         for first, last in self._gallery.spans(width):
-            self.fill_tile(out[:, first:last], start, first)
+            out = np.empty((padded(stop - start), padded(last - first)), self.dtype)
+            self._product.fill(out, block, first, last)
+            tile = out[: stop - start, : last - first]
+            self._finish(tile, start, first)
+            yield first, tile
 
-    def fill_tile(self, out: Floats, start: int, first: int) -> None:
-        """Write the distances of queries from ``start`` on to gallery rows from ``first`` on."""
-        rows, columns = (start, start + out.shape[0]), (first, first + out.shape[1])
-        query, gallery = self._query.read(*rows), self._gallery.read(*columns)
-        query_norm = self._query.norms[slice(*rows), None]
-        gallery_norm = self._gallery.norms[slice(*columns)]
-        if self._metric == "euclidean":
-            np.matmul(query * np.float32(-2), gallery.T, out=out)
-            out += gallery_norm
-            out += query_norm
-        else:
-            np.matmul(query * -_inverse_length(query_norm), gallery.T, out=out)
-            out *= _inverse_length(gallery_norm)
-            out += np.float32(1)
-        np.maximum(out, np.float32(0), out=out)
+    def _fill(self, out: AnyFloats, start: int, stop: int, tile_bytes: int) -> None:
+        """Write the distances of some queries to the first rows of ``out``.
 
+        A tile may spill into the columns behind it, which the next one then writes.
+        """
+        block = self._product.block(start, stop)
+        width = max(_UNIT, _whole_units(tile_bytes // self._product.row_bytes))
+        for first, last in self._gallery.spans(width):
+            self._product.fill(out[:, first:], block, first, last)
+        self._finish(out[: stop - start, : len(self._gallery)], start, 0)
 
-def _inverse_length(squared: Floats) -> Floats:
-    """1 / length; 0 for a zero vector, whose cosine to anything counts as 0."""
-    length = np.sqrt(squared)
-    return np.divide(np.float32(1), length, out=np.zeros_like(length), where=length > 0)
+    def _finish(self, out: AnyFloats, start: int, first: int) -> None:
+        """Turn squared distances of unit vectors into one minus the cosine, where that is asked."""
+        if self._cosine:
+            out *= 0.5
+            # The cosine of a zero vector to anything counts as 0.
+            out[self._query.norms[start : start + len(out)] == 0] = 1
+            out[:, self._gallery.norms[first : first + out.shape[1]] == 0] = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -264,10 +182,8 @@ def nearest(
     if k < 1:
         raise InputError(f"k={k}: expected at least 1 neighbour")
     source = VectorDistances(query, gallery, metric)
-    (total, size), dim = source.shape, query.shape[1]
-    # A tile of B x T distances needs 4 bytes each, its partition 8 and a mask 1.
-    step = max(1, min(_SEARCH_ROWS, memory_bytes // (16 * max(1, dim))))
-    width = max(1, (memory_bytes - 4 * step * dim) // (13 * step + 4 * dim))
+    total, size = source.shape
+    step, width = _search_tile(source, memory_bytes)
     k = min(k, size)
     found = Neighbours(
         index=np.empty((total, k), np.int64),
@@ -276,18 +192,32 @@ def nearest(
     )
     for start in range(0, total, step):
         stop = min(start + step, total)
-        best = (np.empty((stop - start, 0), np.int64), np.empty((stop - start, 0), np.float32))
-        for first, last in gallery.spans(width):
-            tile = np.empty((stop - start, last - first), np.float32)
-            source.fill_tile(tile, start, first)
-            np.maximum(found.furthest[start:stop], tile.max(axis=1), out=found.furthest[start:stop])
+        furthest = found.furthest[start:stop]
+        best = (np.empty((stop - start, 0), np.int64), np.empty((stop - start, 0), source.dtype))
+        for first, tile in source.tiles(start, stop, width):
+            np.maximum(furthest, tile.max(axis=1), out=furthest)
             column = _smallest(tile, k)
             best = _merged(best, (column + first, np.take_along_axis(tile, column, axis=1)), k)
         found.index[start:stop], found.distance[start:stop] = best
     return found
 
 
-def _smallest(distance: Floats, k: int) -> Ints:
+def _search_tile(source: VectorDistances, memory_bytes: int) -> tuple[int, int]:
+    """Queries and gallery rows that are compared at a time."""
+    row_bytes = source.row_bytes
+    step = min(_SEARCH_ROWS, _whole_units(memory_bytes // (4 * row_bytes)))
+    # A distance needs 4 or 8 bytes, that of the tile before as many, its partition 8 and a mask 1.
+    pair_bytes = 2 * np.dtype(source.dtype).itemsize + 9
+    width = (memory_bytes - 2 * row_bytes * step) // (pair_bytes * step + 2 * row_bytes)
+    return step, max(_UNIT, _whole_units(width))
+
+
+def _whole_units(rows: int) -> int:
+    """A multiple of the product's unit, where there are as many rows; at least 1."""
+    return rows // _UNIT * _UNIT or max(1, rows)
+
+
+def _smallest(distance: AnyFloats, k: int) -> Ints:
     """Columns of each row's ``k`` smallest, sorted by distance, then column."""
     if k >= distance.shape[1]:
         everything: Ints = np.argsort(distance, axis=1, kind="stable")
@@ -305,7 +235,9 @@ def _smallest(distance: Floats, k: int) -> Ints:
     return smallest
 
 
-def _merged(best: tuple[Ints, Floats], tile: tuple[Ints, Floats], k: int) -> tuple[Ints, Floats]:
+def _merged(
+    best: tuple[Ints, AnyFloats], tile: tuple[Ints, AnyFloats], k: int
+) -> tuple[Ints, AnyFloats]:
     """Both lists as one of ``k``; the columns of ``best`` lie before those of ``tile``."""
     index = np.concatenate([best[0], tile[0]], axis=1)
     distance = np.concatenate([best[1], tile[1]], axis=1)

@@ -15,7 +15,6 @@ from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.datasets.table import load_dataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import Vectors
 from sa_runtime.retrieval.metrics import (
     Convention,
     Labels,
@@ -24,6 +23,7 @@ from sa_runtime.retrieval.metrics import (
     evaluate_vectors,
 )
 from sa_runtime.retrieval.rerank import Reranking
+from sa_runtime.retrieval.vectors import Vectors
 
 RANKS = (1, 5, 10)
 """Ranks that are reported."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import MEMORY_BYTES, Floats, VectorRows, Vectors, nearest
+from sa_runtime.retrieval.distance import MEMORY_BYTES, nearest
+from sa_runtime.retrieval.vectors import Floats, VectorRows, Vectors
 
 
 def expand_queries(

@@ -11,6 +11,7 @@ instead of by luck. Shape suffixes: Q queries, G gallery images, R ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -20,17 +21,9 @@ from numpy.typing import NDArray
 
 from sa_runtime.datasets.base import JUNK
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import (
-    MEMORY_BYTES,
-    Distances,
-    Floats,
-    Ints,
-    Metric,
-    VectorDistances,
-    VectorRows,
-    Vectors,
-)
+from sa_runtime.retrieval.distance import MEMORY_BYTES, Distances, Metric, VectorDistances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+from sa_runtime.retrieval.vectors import AnyFloats, Ints, VectorRows, Vectors
 
 Convention = Literal["market1501", "allshots", "cuhk03"]
 """How a CMC curve counts, after the authors' ``cmc()``.
@@ -212,27 +205,36 @@ def evaluate_distances(
 ) -> RetrievalResult:
     """Retrieval figures of distances that something else computes; see :func:`evaluate_vectors`.
 
+    Args:
+        source: float32 or float64 distances, also negative ones; the smaller the nearer.
+        query_labels: of the Q queries, without junk.
+        gallery_labels: of the G images, without junk.
+        conventions: CMC curves wanted.
+        max_rank: length R of the curves.
+        seed: of the draws of ``cuhk03``.
+        memory_bytes: working memory of the distances.
+
     Raises:
-        InputError: labels that do not fit or hold junk, or no query with a match.
+        InputError: labels that do not fit or hold junk, distances that are not finite, or no query
+            with a match.
     """
     _check(source, query_labels, gallery_labels, conventions, max_rank)
-    candidates = _Candidates(gallery_labels)
+    candidates = _Candidates(query_labels, gallery_labels)
     curves = {name: np.zeros(max_rank) for name in conventions}
     average_precision = np.full(len(query_labels), np.nan)
     first_rank = np.zeros(len(query_labels), np.int64)
     inverse_penalty = 0.0
     rng = np.random.default_rng(seed)
     for index, row in enumerate(source.rows(memory_bytes)):
-        person, camera = int(query_labels.person[index]), int(query_labels.camera[index])
-        matches, removed = candidates.of(person, camera)
+        matches, removed = candidates.of(index)
         if not len(matches):
             continue
         if "cuhk03" in curves:
-            others = gallery_labels.camera != camera
+            others = gallery_labels.camera != query_labels.camera[index]
             curves["cuhk03"] += _single_shot(
-                row[others], gallery_labels.person[others], person, rng, max_rank
+                row[others], candidates.rank[others], candidates.wanted[index], rng, max_rank
             )
-        hits, within = _counts(row, matches, removed)
+        hits, within = _counts(row, matches, removed, index)
         wrong = within - hits
         average_precision[index] = np.mean(hits / within)
         first_rank[index] = wrong[0] + 1
@@ -259,22 +261,30 @@ def evaluate_distances(
 
 
 class _Candidates:
-    """Looks up a person's gallery images without comparing every query to every image."""
+    """Looks up a person's gallery images without comparing every query to every image.
 
-    def __init__(self, gallery: Labels) -> None:
-        self._camera = gallery.camera
+    Attributes:
+        rank: (G,) persons of the gallery by rank: any integers become small ones.
+        wanted: (Q,) the queries' persons, likewise; of one who is not in the gallery, any.
+    """
+
+    def __init__(self, query: Labels, gallery: Labels) -> None:
+        self._query_camera, self._camera = query.camera.tolist(), gallery.camera
+        known, self.rank = np.unique(gallery.person, return_inverse=True)
+        self.wanted: list[int] = np.searchsorted(known, query.person).tolist()
         self._order = np.argsort(gallery.person, kind="stable")
-        self._person = gallery.person[self._order]
+        person = gallery.person[self._order]
+        self._first: list[int] = np.searchsorted(person, query.person, side="left").tolist()
+        self._last: list[int] = np.searchsorted(person, query.person, side="right").tolist()
 
-    def of(self, person: int, camera: int) -> tuple[Ints, Ints]:
+    def of(self, query: int) -> tuple[Ints, Ints]:
         """The person's images under other cameras (the matches), and under this one (removed)."""
-        first, last = np.searchsorted(self._person, [person, person + 1])
-        images = self._order[first:last]
-        same = self._camera[images] == camera
+        images = self._order[self._first[query] : self._last[query]]
+        same = self._camera[images] == self._query_camera[query]
         return images[~same], images[same]
 
 
-def _counts(row: Floats, matches: Ints, removed: Ints) -> tuple[Ints, Ints]:
+def _counts(row: AnyFloats, matches: Ints, removed: Ints, query: int) -> tuple[Ints, Ints]:
     """For each match, nearest first: matches, and all images, no further away than it.
 
     Overwrites ``row``: with the removed images at infinity and the rest sorted in place, a binary
@@ -283,27 +293,45 @@ def _counts(row: Floats, matches: Ints, removed: Ints) -> tuple[Ints, Ints]:
     mine = np.sort(row[matches])
     row[removed] = np.inf
     row.sort()
+    # NaN is sorted behind infinity, and infinity behind all that is a distance.
+    furthest = row[len(row) - len(removed) - 1]
+    if not (math.isfinite(row[0]) and math.isfinite(furthest)):
+        raise InputError(
+            f"distances of query {query} hold a value that is not finite: expected finite ones"
+        )
     return np.searchsorted(mine, mine, side="right"), np.searchsorted(row, mine, side="right")
 
 
 def _single_shot(
-    distance: Floats, person: Ints, wanted: int, rng: np.random.Generator, max_rank: int
+    distance: AnyFloats, person_rank: Ints, wanted: int, rng: np.random.Generator, max_rank: int
 ) -> NDArray[np.float64]:
     """Where the wanted person lands in draws of one image for each person: (R,) summing to 1."""
-    # One 64-bit key sorts by person, then distance: the bits of floats that are not negative
-    # order as the floats do (adding 0 makes -0 a 0). Drawing from sorted images makes the draw
+    # One 64-bit key sorts by person, then distance. Drawing from sorted images makes the draw
     # independent of the gallery's order.
-    bits = np.ascontiguousarray(distance + np.float32(0)).view(np.uint32)
-    key = np.sort((person.astype(np.uint64) << np.uint64(32)) | bits)
+    key = np.sort((person_rank.astype(np.uint64) << np.uint64(32)) | _ordered_bits(distance))
     person_sorted = key >> np.uint64(32)
     starts = np.flatnonzero(np.diff(person_sorted, prepend=person_sorted[0] + np.uint64(1)))
     counts = np.diff(starts, append=len(key))
     mine = int(np.searchsorted(person_sorted[starts], np.uint64(wanted)))
     drawn = starts + (rng.random((SINGLE_SHOT_DRAWS, len(starts))) * counts).astype(np.int64)
-    value = (key & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.float32)[drawn]
+    value = (key & np.uint64(0xFFFFFFFF))[drawn]
     position = (value <= value[:, mine : mine + 1]).sum(axis=1) - 1
     seen = position[position < max_rank]
     return np.bincount(seen, minlength=max_rank) / SINGLE_SHOT_DRAWS
+
+
+def _ordered_bits(distance: AnyFloats) -> NDArray[np.uint32]:
+    """Numbers of 32 bits that order as the distances do: of float64 ones, their ranks."""
+    if distance.dtype != np.float32:
+        _, rank = np.unique(distance, return_inverse=True)
+        return rank.astype(np.uint32)
+    # The bits of positive floats order as the floats do, those of negative ones the other way
+    # round (adding 0 makes -0 a 0).
+    bits = np.ascontiguousarray(distance + np.float32(0)).view(np.int32)
+    flipped: NDArray[np.uint32] = np.where(bits < 0, ~bits, bits | np.int32(-(2**31))).view(
+        np.uint32
+    )
+    return flipped
 
 
 def check_conventions(names: Sequence[str]) -> tuple[Convention, ...]:

@@ -14,9 +14,10 @@ from sa_runtime import crops
 from sa_runtime.arrays import Image
 from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import Distances, Ints, VectorDistances, VectorRows, Vectors
+from sa_runtime.retrieval.distance import Distances, VectorDistances
 from sa_runtime.retrieval.metrics import Labels, RetrievalResult, evaluate_distances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors
 from sa_runtime.system.files import atomic_path
 
 Colour = tuple[int, int, int]

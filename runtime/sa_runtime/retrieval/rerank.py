@@ -17,15 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import (
-    MEMORY_BYTES,
-    Floats,
-    Ints,
-    VectorDistances,
-    VectorRows,
-    nearest,
-    ragged,
-)
+from sa_runtime.retrieval.distance import MEMORY_BYTES, VectorDistances, nearest, ragged
+from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +106,19 @@ class RerankedDistances:
         """(Q, G)."""
         return self._original.shape
 
-    def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[Floats]:
+    def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
         """See :meth:`sa_runtime.retrieval.distance.Distances.rows`."""
         for query, row in enumerate(self._original.rows(memory_bytes)):
             self._mix(row, query)
             yield row
 
-    def row(self, index: int) -> Floats:
-        """(G,) float32 of one query."""
+    def row(self, index: int) -> AnyFloats:
+        """(G,) of one query."""
         row = self._original.row(index)
         self._mix(row, index)
         return row
 
-    def _mix(self, row: Floats, query: int) -> None:
+    def _mix(self, row: AnyFloats, query: int) -> None:
         """Turn original distances into final ones, in place."""
         row *= self._weight / self._scale[query]
         row += (1 - self._weight) * self._jaccard(query, len(row))
@@ -141,7 +134,8 @@ class RerankedDistances:
             weights=np.minimum(np.repeat(value, counts), self._inverted.value[entry]),
             minlength=size,
         ).astype(np.float32)
-        # The weights of a row sum to 1 but for rounding.
+        # The weights of a row sum to 1 but for rounding. They are float32 and not far below a
+        # thousandth, so that their sums in float64 are exact.
         return np.maximum(np.float32(1) - shared / (np.float32(2) - shared), np.float32(0))
 
 
@@ -187,13 +181,17 @@ def _expanded_sets(ranked_NK: NDArray[np.int32], half: int, memory_bytes: int) -
 
 
 def _weighted(sets: Sparse, vectors: VectorRows, scale_N: Floats) -> Sparse:
-    """Weights exp(-distance / scale), of sum 1 in each row."""
+    """Weights exp(-distance / scale), of sum 1 in each row.
+
+    A distance is the sum of the squared differences, and a sum of weights is taken in float64, so
+    that neither depends on where the rows stand.
+    """
     for row, (first, last) in enumerate(zip(sets.start, sets.start[1:], strict=False)):
-        members = sets.column[first:last]
-        products = vectors.take(members) @ vectors.read(row, row + 1)[0]
-        distance = vectors.norms[row] + vectors.norms[members] - 2 * products
-        weight = np.exp(-np.maximum(distance, 0) / scale_N[row])
-        sets.value[first:last] = weight / weight.sum()
+        apart = vectors.take(sets.column[first:last])
+        apart -= vectors.read(row, row + 1)
+        distance = np.einsum("nd,nd->n", apart, apart)
+        weight = np.exp(-distance / scale_N[row])
+        sets.value[first:last] = weight / np.float32(weight.sum(dtype=np.float64))
     return sets
 
 

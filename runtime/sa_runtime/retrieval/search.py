@@ -13,15 +13,9 @@ import numpy as np
 
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import (
-    MEMORY_BYTES,
-    Metric,
-    Neighbours,
-    VectorRows,
-    Vectors,
-    nearest,
-)
+from sa_runtime.retrieval.distance import MEMORY_BYTES, Metric, Neighbours, nearest
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+from sa_runtime.retrieval.vectors import VectorRows, Vectors
 
 
 class Stored(Protocol):

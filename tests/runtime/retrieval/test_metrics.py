@@ -29,18 +29,18 @@ from sa_runtime.retrieval.rerank import Reranking
 class Matrix:
     """Distances written down in a test."""
 
-    def __init__(self, values: Any) -> None:
-        self._values = np.array(values, np.float32)
+    def __init__(self, values: Any, dtype: type = np.float32) -> None:
+        self._values: NDArray[Any] = np.array(values, dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
         rows, columns = self._values.shape
         return rows, columns
 
-    def rows(self, memory_bytes: int = 0) -> Iterator[NDArray[np.float32]]:
+    def rows(self, memory_bytes: int = 0) -> Iterator[NDArray[Any]]:
         return iter(self._values.copy())
 
-    def row(self, index: int) -> NDArray[np.float32]:
+    def row(self, index: int) -> NDArray[Any]:
         return np.array(self._values[index])
 
 
@@ -266,6 +266,52 @@ def test_single_shot_draws_follow_the_seed() -> None:
     )
     assert one.cmc["cuhk03"].tolist() == again.cmc["cuhk03"].tolist()
     assert one.cmc["cuhk03"].tolist() != other.cmc["cuhk03"].tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_ids_and_any_finite_distances_give_the_same_figures(dtype: type) -> None:
+    rng = np.random.default_rng(4)
+    distance: NDArray[Any] = rng.integers(0, 40, (12, 90)).astype(dtype)
+    small = rng.integers(1, 9, 12), rng.integers(0, 9, 90)
+    camera = rng.integers(0, 3, 12), rng.integers(0, 3, 90)
+    expected, *others = (
+        evaluate_distances(
+            Matrix(distance * scale + shift, dtype),
+            labels(ids[small[0]], camera[0]),
+            labels(ids[small[1]], camera[1]),
+            conventions=CONVENTIONS,
+        )
+        for ids, scale, shift in (
+            (np.arange(9), 1, 0),
+            # As they come in names: beyond 32 bits, equal modulo 2 ** 32, and the largest of all.
+            (20240101123456000 + np.arange(9), 1, 0),
+            (np.arange(9) << 32, 1, 0),
+            (2**63 - 9 + np.arange(9), 1, 0),
+            (np.arange(9), 2, -50),
+        )
+    )
+    for found in others:
+        assert_same(expected, found)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("conventions", [["market1501"], CONVENTIONS])
+def test_distances_that_are_not_finite_are_refused(
+    bad: float, dtype: type, conventions: Any
+) -> None:
+    for place in range(4):
+        distance = np.arange(8.0).reshape(2, 4)
+        distance[1, place] = bad
+        with pytest.raises(
+            InputError, match="distances of query 1 hold a value that is not finite: expected fin"
+        ):
+            evaluate_distances(
+                Matrix(distance, dtype),
+                labels([1, 1], [0, 0]),
+                labels([1, 2, 1, 2], [1, 0, 1, 0]),
+                conventions=conventions,
+            )
 
 
 # Whole numbers: distances are exact, so that equal ones are equal whatever the order of the sums.

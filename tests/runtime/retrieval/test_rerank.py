@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import VectorRows
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+from sa_runtime.retrieval.vectors import VectorRows
 
 
 def reranked(

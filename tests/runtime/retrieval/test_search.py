@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.outputs.base import StoredEmbeddings
-from sa_runtime.retrieval.distance import VectorRows
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.search import rerank, top_k
+from sa_runtime.retrieval.vectors import VectorRows
 
 DIM = 6
 
@@ -49,7 +49,8 @@ def test_rerank_sorts_by_the_reranked_distances() -> None:
     rng = np.random.default_rng(1)
     query, gallery, settings = unit(rng, 5), unit(rng, 40), Reranking(k1=6, k2=3)
     rows = VectorRows(query, name="query"), VectorRows(gallery, name="gallery")
-    expected = np.array([row.copy() for row in RerankedDistances(*rows, settings).rows()])
+    exact = [row.copy() for row in RerankedDistances(*rows, settings).rows()]
+    expected = np.array(exact, np.float32)
     found = rerank(query, gallery, 10, settings=settings)
     assert found.index.tolist() == np.argsort(expected, axis=1, kind="stable")[:, :10].tolist()
     assert np.array_equal(found.distance, np.sort(expected, axis=1)[:, :10])
