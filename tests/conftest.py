@@ -91,6 +91,8 @@ def tiny_checkpoint(made_once: MadeOnce) -> Path:
     """``checkpoint.pt`` of :func:`tiny_network` at 128x64, embedding ``parts`` of 1536 numbers."""
     import dataclasses
 
+    pytest.importorskip("torch", reason="torch is not installed: nothing can be exported here")
+
     from sa_training.checkpoints import save_checkpoint
     from sa_training.recipes import tiny
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -17,6 +17,8 @@ from sa_runtime.arrays import Image
 from sa_runtime.errors import MissingFileError, VideoError
 
 _FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
+_SILENT = 0
+"""OpenCV's level of logging at which nothing is printed."""
 
 
 class Frame(NamedTuple):
@@ -149,11 +151,13 @@ def quiet_opencv() -> Iterator[None]:
     """
     before = os.environ.get(_FFMPEG_LEVEL)
     os.environ.setdefault(_FFMPEG_LEVEL, "-8")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # Before OpenCV 4.13 the wheels have these functions in cv2 itself.
+    logging: Any = getattr(cv2.utils, "logging", cv2)
+    level = logging.getLogLevel()
+    logging.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
         if before is None:
             del os.environ[_FFMPEG_LEVEL]

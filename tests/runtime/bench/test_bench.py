@@ -304,6 +304,7 @@ def test_options_that_cannot_be_are_named() -> None:
 def test_the_plan_takes_what_fits_and_says_what_does_not(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    pytest.importorskip("torch")
     model = tiny_model.path
     planned, skipped = plan([model], BenchOptions(threads=1, streams=2))
     assert {(p.runtime, p.options.get("streams"), p.options["threads"]) for p in planned} == {
@@ -438,6 +439,7 @@ def test_limits_are_computed_in_the_precision_they_are_named_by(
 
 
 def test_the_plot_is_a_picture(measured: BenchResult, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     plot_result(measured, tmp_path / "plot.png")
     picture = cv2.imread(str(tmp_path / "plot.png"))
     assert picture is not None

@@ -68,6 +68,7 @@ def test_a_checkpoint_is_the_reference_under_its_own_contract(
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     (tmp_path / "weights.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"weights\.pt: not a readable checkpoint"):
         open_runner(tmp_path / "weights.pt")

@@ -80,10 +80,11 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         VideoReader(tmp_path / "absent.mp4")
     text = tmp_path / "text.mp4"
     text.write_text("hello")
-    before = cv2.utils.logging.getLogLevel()
+    logging = getattr(cv2.utils, "logging", cv2)
+    before = logging.getLogLevel()
     with quiet_opencv(), pytest.raises(VideoError, match=r"text\.mp4: cannot be opened as a video"):
         VideoReader(text)
-    assert cv2.utils.logging.getLogLevel() == before
+    assert logging.getLogLevel() == before
 
 
 def test_opencv_and_ffmpeg_can_be_kept_quiet(tmp_path: Path) -> None:
