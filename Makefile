@@ -5,24 +5,59 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # Bytecode is written as modules are imported: most of torch never is.
 INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests that neither train nor export: seconds, not minutes.
+FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/test_embed.py \
+	tests/test_project.py tests/test_public_names.py runtime sa_deploy \
+	--ignore tests/runtime/tensorrt --ignore tests/runtime/runners --ignore tests/runtime/bench
 
-.PHONY: demo test together lint clean
+.PHONY: help demo test together quick fast lint format docs coverage dist soak clean
 
-demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile | expand -t 16
+
+demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world (minutes)
 	$(BIN)/sa-deploy demo --out out/demo
 
-test: $(DEV)  ## linters, types, floors, doctests and tests
+test: $(DEV)  ## everything that continuous integration runs: lint and all tests
 	$(MAKE) -j2 lint together
-	$(BIN)/pytest -m alone $$(grep -rl pytest.mark.alone tests)
+	$(BIN)/pytest -m "alone and not soak" $$(grep -rl pytest.mark.alone tests)
 
-together: $(DEV)  ## two tests at a time, a thread each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not soak"
+together: $(DEV)
+	$(PYTEST) -m "not alone and not soak"
 
-lint: $(DEV)
+quick: $(DEV)  ## lint and the fast tests, in less than a minute
+	$(MAKE) -j2 lint fast
+
+fast: $(DEV)
+	$(PYTEST) -q --durations=0 --durations-min=2 -m "not slow and not alone and not soak" $(FAST)
+
+lint: $(DEV)  ## style, import directions, types, and a strict build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+format: $(DEV)  ## put every file into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(DEV)  ## build the documentation into out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+coverage: $(DEV)  ## run all tests but those that measure time, and say what they reach
+	$(PYTEST) -m "not alone and not soak" --cov --cov-report=term:skip-covered --cov-report=xml:out/coverage.xml
+
+dist: $(DEV)  ## build the wheel and the source archive into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+soak: $(DEV)  ## longer trials, which no other target runs (an hour at most)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak
+
+clean:  ## remove the environment and all that was built
+	rm -rf $(VENV) out runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 $(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +68,3 @@ $(DEV): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[cpu,train,export,dev]'
 	touch $(RUN) $@
-
-clean:
-	rm -rf $(VENV) out runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The pictures of docs/synthetic.md: crops by person and camera, and a frame with its boxes.
+"""The pictures of docs/guide/synthetic.md: crops by person and camera, and a frame with its boxes.
 
 Run: ``python benchmarks/synthetic_sheet.py docs/images``.
 """

@@ -58,12 +58,12 @@ def test_help_takes_less_than_half_a_second() -> None:
     assert best < 0.5
 
 
-def test_every_command_has_help_and_a_docs_page() -> None:
+def test_every_command_has_a_docs_page() -> None:
     from sa_deploy.app import COMMANDS
 
-    docs = "\n".join(page.read_text() for page in Path(__file__).parents[2].glob("docs/*.md"))
+    pages = Path(__file__).parents[2] / "docs" / "commands"
     for name in COMMANDS:
-        assert f"sa-deploy {name}" in docs, f"no docs page runs `sa-deploy {name}`"
+        assert f"sa-deploy {name}" in (pages / f"{name}.md").read_text(), f"{name}.md never runs it"
 
 
 def test_the_index_says_what_each_command_says_of_itself() -> None:

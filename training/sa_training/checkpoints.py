@@ -1,4 +1,4 @@
-"""Checkpoints: ours and the authors' (facts: section 3), read without running any code in them.
+"""Checkpoints: ours and the authors', read without running any code in them.
 
 A checkpoint is a dict with the authors' keys ``state_dict``, ``epoch`` (finished epochs) and
 ``best_top1``; ours adds ``sa_deploy`` with the recipe, and ``training`` with what a resume needs.

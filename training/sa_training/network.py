@@ -1,6 +1,6 @@
 """The parameter-free Spatial Attention network (Wang et al., arXiv 1811.12150).
 
-Attribute names follow the authors' checkpoints (facts: ``base``, ``local_conv``, ``feat_bn2d``,
+Attribute names follow the authors' checkpoints (``base``, ``local_conv``, ``feat_bn2d``,
 ``instance0..P``, ``local_conv_layer1..3``, ``instance_layer1..3``), so that those load as they are.
 Shape suffixes: N images, C channels, H x W map, P parts, F reduced features, K classes,
 D embedding.

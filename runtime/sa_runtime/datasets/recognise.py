@@ -60,5 +60,5 @@ def _unrecognised(root: Path) -> str:
         return message
     return (
         f"{root}: no data set that is known: it holds {contents(root)}; expected for example "
-        f"{_MARKET}, or another layout of docs/datasets.md"
+        f"{_MARKET}, or another layout of docs/guide/datasets.md"
     )

@@ -1,7 +1,7 @@
 """Models as OpenVINO reads them right.
 
 Two faults of its readers and plugins are worked around here, both found by measuring
-(docs/runtimes.md): local functions of ONNX, which its reader does not know, and reductions
+(docs/guide/runtimes.md): local functions of ONNX, which its reader does not know, and reductions
 over three dimensions, which its processor plugin fuses wrongly.
 """
 

@@ -392,7 +392,7 @@ def test_nothing_known_without_a_name(tmp_path: Path) -> None:
         (
             "else",
             f"no data set that is known: it holds a; expected for example {market}, or another "
-            "layout of docs/datasets.md",
+            "layout of docs/guide/datasets.md",
         ),
     ):
         with pytest.raises(InputError) as caught:

@@ -39,12 +39,21 @@ CASES: list[Any] = [
     ("torch", "torch", {}, "fp32", 0.999999),
     ("torch", "torch", {"precision": "bf16", "channels_last": True}, "bf16", 0.9995),
 ]
+ELSEWHERE = {"tensorrt"}
+"""Runtimes that a machine may lack; their tests stand in tests/runtime/tensorrt."""
 COUNTS = (1, 3, 4, 5, 9)
 """The artefacts take batches of at most 4."""
 
 
 def case_id(case: Any) -> str:
     return "-".join(map(str, case)) if isinstance(case, dict) else str(case)
+
+
+def test_every_runtime_of_the_table_is_among_the_cases() -> None:
+    cases = {getattr(case, "values", case)[1] for case in CASES}
+    assert cases | ELSEWHERE == set(RUNNERS)
+    for name in RUNNERS:
+        assert runner_class(name).name == name
 
 
 @pytest.mark.parametrize(
