@@ -53,7 +53,7 @@ dist: $(DEV)  ## build the wheel and the source archive into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
-soak: $(DEV)  ## longer trials, which no other target runs (an hour at most)
+soak: $(DEV)  ## trials of minutes, each in short among the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak
 
 clean:  ## remove the environment and all that was built

@@ -142,7 +142,7 @@ def _keep(path: Path) -> None:
 
 
 def load_checkpoint(
-    path: Path, recipe: Recipe | None = None, *, classifiers: bool = False
+    path: Path | str, recipe: Recipe | None = None, *, classifiers: bool = False
 ) -> Checkpoint:
     """Read our own checkpoint, one of the authors', or a bare state dict.
 
@@ -159,6 +159,7 @@ def load_checkpoint(
         CheckpointError: no such file, a broken one, weights that do not fit the architecture, or
             a bare state dict without ``recipe``.
     """
+    path = Path(path)
     refuse_other_files(path)
     content = _read(path)
     weights = plain_names(content["state_dict"])

@@ -1,0 +1,7 @@
+"""A checkpoint into an ONNX file, compared with the network on labelled people."""
+
+from sa_deploy import export_model, load_checkpoint
+
+checkpoint = load_checkpoint("run/checkpoint.pt")
+artefact = export_model(checkpoint, "exported", validation="world")
+print(artefact.path, {name: report.map_drop for name, report in artefact.parity.items()})
