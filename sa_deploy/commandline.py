@@ -133,11 +133,12 @@ def _write_text(command: Any, formatter: Formatter) -> None:
 
 def _write_columns(rows: Sequence[tuple[str, str]], formatter: Formatter) -> None:
     """Names on the left, their text on the right; below a name that is too long for its column."""
-    width = 2 + min(_NAMES_WIDTH, max(len(name) for name, _ in rows)) + 2
+    column = min(_NAMES_WIDTH, max(len(name) for name, _ in rows))
+    indent = " " * (2 + column + 2)
     for name, text in rows:
-        head = f"  {name}".ljust(width)
-        body = _wrapped(text, formatter.width, indent=" " * width)
-        formatter.write((head + body[width:] if len(head) == width else f"{head}\n{body}") + "\n")
+        body = _wrapped(text, formatter.width, indent=indent)
+        beside = f"  {name:{column}}  {body[len(indent) :]}"
+        formatter.write((beside if len(name) <= column else f"  {name}\n{body}") + "\n")
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> str:

@@ -59,6 +59,16 @@ class Adopted:
     parity: Parity
     rewritten: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "file": str(self.path),
+            "rewritten_reductions": self.rewritten,
+            "space": self.contract.space,
+            "dim": self.contract.output.dim,
+            "parity": self.parity.to_dict(),
+        }
+
 
 def adopt(
     foreign: Foreign,

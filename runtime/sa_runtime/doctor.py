@@ -44,7 +44,7 @@ class Finding:
     detail: str
     fix: str = ""
 
-    def to_json(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """Plain values."""
         return asdict(self)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_deploy.options import Dataset, JsonOutput
+from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_runtime.bench.compare import Comparison
@@ -17,62 +18,110 @@ if TYPE_CHECKING:
 
 def bench(
     models: Annotated[
-        list[Path], typer.Argument(help="Artefacts, or checkpoints, of one input size.")
+        list[Path],
+        typer.Argument(metavar="MODELS", help="Artefacts, or checkpoints, of one input size."),
     ],
     runtime: Annotated[
         list[str] | None,
-        typer.Option(help="A runtime's name or auto; repeatable. All that fit by default."),
+        typer.Option(
+            metavar="NAME",
+            help="Runtime to measure, or auto; may be repeated. All that open a model by default.",
+        ),
     ] = None,
-    batch_sizes: Annotated[str, typer.Option(help="With commas.")] = "1,8,32",
+    batch_sizes: Annotated[
+        str, typer.Option(metavar="N,N", help="Crops of a batch; several sizes joined by commas.")
+    ] = "1,8,32",
     duration: Annotated[
-        float, typer.Option(help="Seconds for each runtime at each batch size.")
+        float,
+        typer.Option(metavar="SECONDS", help="Time for each runtime at each batch size."),
     ] = 3.0,
     iterations: Annotated[
-        int, typer.Option(min=0, help="Batches instead of seconds; 0 measures by time.")
+        int,
+        typer.Option(
+            min=0, metavar="BATCHES", help="Batches to time instead of --duration; 0 goes by time."
+        ),
     ] = 0,
-    streams: Annotated[int, typer.Option(min=1, help="Batches in flight.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Of each runtime; 0 for all cores.")] = 0,
+    streams: Annotated[
+        int, typer.Option(min=1, metavar="BATCHES", help="Batches that are in flight at a time.")
+    ] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Threads of each runtime; 0 takes one for each core."
+        ),
+    ] = 0,
     source: Annotated[
         str,
         typer.Option(
-            help="synthetic; or a folder of crops or a video, which is also measured end to end."
+            metavar="PATH",
+            help="Crops to run: a folder of them, or a video, is measured end to end as well; "
+            "synthetic draws them.",
         ),
     ] = "synthetic",
     detections: Annotated[
-        Path | None, typer.Option(help="MOTChallenge text file of the video's boxes.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="MOTChallenge text file with the boxes of the video; none by default."
+            " A video needs it.",
+        ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Labelled data set, for mAP and rank-1.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of a labelled data set; without it neither mAP nor rank-1 is measured.",
+        ),
     ] = None,
-    dataset: Annotated[
-        str, typer.Option("-d", "--dataset", help="Layout of the data set: market, synthetic, ...")
-    ] = "market",
+    dataset: Dataset = "market",
     reference: Annotated[
         Path | None,
-        typer.Option(help="Model that cosines refer to; the first at fp32 by default."),
+        typer.Option(
+            metavar="MODEL",
+            help="Model whose vectors the cosines refer to; the first at fp32 by default.",
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture of throughput against p99: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Picture of images a second against p99 (.png, .svg or .pdf); none by default.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="JSON file for the result, for a later --compare.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON file that keeps the result, for a later --compare; none by default.",
+        ),
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="An earlier result to be no slower than.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Earlier result that this one must not be slower than; none by default.",
+        ),
     ] = None,
     fail_above: Annotated[
-        str, typer.Option(help="Slowdown against --compare that ends in exit code 3.")
+        str,
+        typer.Option(
+            metavar="PERCENT", help="Slowdown against --compare from which the exit code is 3."
+        ),
     ] = "5%",
-    json_output: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Measure artefacts on every runtime that opens them, in turns."""
+    """Measure artefacts on every runtime that opens them, in turns.
+
+    Examples:
+        sa-deploy bench model.onnx model.int8.onnx --batch-sizes 1,16
+        sa-deploy bench model.onnx --data-dir Market-1501 --out base.json
+    """
     from sa_runtime.bench.compare import compare as compare_results
     from sa_runtime.bench.compare import parse_percent, require_no_slower
     from sa_runtime.bench.plan import BenchOptions
     from sa_runtime.bench.plot import check_plot_path, plot_result
     from sa_runtime.bench.result import BenchResult
     from sa_runtime.bench.run import run_bench
-    from sa_runtime.system.files import atomic_path
 
     allowed = parse_percent(fail_above)
     base = None if compare is None else BenchResult.from_file(compare)
@@ -91,7 +140,7 @@ def bench(
         data_dir=data_dir,
         reference=reference,
     )
-    with progress("bench", None) as advance:
+    with progress("bench", None, unit="measurement") as advance:
         result = run_bench(
             models,
             options,
@@ -104,6 +153,18 @@ def bench(
         plot_result(result, plot)
         note(f"plot: {plot}")
     _notes(result)
+    _show(result, comparison, out, json_output)
+    if comparison is not None:
+        for text in comparison.notes:
+            note(text)
+        require_no_slower(comparison)
+
+
+def _show(
+    result: BenchResult, comparison: Comparison | None, out: Path | None, json_output: bool
+) -> None:
+    from sa_runtime.system.files import atomic_path
+
     summary = result.to_dict()
     if comparison is not None:
         summary["comparison"] = comparison.to_dict()
@@ -113,14 +174,10 @@ def bench(
         note(f"result: {out}")
     if json_output:
         print_json(summary)
-    else:
-        _print(result)
-        if comparison is not None:
-            _print_comparison(comparison)
+        return
+    _print(result)
     if comparison is not None:
-        for text in comparison.notes:
-            note(text)
-        require_no_slower(comparison)
+        _print_comparison(comparison)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -9,46 +9,105 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sa_deploy import logs
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_deploy.options import JsonOutput
+from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from sa_runtime.tensorrt.sidecar import EngineInfo
+    from collections.abc import Callable
+
+    from sa_runtime.tensorrt.flavour import Flavour
+    from sa_runtime.tensorrt.graph import Graph
+    from sa_runtime.tensorrt.sidecar import BuiltEngine
 
 _log = logging.getLogger("sa_runtime.tensorrt.builder")
 """Of what TensorRT itself says while it builds."""
 
 
 def build(
-    model: Annotated[Path, typer.Argument(help="An ONNX file of `sa-deploy export`.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="ONNX file of `sa-deploy export`.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", "--saveEngine", help="MODEL.engine beside it by default."),
+        typer.Option(
+            "-o",
+            "--out",
+            "--saveEngine",
+            metavar="FILE",
+            help="Engine that is written; MODEL.engine beside the model by default.",
+        ),
     ] = None,
     flavour: Annotated[
         Literal["auto", "tensorrt", "tensorrt-rtx"],
-        typer.Option(help="auto: TensorRT where a GPU is, TensorRT-RTX otherwise."),
+        typer.Option(
+            help="Builder to use; auto takes TensorRT where there is a GPU, and TensorRT-RTX "
+            "elsewhere."
+        ),
     ] = "auto",
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8"] | None,
-        typer.Option(help="Refuse a graph of another one; the graph decides what is computed."),
+        typer.Option(
+            help="Refuse a graph of another precision; by default any is built, as the graph "
+            "decides what is computed."
+        ),
     ] = None,
-    min_batch: Annotated[int | None, typer.Option(min=1, help="Smallest batch (1).")] = None,
-    opt_batch: Annotated[int | None, typer.Option(min=1, help="Fastest batch (16).")] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Largest batch (32).")] = None,
+    min_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="CROPS", help="Smallest batch that the engine runs; 1 by default."
+        ),
+    ] = None,
+    opt_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="CROPS", help="Batch at which the engine is fastest; 16 by default."
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="CROPS", help="Largest batch that the engine runs; 32 by default."
+        ),
+    ] = None,
     min_shapes: Annotated[
-        str | None, typer.Option("--minShapes", help="The same as trtexec says it: images:1xHxWx3.")
+        str | None,
+        typer.Option(
+            "--minShapes",
+            metavar="SHAPE",
+            help="The same as --min-batch, as trtexec says it: images:1xHxWx3.",
+        ),
     ] = None,
-    opt_shapes: Annotated[str | None, typer.Option("--optShapes", help="Likewise.")] = None,
-    max_shapes: Annotated[str | None, typer.Option("--maxShapes", help="Likewise.")] = None,
+    opt_shapes: Annotated[
+        str | None,
+        typer.Option(
+            "--optShapes",
+            metavar="SHAPE",
+            help="The same as --opt-batch, as trtexec says it: images:16xHxWx3.",
+        ),
+    ] = None,
+    max_shapes: Annotated[
+        str | None,
+        typer.Option(
+            "--maxShapes",
+            metavar="SHAPE",
+            help="The same as --max-batch, as trtexec says it: images:32xHxWx3.",
+        ),
+    ] = None,
     workspace: Annotated[
-        float | None, typer.Option(help="GiB that a layer may use as scratch; all by default.")
+        float | None,
+        typer.Option(
+            metavar="GIB",
+            help="Scratch memory that a layer may use, in GiB; all that is free by default.",
+        ),
     ] = None,
     optimization_level: Annotated[
         int | None,
         typer.Option(
             "--optimization-level",
             "--builderOptimizationLevel",
-            help="0 (fast build) to 5 (fast engine); TensorRT's own by default.",
+            metavar="LEVEL",
+            help="Effort of the builder, from 0 (fast build) to 5 (fast engine); TensorRT's own "
+            "choice by default.",
         ),
     ] = None,
     timing_cache: Annotated[
@@ -56,69 +115,82 @@ def build(
         typer.Option(
             "--timing-cache",
             "--timingCacheFile",
-            help="File of measured layers that builds share; one in the user's cache by default.",
+            metavar="FILE",
+            help="Times of layers that builds share; a file in the user's cache by default.",
         ),
     ] = None,
     hardware_compat: Annotated[
         Literal["none", "ampere-plus", "same-cc"],
-        typer.Option(help="GPUs it shall run on besides this one."),
+        typer.Option(
+            help="Other GPUs that the engine runs on: none, Ampere and later, or those of the same "
+            "compute capability."
+        ),
     ] = "none",
     version_compat: Annotated[
         bool,
         typer.Option(
-            "--version-compat", "--versionCompatible", help="Later TensorRT versions run it."
+            "--version-compat",
+            "--versionCompatible",
+            help="Let later versions of TensorRT run the engine as well.",
         ),
     ] = False,
     strip: Annotated[
-        bool, typer.Option("--strip", help="Leave the weights out; the ONNX file stays beside it.")
+        bool,
+        typer.Option(
+            "--strip", help="Leave the weights out; the engine then needs the ONNX file beside it."
+        ),
     ] = False,
     plugin: Annotated[
         bool | None,
-        typer.Option("--plugin/--no-plugin", help="The fused kernel; where it can be had."),
+        typer.Option(
+            "--plugin/--no-plugin",
+            help="Pool with the fused kernel or without; by default with it where it can be had.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Keep the engine in this folder and build only what is missing or old."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder that keeps the engine, which is built only where it is missing or old; "
+            "without it the engine is written to --out.",
+        ),
     ] = None,
-    json_output: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
     """Build a TensorRT engine, with the fused attention pooling inside.
 
     The pooling is fused where there is a GPU; elsewhere its plain graph goes in. With -v
     TensorRT's log goes to stderr, and the engine keeps the names of its layers.
+
+    Examples:
+        sa-deploy build model.onnx
+        sa-deploy build model.fp16.onnx --max-batch 64 --out reid.engine
     """
-    from sa_runtime.errors import InputError
     from sa_runtime.system.gpus import probe
-    from sa_runtime.tensorrt.build import plugin_obstacle
     from sa_runtime.tensorrt.engines import Workshop as Shop
     from sa_runtime.tensorrt.engines import build_engine, cached_engine, default_timing_cache
     from sa_runtime.tensorrt.flavour import choose_flavour, load_flavour, rtx_obstacle
     from sa_runtime.tensorrt.graph import check_precision, read_graph
-    from sa_runtime.tensorrt.options import BuildOptions, batch_from_shape, profile_for
+    from sa_runtime.tensorrt.options import BuildOptions, profile_for
+    from sa_runtime.tensorrt.sidecar import BuiltEngine
 
-    if cache is not None and out is not None:
-        raise InputError("--cache and --out: the cache names its engines itself; give one of them")
-    if cache is not None and strip:
-        raise InputError(
-            "--cache and --strip: a stripped engine takes its weights from the ONNX file beside "
-            "it, and the cache holds engines only; give one of them"
-        )
+    _check_cache(cache, out, strip)
     machine = probe()
     graph = read_graph(model)
-    asked = {"min": min_batch, "opt": opt_batch, "max": max_batch}
-    for size, text in (("min", min_shapes), ("opt", opt_shapes), ("max", max_shapes)):
-        if text is not None:
-            if asked[size] is not None:
-                raise InputError(f"--{size}-batch and --{size}Shapes say the same; give one")
-            asked[size] = batch_from_shape(f"--{size}Shapes", text, graph.contract)
+    smallest, best, largest = (
+        _batch(graph, *size)
+        for size in (
+            ("min", min_batch, min_shapes),
+            ("opt", opt_batch, opt_shapes),
+            ("max", max_batch, max_shapes),
+        )
+    )
     check_precision(graph, precision)
     chosen = load_flavour(
         choose_flavour(has_gpu=bool(machine.gpus)) if flavour == "auto" else flavour
     )
     options = BuildOptions(
-        profile=profile_for(
-            graph.contract, min_batch=asked["min"], opt_batch=asked["opt"], max_batch=asked["max"]
-        ),
+        profile=profile_for(graph.contract, min_batch=smallest, opt_batch=best, max_batch=largest),
         workspace_gib=workspace,
         optimization_level=optimization_level,
         hardware_compat=hardware_compat,
@@ -127,27 +199,14 @@ def build(
         plugin=plugin,
         debug_layers=logs.current().verbose > 0,
     )
-    if plugin is None and graph.attention_pools and (obstacle := plugin_obstacle(graph, chosen)):
-        note(f"without the fused kernel: {obstacle}")
-
-    def log(severity: str, message: str) -> None:
-        _log.info("%s: %s", severity, message)
-
+    _say_without_plugin(graph, chosen, plugin)
     with progress("Building engine", total=None) as advance:
-
-        def report(phase: str, done: int, total: int) -> None:
-            # Phases nest; the outermost has the only bar that never goes back.
-            if phase == "Building engine":
-                advance(completed=done, total=total, description=phase)
-            else:
-                advance(0, description=phase)
-
         shop = Shop(
             flavour=chosen,
             machine=machine,
             timing_cache=timing_cache or default_timing_cache(chosen, machine),
-            report=report,
-            log=log,
+            report=_phases(advance),
+            log=lambda severity, message: _log.info("%s: %s", severity, message),
             note=note,
         )
         if cache is not None:
@@ -160,7 +219,49 @@ def build(
         note(f"the engine is for another machine and was not tried: {elsewhere}")
     tried = machine.gpus and not strip and not elsewhere
     cosine = _proven(model, engine) if tried else None
-    _show(engine, info, cosine, json_output)
+    _show(BuiltEngine(path=engine, info=info, min_cosine=cosine), json_output)
+
+
+def _check_cache(cache: Path | None, out: Path | None, strip: bool) -> None:
+    from sa_runtime.errors import InputError
+
+    if cache is not None and out is not None:
+        raise InputError("--cache and --out: the cache names its engines itself; give one of them")
+    if cache is not None and strip:
+        raise InputError(
+            "--cache and --strip: a stripped engine takes its weights from the ONNX file beside "
+            "it, and the cache holds engines only; give one of them"
+        )
+
+
+def _batch(graph: Graph, size: str, batch: int | None, shapes: str | None) -> int | None:
+    """A batch size of the profile, as this command or as ``trtexec`` says it."""
+    from sa_runtime.errors import InputError
+    from sa_runtime.tensorrt.options import batch_from_shape
+
+    if shapes is None:
+        return batch
+    if batch is not None:
+        raise InputError(f"--{size}-batch and --{size}Shapes say the same; give one")
+    return batch_from_shape(f"--{size}Shapes", shapes, graph.contract)
+
+
+def _say_without_plugin(graph: Graph, flavour: Flavour, plugin: bool | None) -> None:
+    from sa_runtime.tensorrt.build import plugin_obstacle
+
+    if plugin is None and graph.attention_pools and (obstacle := plugin_obstacle(graph, flavour)):
+        note(f"without the fused kernel: {obstacle}")
+
+
+def _phases(advance: Callable[..., None]) -> Callable[[str, int, int], None]:
+    def report(phase: str, done: int, total: int) -> None:
+        # Phases nest; the outermost has the only bar that never goes back.
+        if phase == "Building engine":
+            advance(completed=done, total=total, description=phase)
+        else:
+            advance(0, description=phase)
+
+    return report
 
 
 def _proven(model: Path, engine: Path) -> float | None:
@@ -191,40 +292,21 @@ def _proven(model: Path, engine: Path) -> float | None:
     return cosine
 
 
-def _show(engine: Path, info: EngineInfo, cosine: float | None, json_output: bool) -> None:
-    size = engine.stat().st_size
-    profile = info.options.profile
-    fused = f"{info.plugin_nodes} nodes" if info.plugin_nodes else "no"
-    result = {
-        "engine": str(engine),
-        "size_bytes": size,
-        "flavour": info.flavour,
-        "tensorrt_version": info.tensorrt_version,
-        "gpu": info.gpu,
-        "precision": info.precision,
-        "batch": {"min": profile.min, "opt": profile.opt, "max": profile.max},
-        "plugin_nodes": info.plugin_nodes,
-        "layers": sum(info.layers.values()),
-        "compute_types": info.compute_types,
-        "build_seconds": info.build_seconds,
-        "min_cosine": cosine,
-        "space": info.contract.space,
-    }
+def _show(built: BuiltEngine, json_output: bool) -> None:
     if json_output:
-        print_json(result)
+        print_json(built.to_dict())
         return
+    info, cosine = built.info, built.min_cosine
+    profile = info.options.profile
+    types = ", ".join(f"{count} layers {kind}" for kind, count in info.compute_types.items())
     rows = [
-        ("size", f"{size / 1e6:.1f} MB"),
+        ("size", f"{built.path.stat().st_size / 1e6:.1f} MB"),
         ("built by", f"{info.flavour} {info.tensorrt_version} on {info.gpu or 'no GPU'}"),
-        ("precision", f"{info.precision} ({_types(info)})"),
+        ("precision", f"{info.precision} ({types})"),
         ("batch", f"{profile.min} to {profile.max}, fastest at {profile.opt}"),
-        ("fused attention pool", fused),
+        ("fused attention pool", f"{info.plugin_nodes} nodes" if info.plugin_nodes else "no"),
         ("build", f"{info.build_seconds:.1f} s"),
         ("against the ONNX file", "not compared" if cosine is None else f"cosine {cosine:.5f}"),
     ]
-    print_table(str(engine), ("what", "value"), rows, figures=False)
-    note(f"next: sa-deploy embed {engine} IMAGES --out embeddings.parquet")
-
-
-def _types(info: EngineInfo) -> str:
-    return ", ".join(f"{count} layers {kind}" for kind, count in info.compute_types.items())
+    print_table(str(built.path), ("what", "value"), rows, figures=False)
+    note(f"next: sa-deploy embed {built.path} IMAGES --out embeddings.parquet")

@@ -7,29 +7,62 @@ from typing import Annotated
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table
+from sa_deploy.options import JsonOutput
+from sa_deploy.output import note, print_json, print_table
 
 
 def bundle(
-    model: Annotated[Path, typer.Argument(help="An ONNX artefact or a TensorRT engine.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="ONNX artefact or TensorRT engine to be served."),
+    ],
     triton: Annotated[
-        Path | None, typer.Option(help="Triton model repository to write the model into.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Triton model repository that the model is written into; none by default.",
+        ),
     ] = None,
     deepstream: Annotated[
-        Path | None, typer.Option(help="YAML file for nvtracker's ReID section.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file that DeepStream's nvtracker reads its ReID from; none by default.",
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the model on Triton.")] = "sa_reid",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the model on Triton.")
+    ] = "sa_reid",
     max_batch: Annotated[
-        int, typer.Option(min=1, help="Largest batch, where the artefact takes any.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="CROPS",
+            help="Largest batch that is served; a fixed batch of the artefact goes before it.",
+        ),
     ] = 32,
     max_delay_us: Annotated[
-        int, typer.Option(min=0, help="Microseconds a request waits for others on Triton.")
+        int,
+        typer.Option(
+            min=0,
+            metavar="MICROSECONDS",
+            help="How long a request waits for others to share its batch on Triton.",
+        ),
     ] = 2000,
-    instances: Annotated[int, typer.Option(min=1, help="Copies of the model on Triton.")] = 1,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Run on the processor on Triton.")] = False,
-    json_output: JsonFlag = False,
+    instances: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Copies of the model that Triton runs.")
+    ] = 1,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Let Triton run the model on the processor, not a GPU.")
+    ] = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Write a Triton model repository, or a DeepStream ReID section."""
+    """Write a Triton model repository, or a DeepStream ReID section.
+
+    Examples:
+        sa-deploy bundle model.onnx --triton repository --max-batch 64
+        sa-deploy bundle model.engine --deepstream config_tracker_reid.yml
+    """
     from sa_export.bundle import TritonOptions, write_deepstream, write_triton
     from sa_runtime.errors import InputError
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_deploy.options import JsonOutput, Weights
+from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
@@ -18,25 +19,35 @@ _SUFFIX = ".cam.png"
 
 
 def cam(
-    weights: Annotated[
-        Path, typer.Argument(help="A checkpoint of `sa-deploy train`, or one of the authors'.")
-    ],
+    weights: Weights,
     images: Annotated[
-        list[Path], typer.Argument(help="Image files and folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES", help="Image files, and folders of them.", show_default=False
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder that the pictures are written to.")
+    ],
     stages: Annotated[
-        bool, typer.Option("--stages", help="Add the attention of stages 1 to 3.")
+        bool, typer.Option("--stages", help="Draw the attention of stages 1 to 3 as well.")
     ] = False,
     label: Annotated[
         int | None,
-        typer.Option(help="Class to show, counted from 0; the predicted one by default."),
+        typer.Option(
+            metavar="CLASS",
+            help="Class whose activation is drawn, counted from 0; the predicted class by default.",
+        ),
     ] = None,
-    json_output: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
     """Draw class activation maps with and without spatial attention.
 
     A damaged image in a folder is left out with a note; one that is given by name is an error.
+
+    Examples:
+        sa-deploy cam run/checkpoint.pt query.jpg --out maps
+        sa-deploy cam run/checkpoint.pt Market-1501/query --out maps --stages
     """
 
     if out.exists() and not out.is_dir():

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table
+from sa_deploy.options import JsonOutput
+from sa_deploy.output import note, print_json, print_table
 
 
-def doctor(json_output: JsonFlag = False) -> None:
-    """Show what this machine can run, and the command that mends a gap."""
+def doctor(json_output: JsonOutput = False) -> None:
+    """Show what this machine can run, and the command that mends a gap.
+
+    Examples:
+        sa-deploy doctor
+        sa-deploy doctor --json
+    """
     from sa_runtime.doctor import examine, mends
 
     findings = examine()
     if json_output:
         commands = mends(findings)
-        print_json({"findings": [item.to_json() for item in findings], "mends": commands})
+        print_json({"findings": [item.to_dict() for item in findings], "mends": commands})
         return
     rows = [(item.name, item.status, item.detail) for item in findings]
     print_table("This machine", ("what", "status", "detail"), rows, figures=False)

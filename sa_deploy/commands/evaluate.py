@@ -7,66 +7,76 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_deploy.options import (
+    BatchSize,
+    Cache,
+    Cmc,
+    DataDir,
+    Dataset,
+    Device,
+    JsonOutput,
+    Model,
+    Runtime,
+    runner_options,
+)
+from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_runtime.retrieval.evaluation import RetrievalReport
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="An artefact of `sa-deploy export`.")],
-    data_dir: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    dataset: Annotated[
-        str, typer.Option("-d", "--dataset", help="Layout of the data set: market, synthetic, ...")
-    ] = "market",
-    runtime: Annotated[str, typer.Option(help="auto, or the name of a runtime.")] = "auto",
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what a runtime builds: TensorRT engines, compiled models."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the runtime: cuda:1, tensorrt (inside ONNX Runtime), GPU (OpenVINO), ..."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", min=1, help="Largest batch given to the runtime.")
-    ] = 32,
+    model: Model,
+    data_dir: DataDir,
+    dataset: Dataset = "market",
+    runtime: Runtime = "auto",
+    cache: Cache = None,
+    device: Device = None,
+    batch_size: BatchSize = 32,
     rerank: Annotated[
-        bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours first.")
+        bool,
+        typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours before counting."),
     ] = False,
-    cmc: Annotated[
-        str, typer.Option(help="How CMC counts: market1501, allshots or cuhk03.")
-    ] = "market1501",
+    cmc: Annotated[Cmc, typer.Option(help="Convention by which ranks are counted.")] = "market1501",
     all_cmc: Annotated[
-        bool, typer.Option("--all-cmc", help="Count CMC in all three ways.")
+        bool, typer.Option("--all-cmc", help="Count ranks by all three conventions.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG file for queries and their matches.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="PNG file that shows some queries with their matches; none by default.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of cuhk03's draws and the picture's queries.")] = 0,
-    json_output: JsonFlag = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Seed of the draws of cuhk03, and of the queries in the picture."
+        ),
+    ] = 0,
+    json_output: JsonOutput = False,
 ) -> None:
     """Find a data set's queries in its gallery; print mAP and ranks.
 
     Ranks are those of the cumulative matching curve; mINP is printed beside them.
+
+    Examples:
+        sa-deploy evaluate model.onnx --data-dir Market-1501
+        sa-deploy evaluate model.onnx -d synthetic --data-dir world --rerank --all-cmc
     """
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.retrieval.evaluation import evaluate as evaluate_model
-    from sa_runtime.retrieval.metrics import CONVENTIONS, check_conventions
+    from sa_runtime.retrieval.metrics import CONVENTIONS
     from sa_runtime.retrieval.picture import ranking_picture, require_png
     from sa_runtime.retrieval.rerank import Reranking
 
-    conventions = CONVENTIONS if all_cmc else check_conventions([cmc])
+    conventions = CONVENTIONS if all_cmc else (cmc,)
     if picture is not None:
         require_png(picture)
     reranking = Reranking() if rerank else None
     images = load_dataset(dataset, data_dir)
-    options = {} if cache is None else {"cache": str(cache)}
-    if device is not None:
-        options["device"] = device
+    options = runner_options(cache=cache, device=device)
     with Embedder(model, runtime, batch_size=batch_size, **options) as embedder:
         on, precision = embedder.runner.name, embedder.contract.precision
         with progress(f"embed on {on}", len(images.query) + len(images.gallery)) as advance:
@@ -87,7 +97,7 @@ def evaluate(
                 "model": str(model),
                 "runtime": on,
                 "precision": precision,
-                **report.as_dict(),
+                **report.to_dict(),
                 "picture": None if picture is None else str(picture),
             }
         )

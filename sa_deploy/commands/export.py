@@ -3,129 +3,214 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table
+from sa_deploy.options import JsonOutput, Validation, ValidationCrops
+from sa_deploy.output import note, print_json, print_table
+from sa_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from sa_export.options import Format
+
+_FORMATS, _INT8 = "Formats", "Precision and proof"
 
 
 def export(
     weights: Annotated[
-        Path, typer.Argument(help="A checkpoint of `sa-deploy train` or the authors'.")
+        Path,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="Checkpoint of `sa-deploy train`, one of the authors', or other weights that "
+            "--recipe fits.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the artefacts.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx.")] = False,
-    torchscript: Annotated[
-        bool, typer.Option("--torchscript", help="Write model.torchscript for libtorch.")
-    ] = False,
-    torch_export: Annotated[
-        bool, typer.Option("--torch-export", help="Write model.pt2 of torch.export.")
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder that the artefacts are written to.")
+    ],
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            rich_help_panel=_FORMATS,
+            help="Formats to write, joined by commas: onnx, openvino, torchscript, torch-export; "
+            "none by default, so that one at least is named.",
+        ),
+    ] = None,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx", rich_help_panel=_FORMATS, help="Write an ONNX file; as --format onnx."
+        ),
     ] = False,
     openvino: Annotated[
-        bool, typer.Option("--openvino", help="Write model.xml and model.bin (OpenVINO IR).")
+        bool,
+        typer.Option(
+            "--openvino",
+            rich_help_panel=_FORMATS,
+            help="Write model.xml and model.bin (OpenVINO IR); as --format openvino.",
+        ),
+    ] = False,
+    torchscript: Annotated[
+        bool,
+        typer.Option(
+            "--torchscript",
+            rich_help_panel=_FORMATS,
+            help="Write model.torchscript for libtorch; as --format torchscript.",
+        ),
+    ] = False,
+    torch_export: Annotated[
+        bool,
+        typer.Option(
+            "--torch-export",
+            rich_help_panel=_FORMATS,
+            help="Write model.pt2 of torch.export; as --format torch-export.",
+        ),
     ] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe of bare weights, which do not say their own: sa, tiny, ..."),
+        typer.Option(
+            metavar="NAME",
+            help="Recipe of weights that do not say their own, such as sa or tiny; the "
+            "checkpoint's own by default.",
+        ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"],
+        typer.Option(
+            rich_help_panel=_INT8, help="Precision of the weights and of what is computed."
+        ),
+    ] = "fp32",
     embedding: Annotated[
         str,
         typer.Option(
-            help="parts (the authors' test feature), global or reduced; several with commas."
+            metavar="NAME",
+            help="Vectors that the artefact gives: parts (the authors' test feature), global or "
+            "reduced; several joined by commas, the first being what runtimes return.",
         ),
     ] = "parts",
     input_kind: Annotated[
-        str,
+        Literal["uint8-nhwc", "nchw-float"],
         typer.Option(
-            "--input", help="uint8-nhwc (BGR as OpenCV gives it) or nchw-float (RGB, 0 to 1)."
+            "--input",
+            help="Images that the graph takes: uint8-nhwc is BGR as OpenCV gives it, nchw-float is "
+            "RGB from 0 to 1.",
         ),
     ] = "uint8-nhwc",
     height: Annotated[
-        int | None, typer.Option(min=16, help="Of the input, instead of the network's.")
+        int | None,
+        typer.Option(
+            min=16, metavar="PIXELS", help="Height of the crops; the network's by default."
+        ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=16, help="Of the input, instead of the network's.")
+        int | None,
+        typer.Option(
+            min=16, metavar="PIXELS", help="Width of the crops; the network's by default."
+        ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="A fixed batch size; any size by default.")
+        int | None,
+        typer.Option(min=1, metavar="CROPS", help="Fixed batch size; any size by default."),
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(min=18, help="Of the standard ONNX operators (18; bf16: 22).")
+        int | None,
+        typer.Option(
+            min=18,
+            metavar="N",
+            help="Version of the standard ONNX operators; 18 by default, 22 for bf16.",
+        ),
     ] = None,
     attention_map: Annotated[
-        bool, typer.Option("--attention-map", help="Add the attention map as an output.")
+        bool,
+        typer.Option("--attention-map", help="Give the attention map as a further output."),
     ] = False,
     plugin: Annotated[
         bool,
         typer.Option(
-            help="AttentionPool as one node that TensorRT can fuse, or as standard operators."
+            help="Write AttentionPool as one node, which TensorRT can fuse, or as standard "
+            "operators."
         ),
     ] = True,
-    validation: Annotated[
-        Path | None,
-        typer.Option(
-            help="Crops to compare artefact and network on: a folder in Market-1501 layout, or "
-            "any folder of crops. A small generated set by default."
-        ),
-    ] = None,
-    validation_crops: Annotated[
-        int, typer.Option(min=4, help="Use about so many of them, whole people.")
-    ] = 2000,
+    validation: Validation = None,
+    validation_crops: ValidationCrops = 2000,
     int8_target: Annotated[
-        str | None,
+        Literal["tensorrt", "cpu", "any"] | None,
         typer.Option(
-            help="tensorrt (symmetric, the rest in FP16), cpu (uint8 activations) or any "
-            "(symmetric); by default cpu for OpenVINO, any for ONNX."
+            rich_help_panel=_INT8,
+            help="Scheme of int8: tensorrt (symmetric, the rest in fp16), cpu (uint8 activations) "
+            "or any (symmetric); cpu by default for OpenVINO, any for ONNX.",
         ),
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
+            rich_help_panel=_INT8,
+            metavar="PATH",
             help="Crops that int8 ranges are taken from: a folder, or a Parquet file of "
-            "`sa-deploy embed`. A small generated set by default."
+            "`sa-deploy embed`; a small generated set by default.",
         ),
     ] = None,
     calibration_crops: Annotated[
-        int, typer.Option(min=4, help="Use at most so many of them.")
+        int,
+        typer.Option(
+            min=4,
+            rich_help_panel=_INT8,
+            metavar="CROPS",
+            help="Use at most this many of the calibration crops.",
+        ),
     ] = 512,
     calibrator: Annotated[
-        str, typer.Option(help="entropy, mse, percentile or min-max.")
+        Literal["entropy", "mse", "percentile", "min-max"],
+        typer.Option(rich_help_panel=_INT8, help="How an int8 range follows from the values seen."),
     ] = "entropy",
     max_map_drop: Annotated[
-        float, typer.Option(min=0, help="Points of mAP the artefact may lose.")
+        float,
+        typer.Option(
+            min=0,
+            rich_help_panel=_INT8,
+            metavar="POINTS",
+            help="Points of mAP (of 100) that the artefact may lose to its network.",
+        ),
     ] = 0.5,
     min_cosine: Annotated[
-        float | None, typer.Option(help="Least cosine to the network on the worst crop.")
+        float | None,
+        typer.Option(
+            rich_help_panel=_INT8,
+            metavar="COSINE",
+            help="Least cosine to the network on the worst crop; that of the precision by default.",
+        ),
     ] = None,
-    json_output: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Write artefacts that find the same people as their network."""
-    from sa_runtime.errors import InputError
+    """Write artefacts that find the same people as their network.
 
-    wanted = {
+    Each is compared with its network on crops of people; one that disagrees is not left.
+
+    Examples:
+        sa-deploy export run/checkpoint.pt --onnx --out run
+        sa-deploy export run/checkpoint.pt --format onnx,openvino --out run
+    """
+    given = {
         "onnx": onnx,
+        "openvino": openvino,
         "torchscript": torchscript,
         "torch-export": torch_export,
-        "openvino": openvino,
     }
-    if not any(wanted.values()):
-        raise InputError(
-            "no format chosen; expected one or more of --onnx, --openvino, --torchscript, "
-            "--torch-export"
-        )
+    wanted = _wanted(formats, [name for name, flag in given.items() if flag])
     import dataclasses
 
     from sa_export.export import CropSources, exporter_from_checkpoint, load_weights_of
-    from sa_export.options import FORMATS, ExportOptions
+    from sa_export.options import ExportOptions
     from sa_export.parity import gates_for
 
     options = ExportOptions(
         embeddings=tuple(name.strip() for name in embedding.split(",")),
-        input=input_kind,  # type: ignore[arg-type]
+        input=input_kind,
         attention_map=attention_map,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         height=height,
         width=width,
         opset=opset,
@@ -141,15 +226,33 @@ def export(
             validation_limit=validation_crops,
             calibration=calibration,
             calibration_limit=calibration_crops,
-            calibrator=calibrator,  # type: ignore[arg-type]
-            int8_target=int8_target,  # type: ignore[arg-type]
+            calibrator=calibrator,
+            int8_target=int8_target,
         ),
         on_note=note,
     )
-    artefacts = [exporter.write(kind, out) for kind in FORMATS if wanted[kind]]
+    artefacts = [exporter.write(kind, out) for kind in wanted]
     if json_output:
         print_json({"artefacts": [artefact.to_dict() for artefact in artefacts]})
         return
     for artefact in artefacts:
         print_table(str(artefact.path), ("what", "value"), artefact.rows(), figures=False)
     note(f"next: sa-deploy embed {artefacts[0].path} IMAGES --out embeddings.parquet")
+
+
+def _wanted(formats: str | None, flags: list[str]) -> list[Format]:
+    """The formats of ``--format`` and of the flags, each once, in the order they are written.
+
+    Raises:
+        InputError: none, or an unknown one.
+    """
+    from sa_export.options import FORMATS
+
+    named = [name.strip() for name in formats.split(",")] if formats else []
+    for name in named:
+        if name not in FORMATS:
+            raise InputError(f"--format {name}: unknown; choose from {', '.join(FORMATS)}")
+    wanted = [kind for kind in FORMATS if kind in (*named, *flags)]
+    if not wanted:
+        raise InputError(f"no format chosen; expected --format with one of {', '.join(FORMATS)}")
+    return wanted

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table
+from sa_deploy.options import JsonOutput
+from sa_deploy.output import note, print_json, print_table
 
 if TYPE_CHECKING:
     from sa_export.describe import Description
@@ -23,11 +24,20 @@ _EMBEDDINGS = {
 
 def inspect(
     model: Annotated[
-        Path, typer.Argument(help="An ONNX, OpenVINO, TorchScript, torch.export or engine file.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="Artefact to read: an ONNX, OpenVINO, TorchScript, torch.export or engine file.",
+        ),
     ],
-    json_output: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Show an artefact's inputs, outputs, space, provenance and parity."""
+    """Show an artefact's inputs, outputs, space, provenance and parity.
+
+    Examples:
+        sa-deploy inspect model.onnx
+        sa-deploy inspect model.engine --json
+    """
     from sa_export.describe import describe
 
     description = describe(model)

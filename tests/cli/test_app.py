@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import time
@@ -77,6 +78,19 @@ def test_the_index_says_what_each_command_says_of_itself() -> None:
     shown = run("--help").stdout
     for name, line in COMMANDS.items():
         assert f"{name:10}{line}\n" in shown
+
+
+def test_the_function_of_a_command_is_short() -> None:
+    """What it does is in the floors below. Signature and docstring are not counted."""
+    long = {}
+    for path in (Path(__file__).parents[2] / "sa_deploy").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[1] if ast.get_docstring(node) and node.body[1:] else node.body[0]
+                lines = (node.end_lineno or 0) - first.lineno + 1
+                if lines > 65:
+                    long[f"{path.name}:{node.name}"] = lines
+    assert long == {}
 
 
 def test_a_known_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

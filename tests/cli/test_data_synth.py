@@ -46,7 +46,7 @@ def test_table_and_next_step(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["synth", str(out), *SMALL, "--videos", "0"])
     assert run.exit_code == 0, run.output
     assert "distractors" in run.stdout
-    assert f"sa-deploy data check {out}" in run.stderr
+    assert f"sa-deploy data check --data-dir {out}" in run.stderr
 
 
 def test_force_is_asked_for(tmp_path: Path) -> None:

@@ -112,4 +112,6 @@ def test_another_recipe_than_the_files_own(tiny_checkpoint: Path, tmp_path: Path
 def test_without_a_format_the_choices_are_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = run(tiny_checkpoint, "--out", tmp_path)
     assert isinstance(done.exception, InputError)
-    assert "no format chosen; expected one or more of --onnx, --openvino" in str(done.exception)
+    assert "no format chosen; expected --format with one of onnx, torchscript" in str(
+        done.exception
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from sa_deploy.app import app
+from sa_deploy.commandline import examples
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -59,6 +61,30 @@ def test_a_flag_shows_no_value_and_an_option_does(name: str) -> None:
     for param in options(name):
         flag = param.is_flag or param.count
         assert bool(re.match(r" [A-Za-z]", entry(param, text))) is not flag, param.name
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_two_examples_end_the_help_and_are_command_lines(name: str) -> None:
+    lines = examples(ALL[name])
+    assert len(lines) == 2
+    assert shown(name).rstrip().splitlines()[-2:] == [f"  {line}" for line in lines]
+    for line in lines:
+        words = shlex.split(line)
+        assert words[: 1 + len(name.split())] == ["sa-deploy", *name.split()]
+        ALL[name].make_context(name, words[1 + len(name.split()) :])  # an error is raised
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_line_is_a_sentence_and_says_what_holds_without_the_option(name: str) -> None:
+    for param in ALL[name].params:
+        text = param.help or ""
+        assert re.match(r"[A-Z][^.]", text), (param.name, text)
+        assert text.endswith("."), (param.name, text)
+        assert len(text.split()) > 3, (param.name, text)
+        assert not re.match(r"(Of|As|And|Likewise|Through) ", text), (param.name, text)
+        takes_one = param.nargs == 1 and not param.multiple and not getattr(param, "is_flag", False)
+        if takes_one and param.default is None and not param.required:
+            assert re.search(r"default|without|same|as --", text), (param.name, text)
 
 
 @pytest.mark.parametrize("name", ["", "train", "data", "data check"])

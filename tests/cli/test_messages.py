@@ -45,7 +45,7 @@ def synth(out: Path, before: list[str], after: list[str]) -> Result:
 def test_quiet_leaves_the_result(tmp_path: Path, where: str, flags: list[str], notes: bool) -> None:
     before, after = (flags, []) if where == "before" else ([], flags)
     done = synth(tmp_path / "world", before, after)
-    assert ("Check it with: sa-deploy data check" in done.stderr) is notes
+    assert ("Check it with: sa-deploy data check --data-dir " in done.stderr) is notes
     assert "Synthetic data set" in done.stdout
 
 

@@ -113,6 +113,15 @@ def _deviation(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def to_dict(dataset: str, rows: Sequence[Row], runs: Sequence[Run]) -> dict[str, Any]:
+    """The table with every run, as plain values for JSON."""
+    return {
+        "dataset": dataset,
+        "recipes": [dataclasses.asdict(row) for row in rows],
+        "runs": [dataclasses.asdict(run) for run in runs],
+    }
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """The table with every run, atomically."""
     with atomic_path(path) as temporary:

@@ -48,6 +48,17 @@ class SplitReport:
     distractors: int
     published: Published | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "images": self.images,
+            "ids": self.persons,
+            "cameras": self.cameras,
+            "junk": self.junk,
+            "distractors": self.distractors,
+            "published": None if self.published is None else self.published._asdict(),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetReport:
@@ -70,6 +81,19 @@ class DatasetReport:
     unreadable: tuple[tuple[Path, str], ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "dataset": self.dataset,
+            "title": self.title,
+            "root": str(self.root),
+            "usable": not self.unreadable,
+            "splits": {name: split.to_dict() for name, split in self.splits.items()},
+            "unreadable": [{"path": str(path), "fault": fault} for path, fault in self.unreadable],
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+        }
 
 
 def check_dataset(

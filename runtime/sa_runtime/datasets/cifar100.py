@@ -42,6 +42,24 @@ class Cifar100:
     test_labels: NDArray[np.int64]
     names: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Images and classes of both splits beside the published ones, and what differs."""
+        splits: dict[str, dict[str, Any]] = {
+            split: {
+                "images": len(labels),
+                "classes": len(np.unique(labels)),
+                "published": {"images": PUBLISHED[split], "classes": CLASSES},
+            }
+            for split, labels in (("train", self.train_labels), ("test", self.test_labels))
+        }
+        notes = [
+            f"{split}: {counts[what]:,} {what}, published are {counts['published'][what]:,}"
+            for split, counts in splits.items()
+            for what in ("images", "classes")
+            if counts[what] != counts["published"][what]
+        ]
+        return {"usable": True, "splits": splits, "notes": notes}
+
 
 def is_cifar100(root: Path) -> bool:
     """Whether a folder holds CIFAR-100; the ``train`` of other data sets is a folder."""

@@ -78,7 +78,7 @@ class RetrievalReport:
         """Images embedded per second, with reading and cropping."""
         return (len(self.query) + len(self.gallery)) / self.embed_seconds
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The figures for JSON: fractions from 0 to 1, times in seconds."""
         result = self.result
         return {

@@ -168,7 +168,7 @@ def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
     What else matters (the model's content, versions, the kernel) makes the engine stale instead, so
     that an update rebuilds in place and leaves no old engines behind.
     """
-    asked = json.dumps(options.to_json(), sort_keys=True)
+    asked = json.dumps(options.to_dict(), sort_keys=True)
     gpu = _gpu_slug(workshop.machine)
     key = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return f"{graph.path.stem}.{workshop.flavour.name}.{gpu}.{key}.engine"

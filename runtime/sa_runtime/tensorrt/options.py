@@ -81,16 +81,16 @@ class BuildOptions:
                 f"{', '.join(HARDWARE_COMPAT)}"
             )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, for the sidecar."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> BuildOptions:
-        """Read what :meth:`to_json` gave.
+    def from_dict(cls, fields: dict[str, Any]) -> BuildOptions:
+        """Read what :meth:`to_dict` gave.
 
         >>> options = BuildOptions(profile=Profile(min=1, opt=2, max=4), strip=True)
-        >>> BuildOptions.from_json(options.to_json()) == options
+        >>> BuildOptions.from_dict(options.to_dict()) == options
         True
         """
         return cls(**{**fields, "profile": Profile(**fields["profile"])})

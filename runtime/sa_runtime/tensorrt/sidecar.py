@@ -69,7 +69,7 @@ class EngineInfo:
         """One JSON object, for people too."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["contract"] = json.loads(self.contract.to_json())
-        fields["options"] = self.options.to_json()
+        fields["options"] = self.options.to_dict()
         return json.dumps(fields, indent=2) + "\n"
 
     @classmethod
@@ -87,7 +87,7 @@ class EngineInfo:
                     f"{SCHEMA_VERSION}; build the engine again: sa-deploy build MODEL.onnx"
                 )
             fields["contract"] = Contract.from_json(json.dumps(fields["contract"]), source=source)
-            fields["options"] = BuildOptions.from_json(fields["options"])
+            fields["options"] = BuildOptions.from_dict(fields["options"])
             return cls(**fields)
         except ContractError:
             raise
@@ -96,6 +96,41 @@ class EngineInfo:
                 f"{source}: not an engine's sidecar ({exc}); build the engine again: "
                 "sa-deploy build MODEL.onnx"
             ) from exc
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuiltEngine:
+    """An engine on disk.
+
+    Attributes:
+        path: the engine.
+        info: its sidecar.
+        min_cosine: to the ONNX file's own vectors on the worst crop that it carries; ``None`` where
+            they were not compared.
+    """
+
+    path: Path
+    info: EngineInfo
+    min_cosine: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        info, profile = self.info, self.info.options.profile
+        return {
+            "engine": str(self.path),
+            "size_bytes": self.path.stat().st_size,
+            "flavour": info.flavour,
+            "tensorrt_version": info.tensorrt_version,
+            "gpu": info.gpu,
+            "precision": info.precision,
+            "batch": {"min": profile.min, "opt": profile.opt, "max": profile.max},
+            "plugin_nodes": info.plugin_nodes,
+            "layers": sum(info.layers.values()),
+            "compute_types": info.compute_types,
+            "build_seconds": info.build_seconds,
+            "min_cosine": self.min_cosine,
+            "space": info.contract.space,
+        }
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
-from sa_runtime.errors import DatasetError
+from sa_deploy.options import JsonOutput
+from sa_deploy.output import note, print_json, print_table, progress
+from sa_runtime.errors import DatasetError, InputError
 
 if TYPE_CHECKING:
     from sa_runtime.datasets.check import DatasetReport
@@ -20,82 +21,111 @@ _NAMED = 20
 
 
 def check(
-    root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    root: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="Folder that holds the data set, as --data-dir."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            metavar="FOLDER",
+            help="Folder that holds the data set; the same as FOLDER.",
+        ),
+    ] = None,
     dataset: Annotated[
-        str, typer.Option("-d", "--dataset", help="Name of the data set, or auto to recognise it.")
+        str,
+        typer.Option(
+            "-d",
+            "--dataset",
+            metavar="NAME",
+            help="Layout of the data set: market, duke, cuhk03, msmt17, folder, synthetic or "
+            "cifar100; auto recognises it.",
+        ),
     ] = "auto",
     decode: Annotated[
         bool,
-        typer.Option("--decode", help="Decode every image instead of looking at its first bytes."),
+        typer.Option(
+            "--decode", help="Decode every image instead of looking at its first and last bytes."
+        ),
     ] = False,
-    as_json: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
     """Count a data set's images, ids and cameras against the published figures and find faults.
 
     Ends with exit code 2 where the folder is not laid out as a data set, and names the path to
     pass instead, or where images cannot be read.
+
+    Examples:
+        sa-deploy data check --data-dir Market-1501
+        sa-deploy data check -d duke --data-dir DukeMTMC-reID --decode
     """
-    from sa_runtime.datasets.check import check_dataset
     from sa_runtime.datasets.cifar100 import is_cifar100
 
-    if dataset == "cifar100" or (dataset == "auto" and is_cifar100(root)):
-        _check_cifar100(root, as_json)
+    folder = _folder(root, data_dir)
+    if dataset == "cifar100" or (dataset == "auto" and is_cifar100(folder)):
+        _check_cifar100(folder, json_output)
         return
-    with ExitStack() as stack:
-        bars: list[Callable[..., None]] = []
-
-        def advance(done: int, total: int) -> None:
-            if not bars:  # only now is it known that there is a data set
-                bars.append(stack.enter_context(progress("reading images", total)))
-            bars[0](completed=done)
-
-        report = check_dataset(root, dataset, decode=decode, advance=advance)
-    if as_json:
-        print_json(_as_dict(report))
+    report = _checked(folder, dataset, decode)
+    if json_output:
+        print_json(report.to_dict())
     else:
         _print(report)
     if report.unreadable:
         path, fault = report.unreadable[0]
         raise DatasetError(
-            f"{root}: {len(report.unreadable)} images cannot be read (the first: {path}: {fault}); "
-            "copy or unpack them again"
+            f"{folder}: {len(report.unreadable)} images cannot be read (the first: {path}: "
+            f"{fault}); copy or unpack them again"
         )
 
 
-def _check_cifar100(root: Path, as_json: bool) -> None:
+def _folder(root: Path | None, data_dir: Path | None) -> Path:
+    """The folder, as ``--data-dir`` or as it was given before there was that option."""
+    if root is not None and data_dir is not None:
+        raise InputError(f"{root} and --data-dir {data_dir}: give one folder")
+    folder = data_dir or root
+    if folder is None:
+        raise InputError("--data-dir: expected the folder of a data set")
+    return folder
+
+
+def _checked(folder: Path, dataset: str, decode: bool) -> DatasetReport:
+    from sa_runtime.datasets.check import check_dataset
+
+    with ExitStack() as stack:
+        bars: list[Callable[..., None]] = []
+
+        def advance(done: int, total: int) -> None:
+            if not bars:  # only now is it known that there is a data set
+                bars.append(stack.enter_context(progress("reading images", total, unit="image")))
+            bars[0](completed=done)
+
+        return check_dataset(folder, dataset, decode=decode, advance=advance)
+
+
+def _check_cifar100(root: Path, json_output: bool) -> None:
     """Images and classes of both splits; every image is read."""
-    import numpy as np
+    from sa_runtime.datasets.cifar100 import LAYOUT, load_cifar100
 
-    from sa_runtime.datasets.cifar100 import CLASSES, LAYOUT, PUBLISHED, load_cifar100
-
-    found = load_cifar100(root)
-    splits: dict[str, dict[str, Any]] = {
-        split: {
-            "images": len(labels),
-            "classes": len(np.unique(labels)),
-            "published": {"images": PUBLISHED[split], "classes": CLASSES},
-        }
-        for split, labels in (("train", found.train_labels), ("test", found.test_labels))
-    }
-    notes = [
-        f"{split}: {counts[what]:,} {what}, published are {counts['published'][what]:,}"
-        for split, counts in splits.items()
-        for what in ("images", "classes")
-        if counts[what] != counts["published"][what]
-    ]
-    if as_json:
-        title = {"dataset": "cifar100", "title": LAYOUT.title, "root": str(root), "usable": True}
-        print_json({**title, "splits": splits, "notes": notes})
+    found = load_cifar100(root).to_dict()
+    if json_output:
+        print_json({"dataset": "cifar100", "title": LAYOUT.title, "root": str(root), **found})
         return
     print_table(
         f"{LAYOUT.title} (cifar100) in {root}",
         ("split", "images", "paper", "classes", "paper"),
         [
-            (split, f"{counts['images']:,}", f"{PUBLISHED[split]:,}", counts["classes"], CLASSES)
-            for split, counts in splits.items()
+            (
+                split,
+                f"{counts['images']:,}",
+                f"{counts['published']['images']:,}",
+                counts["classes"],
+                counts["published"]["classes"],
+            )
+            for split, counts in found["splits"].items()
         ],
     )
-    for text in notes:
+    for text in found["notes"]:
         note(f"note: {text}")
 
 
@@ -128,26 +158,3 @@ def _print(report: DatasetReport) -> None:
         typer.echo(f"problem: {problem}")
     for text in report.notes:
         note(f"note: {text}")
-
-
-def _as_dict(report: DatasetReport) -> dict[str, Any]:
-    return {
-        "dataset": report.dataset,
-        "title": report.title,
-        "root": str(report.root),
-        "usable": not report.unreadable,
-        "splits": {
-            name: {
-                "images": split.images,
-                "ids": split.persons,
-                "cameras": split.cameras,
-                "junk": split.junk,
-                "distractors": split.distractors,
-                "published": None if split.published is None else split.published._asdict(),
-            }
-            for name, split in report.splits.items()
-        },
-        "unreadable": [{"path": str(path), "fault": fault} for path, fault in report.unreadable],
-        "problems": list(report.problems),
-        "notes": list(report.notes),
-    }

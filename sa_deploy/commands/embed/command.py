@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sa_deploy.output import JsonFlag, note, print_json, print_table, progress
+from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
+from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,72 +17,101 @@ if TYPE_CHECKING:
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(help="An artefact of `sa-deploy export`.")],
+    model: Model,
     sources: Annotated[
         list[str],
-        typer.Argument(help="Image files, folders of images, videos.", show_default=False),
+        typer.Argument(
+            metavar="SOURCES",
+            help="Image files, folders of images, and videos.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
-        str, typer.Option("--out", help="FILE.parquet, or a folder for a file every so many rows.")
+        str,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="FILE.parquet that the vectors are written to; or a folder, which gets a file "
+            "for every --shard-rows rows.",
+        ),
     ],
     detections: Annotated[
         list[Path] | None,
-        typer.Option(help="MOTChallenge text file of boxes; once for each video, in order."),
-    ] = None,
-    camera: Annotated[str | None, typer.Option(help="Name of the camera, for every row.")] = None,
-    runtime: Annotated[str, typer.Option(help="auto, or the name of a runtime.")] = "auto",
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what a runtime builds: TensorRT engines, compiled models."),
-    ] = None,
-    device: Annotated[
-        str | None,
         typer.Option(
-            help="Of the runtime: cuda:1, tensorrt (inside ONNX Runtime), GPU (OpenVINO), ..."
+            metavar="FILE",
+            help="MOTChallenge text file with the boxes of a video; once for each video, in the "
+            "order of the videos.",
         ),
     ] = None,
-    embedding: Annotated[
-        str | None, typer.Option(help="Which of the artefact's embeddings; its first by default.")
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the camera, which stands in every row; none by default."
+        ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", min=1, help="Largest batch given to the runtime.")
-    ] = 32,
+    runtime: Runtime = "auto",
+    cache: Cache = None,
+    device: Device = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which of the artefact's embeddings is written; its first by default.",
+        ),
+    ] = None,
+    batch_size: BatchSize = 32,
     dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="Type of the stored vectors.")
+        Literal["float32", "float16"], typer.Option(help="Type of the numbers that are stored.")
     ] = "float32",
     max_delay_ms: Annotated[
         float | None,
-        typer.Option(help="Run a batch that is not full once its oldest crop waited this long."),
+        typer.Option(
+            metavar="MILLISECONDS",
+            help="Run a batch that is not full once its oldest crop has waited this long; by "
+            "default it waits until it is full.",
+        ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Make a damaged image in a folder an error.")
+        bool,
+        typer.Option("--strict", help="End with an error at a damaged image of a folder."),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the folder of a run that was stopped.")
+        bool,
+        typer.Option("--resume", help="Go on with the folder that a stopped run has left."),
     ] = False,
     shard_rows: Annotated[
-        int, typer.Option(min=1, help="Rows after which a folder's next file begins.")
+        int,
+        typer.Option(min=1, metavar="ROWS", help="Rows of each file in a folder, the last aside."),
     ] = 50_000,
     ray_workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Embed so many sources at a time on Ray, each into a folder of its own in --out.",
+            metavar="N",
+            help="Embed this many sources at a time on Ray, each into a folder of its own below "
+            "--out; without it, one after another in this process.",
         ),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster; else one on this machine.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of a running Ray cluster; by default one is started on this machine.",
+        ),
     ] = None,
-    json_output: JsonFlag = False,
+    json_output: JsonOutput = False,
 ) -> None:
     """Embed people: whole images, or the boxes of videos.
 
     Boxes are clipped to their frame; those outside it or without size are left out and counted.
+
+    Examples:
+        sa-deploy embed model.onnx crops --out people.parquet
+        sa-deploy embed model.onnx c1.mp4 --detections c1.txt --out c1.parquet
     """
     from sa_runtime.pipeline.embed import embed as embed_sources
 
-    named = {"embedding": embedding, "cache": cache, "device": device}
-    options = {name: str(value) for name, value in named.items() if value is not None}
+    options = runner_options(cache=cache, device=device, embedding=embedding)
     if ray_workers is not None:
         from sa_deploy.commands.embed.on_ray import embed_on_workers
         from sa_runtime.pipeline.ray import Settings, tasks_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import note, print_json, progress
 
 if TYPE_CHECKING:
     from sa_training.data import Images
@@ -29,10 +29,12 @@ def fine_tune(task: Task, resume: Path | None, options: QatOptions, json_output:
     Raises:
         InputError: no checkpoint, images to classify, or several processes.
     """
+    from sa_deploy.commands.train.run import show_result
     from sa_runtime.errors import InputError
-    from sa_training.checkpoints import load_checkpoint, weights_sha256
+    from sa_training.checkpoints import load_checkpoint
     from sa_training.distributed import Processes
     from sa_training.qat import finetune
+    from sa_training.result import TrainingResult
     from sa_training.tasks import Reidentification
 
     if resume is None:
@@ -44,7 +46,7 @@ def fine_tune(task: Task, resume: Path | None, options: QatOptions, json_output:
     checkpoint = load_checkpoint(resume)
     training = task.training(checkpoint.recipe, keep=options.workers == 0)
     last: list[Progress] = []
-    with progress("fine-tune for int8", None) as advance:
+    with progress("fine-tune for int8", None, unit="step") as advance:
 
         def on_step(state: Progress) -> None:
             last[:] = [state]
@@ -60,21 +62,11 @@ def fine_tune(task: Task, resume: Path | None, options: QatOptions, json_output:
         for name, network in (("before", checkpoint.network), ("after", tuned.network)):
             note(f"testing the network {name}, in float and in int8")
             test |= _figures(name, network, task.test, training.images, options)
-    result = {
-        "checkpoint": str(tuned.path),
-        "recipe": tuned.recipe.name,
-        "steps": last[0].step,
-        "loss": last[0].loss,
-        "weights_sha256": weights_sha256(tuned.network.cpu()),
-    }
+    result = TrainingResult.of(tuned, last[0], test, steps=last[0].step)
     if json_output:
-        print_json({**result, "test": test})
+        print_json(result.to_dict())
         return
-    print_table("Fine-tuning", ("what", "value"), result.items())
-    if test:
-        columns = ("network", *next(iter(test.values())))
-        rows = [(name, *(f"{100 * x:.1f}" for x in row.values())) for name, row in test.items()]
-        print_table("Test, %", columns, rows)
+    show_result("Fine-tuning", result)
     note(f"next: sa-deploy export {tuned.path} --onnx --precision int8 --out {options.out}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sa_deploy.output import note, print_json, print_table, progress
 
@@ -15,10 +15,24 @@ if TYPE_CHECKING:
     from sa_training.network import SANetwork
     from sa_training.pace import Pace
     from sa_training.recipes import Recipe
+    from sa_training.result import TrainingResult
     from sa_training.tasks import Task
 
 
-def plan(task: Task, recipe: Recipe, options: TrainingOptions, json_output: bool) -> None:
+def is_first() -> bool:
+    """Whether this process is the only one, or the one of several that speaks."""
+    from sa_training.distributed import Processes
+
+    return Processes.from_environment().first
+
+
+def plan(
+    task: Task,
+    recipe: Recipe,
+    options: TrainingOptions,
+    json_output: bool,
+    time_budget: str | None = None,
+) -> None:
     """Say what a training would be."""
     import dataclasses
 
@@ -28,6 +42,8 @@ def plan(task: Task, recipe: Recipe, options: TrainingOptions, json_output: bool
     fields = recipe.to_dict()
     network = {f"network.{key}": value for key, value in fields.pop("network").items()}
     network["network.classes"] = found.classes
+    if time_budget is not None:
+        note(f"--time-budget {time_budget}: sets the epochs once a run has timed its steps")
     if json_output:
         print_json(
             {
@@ -37,8 +53,9 @@ def plan(task: Task, recipe: Recipe, options: TrainingOptions, json_output: bool
             }
         )
         return
-    print_table("Recipe", ("field", "value"), [*fields.items(), *network.items()])
-    print_table("Data", ("split", "holds"), task.counts().items())
+    recipe_rows = [*fields.items(), *network.items()]
+    print_table("Recipe", ("field", "value"), recipe_rows, figures=False)
+    print_table("Data", ("split", "holds"), task.counts().items(), figures=False)
     rows = [
         ("parameters", f"{found.parameters:,}"),
         ("GFLOPs an image, forward", f"{found.gflops:.2f}"),
@@ -115,11 +132,12 @@ def run(
         json_output: print JSON.
         begun: whether ``resume`` is of this run.
     """
-    from sa_training.checkpoints import BEST, load_checkpoint, weights_sha256
+    from sa_training.checkpoints import BEST, load_checkpoint
     from sa_training.distributed import Processes, greatest, joined
     from sa_training.loop import fit
     from sa_training.optimisation import resolve_device
     from sa_training.pace import Pace
+    from sa_training.result import TrainingResult
     from sa_training.watch import draw_curves
 
     processes = Processes.from_environment()
@@ -134,7 +152,7 @@ def run(
                 if begun
                 else _within(recipe, training, options, budget_s, speaks)
             )
-        with _bar(f"train {recipe.name}", None, speaks) as advance:
+        with _bar(f"train {recipe.name}", None, "step", speaks) as advance:
             checkpoint = fit(
                 recipe,
                 training,
@@ -155,38 +173,26 @@ def run(
         device = resolve_device(options.device)
         for name, one in tested.items():
             found[f"{name}, epoch {one.epoch}"] = task.test(one.network.to(device))
-    result = {
-        "checkpoint": str(checkpoint.path),
-        "recipe": checkpoint.recipe.name,
-        "epochs": checkpoint.epoch,
-        "steps": checkpoint.training["step"],
-        "loss": last[0].loss if last else None,
-        "images_per_s": last[0].images_per_s if last else None,
-        "weights_sha256": weights_sha256(checkpoint.network.cpu()),
-        "test": found,
-    }
-    time: dict[str, Any] = checkpoint.training.get("pace", {})
-    if time:
-        result["time"] = {key: time[key] for key in ("budget_s", "elapsed_s", "plans")}
+    result = TrainingResult.of(
+        checkpoint, last[0] if last else None, found, steps=checkpoint.training["step"]
+    )
     if json_output:
-        print_json(result)
+        print_json(result.to_dict())
         return
-    if time:
-        result.pop("time")
+    if time := result.time:
         said = ", ".join(f"{plan['steps']} at step {plan['step']}" for plan in time["plans"])
         note(f"--time-budget: {time['elapsed_s']:.0f} of {time['budget_s']:.0f} s; planned: {said}")
-    result.pop("test")
-    print_table("Training", ("what", "value"), result.items())
-    if found:
-        _print_figures(found)
+    show_result("Training", result)
     note(f"next: sa-deploy export --onnx {checkpoint.path} --out {options.out}")
 
 
 @contextmanager
-def _bar(description: str, total: int | None, speaks: bool) -> Iterator[Callable[..., None]]:
+def _bar(
+    description: str, total: int | None, unit: str, speaks: bool
+) -> Iterator[Callable[..., None]]:
     """A progress bar, in one of several processes only."""
     if speaks:
-        with progress(description, total) as advance:
+        with progress(description, total, unit=unit) as advance:
             yield advance
     else:
         yield lambda *_, **__: None
@@ -214,8 +220,15 @@ def _watcher(advance: Callable[..., None], last: list[Progress]) -> Callable[[Pr
     return on_step
 
 
+def show_result(title: str, result: TrainingResult) -> None:
+    """What was trained, and its figures, for people."""
+    print_table(title, ("what", "value"), result.rows(), figures=False)
+    if result.test:
+        _print_figures(result.test)
+
+
 def _print_figures(found: Mapping[str, Mapping[str, float]]) -> None:
-    columns = ("checkpoint", *next(iter(found.values())))
+    columns = ("network", *next(iter(found.values())))
     rows = [
         (name, *(f"{100 * value:.1f}" for value in figures.values()))
         for name, figures in found.items()
@@ -265,13 +278,13 @@ def evaluate(
     from sa_training.evaluation import evaluate_network
 
     total = len(task.dataset.query) + len(task.dataset.gallery)
-    with joined(processes, found_device), _bar("embed", total, processes.first) as advance:
+    with joined(processes, found_device), _bar("embed", total, "image", processes.first) as advance:
         report = evaluate_network(network, task.dataset, on_progress=advance)
     if not processes.first:
         return
     result = report.result
     if json_output:
-        print_json(report.as_dict())
+        print_json(report.to_dict())
         return
     conventions = [
         (name, f"{100 * result.mAP:.1f}", *(f"{100 * result.rank(k, name):.1f}" for k in RANKS))

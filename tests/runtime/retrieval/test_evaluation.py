@@ -47,7 +47,7 @@ def test_a_perfect_model_scores_full_marks() -> None:
     report = evaluate_embedder(one_hot, WORLD, on_progress=seen.append)
     assert (report.mAP, report.mINP, report.rank(1), report.rank(5)) == (1.0, 1.0, 1.0, 1.0)
     assert sum(seen) == 8
-    figures = report.as_dict()
+    figures = report.to_dict()
     assert {key: figures[key] for key in ("dataset", "dim", "reranked", "mAP", "mINP")} == {
         "dataset": "paper",
         "dim": 8,
@@ -70,7 +70,7 @@ def test_a_wrong_model_does_not() -> None:
 
 def test_reranking_is_reported() -> None:
     report = evaluate_embedder(one_hot, WORLD, rerank=Reranking(k1=2, k2=1))
-    assert report.as_dict()["reranked"] is True
+    assert report.to_dict()["reranked"] is True
     assert report.result.mAP == 1.0
 
 
