@@ -267,9 +267,13 @@ def atomic_artefact(target: Path) -> Iterator[Path]:
         if target.suffix != ".xml":
             yield temporary
             return
-        # OpenVINO writes the weights under the name that this temporary name has, too.
-        with atomic_path(target.with_suffix(".bin")):
-            yield temporary
+        beside = temporary.with_suffix(".bin")  # where OpenVINO writes and seeks the weights
+        try:
+            with atomic_path(target.with_suffix(".bin")) as weights:
+                yield temporary
+                beside.replace(weights)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def write_report(artefact: Artefact, gates: Gates) -> Path:
