@@ -33,7 +33,7 @@ from sa_runtime.artefact.contract import (
     space_id,
 )
 from sa_runtime.runners.table import open_runner
-from sa_runtime.system.files import atomic_path
+from sa_runtime.system.files import atomic_path, refuse_inputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -93,8 +93,10 @@ def adopt(
         embedding: a name for its vectors.
 
     Raises:
+        InputError: the target is the original.
         ParityError: the artefact disagrees with the original; nothing is left.
     """
+    refuse_inputs(target, [foreign.path])
     reference = reference_vectors(foreign, crops.images, preprocessing)
     contract = contract_of_foreign(foreign, preprocessing, embedding)
     model = type(foreign.model).FromString(foreign.model.SerializeToString())

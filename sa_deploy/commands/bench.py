@@ -122,11 +122,15 @@ def bench(
     from sa_runtime.bench.plot import check_plot_path, plot_result
     from sa_runtime.bench.result import BenchResult
     from sa_runtime.bench.run import run_bench
+    from sa_runtime.system.files import refuse_inputs
 
     allowed = parse_percent(fail_above)
     base = None if compare is None else BenchResult.from_file(compare)
     if plot is not None:
         check_plot_path(plot)
+    for name, target in (("out", out), ("plot", plot)):
+        if target is not None:
+            refuse_inputs(target, [*models, *([compare] if compare else [])], parameter=name)
     options = BenchOptions(
         runtimes=tuple(runtime or ()),
         batch_sizes=_sizes(batch_sizes),

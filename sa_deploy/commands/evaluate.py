@@ -68,12 +68,12 @@ def evaluate(
     from sa_runtime.embedder import Embedder
     from sa_runtime.retrieval.evaluation import evaluate as evaluate_model
     from sa_runtime.retrieval.metrics import CONVENTIONS
-    from sa_runtime.retrieval.picture import ranking_picture, require_png
+    from sa_runtime.retrieval.picture import check_picture, ranking_picture
     from sa_runtime.retrieval.rerank import Reranking
 
     conventions = CONVENTIONS if all_cmc else (cmc,)
     if picture is not None:
-        require_png(picture)
+        check_picture(picture, data_dir)
     reranking = Reranking() if rerank else None
     images = load_dataset(dataset, data_dir)
     options = runner_options(cache=cache, device=device)

@@ -18,7 +18,7 @@ from sa_runtime.retrieval.distance import Distances, VectorDistances
 from sa_runtime.retrieval.metrics import Labels, RetrievalResult, evaluate_distances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors
-from sa_runtime.system.files import atomic_path
+from sa_runtime.system.files import atomic_path, refuse_inputs
 
 Colour = tuple[int, int, int]
 """BGR."""
@@ -93,7 +93,7 @@ def ranking_picture(
         InputError: another suffix than ``.png``, vectors that do not fit the data set, an image
             that cannot be read, or no query with a match.
     """
-    require_png(out)
+    check_picture(out, dataset.root)
     if queries < 1 or top < 1:
         raise InputError(f"queries={queries}, top={top}: expected at least 1 of each")
     query_rows, query_samples = _without_junk(query, dataset.query, "query")
@@ -132,10 +132,11 @@ def ranking_picture(
             )
 
 
-def require_png(out: Path) -> None:
-    """Raise InputError unless the name ends in ``.png``."""
+def check_picture(out: Path, root: Path) -> None:
+    """Raise InputError unless the name ends in ``.png`` and lies outside the data set's folder."""
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: a picture is written as PNG; expected a name that ends in .png")
+    refuse_inputs(out, [root], parameter="picture")
 
 
 def choose_queries(result: RetrievalResult, person: Ints, count: int, seed: int) -> list[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import ContractError
 from sa_runtime.system.cache import cache_dir
+from sa_runtime.system.files import refuse_inputs
 from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt.build import engine_from_onnx, use_plugin
@@ -90,9 +91,10 @@ def build_engine(
         precision: refused unless the graph is in it; ``None`` takes the graph's.
 
     Raises:
-        InputError: a precision or an option that cannot be had.
+        InputError: a precision or an option that cannot be had, or ``out`` is the ONNX file.
         BuildError: TensorRT cannot parse or build it.
     """
+    refuse_inputs(out, [graph.path])
     check_precision(graph, precision)
     flavour, gpu = workshop.flavour, workshop.gpu
     # TensorRT-RTX measures no layers.
