@@ -11,7 +11,7 @@ FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/
 	tests/test_project.py tests/test_public_names.py runtime sa_deploy \
 	--ignore tests/runtime/tensorrt --ignore tests/runtime/runners --ignore tests/runtime/bench
 
-.PHONY: help demo test together quick fast lint format docs coverage dist soak clean
+.PHONY: help demo test together quick fast lowest lint format docs coverage dist soak clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile | expand -t 16
@@ -31,6 +31,12 @@ quick: $(DEV)  ## lint and the fast tests, in less than a minute
 
 fast: $(DEV)
 	$(PYTEST) -q --durations=0 --durations-min=2 -m "not slow and not alone and not soak" $(FAST)
+
+lowest:  ## the tests that need no torch, with the lowest versions that are promised
+	$(PYTHON) -m venv out/lowest
+	out/lowest/bin/pip install -q -c constraints-lowest.txt '.[cpu]' hypothesis pillow pytest scikit-learn
+	out/lowest/bin/pytest -m "not slow and not alone and not gpu and not soak" tests/runtime \
+		--ignore tests/runtime/tensorrt
 
 lint: $(DEV)  ## style, import directions, types, and a strict build of the documentation
 	$(BIN)/ruff check .

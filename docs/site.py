@@ -9,6 +9,7 @@ import griffe
 
 _FENCE = re.compile(r"^```(sh|python) ([^\n{=]+)$", re.MULTILINE)
 _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`~?([^`]+)`")
+_LITERAL = re.compile(r"\n\s*::\n\s*\n")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -21,9 +22,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 class Roles(griffe.Extension):
-    """Sphinx's roles become plain code."""
+    """Sphinx's roles become plain code, and its literal blocks plain blocks."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of one object."""
         if obj.docstring:
-            obj.docstring.value = _ROLE.sub(r"`\1`", obj.docstring.value)
+            text = _LITERAL.sub("\n\n", obj.docstring.value)
+            obj.docstring.value = _ROLE.sub(r"`\1`", text)

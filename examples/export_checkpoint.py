@@ -1,7 +1,6 @@
 """A checkpoint into an ONNX file, compared with the network on labelled people."""
 
-from sa_deploy import export_model, load_checkpoint
+from sa_deploy import export_model
 
-checkpoint = load_checkpoint("run/checkpoint.pt")
-artefact = export_model(checkpoint, "exported", validation="world")
+artefact = export_model("run/checkpoint.pt", "exported", validation="world")
 print(artefact.path, {name: report.map_drop for name, report in artefact.parity.items()})
