@@ -20,13 +20,13 @@ from typing import Any
 
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.gpus import probe
-from sa_runtime.tensorrt.engines import Workshop, build_engine
+from sa_runtime.tensorrt.engines import BuildContext, build_engine
 from sa_runtime.tensorrt.flavour import FLAVOURS, choose_flavour, load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, profile_for
 
 
-def measure(models: list[Path], workshop: Workshop, repeats: int) -> list[dict[str, Any]]:
+def measure(models: list[Path], context: BuildContext, repeats: int) -> list[dict[str, Any]]:
     """Seconds of parsing and building, and the engine's bytes, for each model."""
     graphs = [read_graph(model) for model in models]
     seconds: list[list[float]] = [[] for _ in graphs]
@@ -36,7 +36,7 @@ def measure(models: list[Path], workshop: Workshop, repeats: int) -> list[dict[s
         for _ in range(repeats):
             for index, graph in enumerate(graphs):
                 options = BuildOptions(profile=profile_for(graph.contract))
-                info = build_engine(graph, out, options, workshop)
+                info = build_engine(graph, out, options, context)
                 seconds[index].append(info.build_seconds)
                 sizes[index] = out.stat().st_size
     return [
@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     machine = probe()
     flavour = load_flavour(options.flavour or choose_flavour(has_gpu=bool(machine.gpus)))
-    rows = measure(options.models, Workshop(flavour=flavour, machine=machine), options.repeats)
+    rows = measure(options.models, BuildContext(flavour=flavour, machine=machine), options.repeats)
     for row in rows:
         size = f"{row['size_bytes'] / 1e6:.0f} MB"
         print(f"{row['model']}: {row['precision']}, {row['median_s']:.2f} s, {size}")

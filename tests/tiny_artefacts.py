@@ -83,7 +83,7 @@ def _write(tiny_checkpoint: Path, folder: Path) -> None:
     import onnx
 
     from sa_export.contracts import contract_of
-    from sa_export.deploy import Border, DeployNetwork
+    from sa_export.deploy import DeployNetwork, GraphSpec
     from sa_export.onnx_file import BF16_OPSET, onnx_from_network
     from sa_export.onnx_graph import OnnxWriter, inlined
     from sa_export.openvino_file import OpenVinoWriter
@@ -92,11 +92,11 @@ def _write(tiny_checkpoint: Path, folder: Path) -> None:
     from sa_training.checkpoints import load_checkpoint
 
     checkpoint = load_checkpoint(tiny_checkpoint)
-    deployed = DeployNetwork(checkpoint.network, Border())
+    deployed = DeployNetwork(checkpoint.network, GraphSpec())
     exact = contract_of(checkpoint, deployed, ExportOptions())
     contract = dataclasses.replace(exact, max_batch=MAX_BATCH)
     half_contract = dataclasses.replace(contract, precision="bf16")
-    half = DeployNetwork(checkpoint.network, Border(compute="bf16"))
+    half = DeployNetwork(checkpoint.network, GraphSpec(compute="bf16"))
     model = onnx_from_network(deployed, contract)
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sa_export.contracts import contract_of, resized
 from sa_export.crop_sets import CropSet
-from sa_export.deploy import Border, DeployNetwork, FloatType
+from sa_export.deploy import DeployNetwork, FloatType, GraphSpec
 from sa_export.describe import quantization_rows
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
 from sa_export.onnx_graph import OnnxWriter
@@ -126,7 +126,7 @@ class Exporter:
         self.network = resized(checkpoint.network, options.height, options.width)
         self.deployed = DeployNetwork(
             self.network,
-            Border(
+            GraphSpec(
                 embeddings=options.embeddings,
                 input=options.input,
                 compute="fp32" if options.precision == "int8" else options.precision,
@@ -175,7 +175,7 @@ class Exporter:
 
     def onnx_model(self, *, plugin: bool, compute: FloatType | None = None) -> ModelProto:
         """A new copy of the ONNX model in a floating type, the options' own by default."""
-        key = (plugin, compute or self.deployed.border.compute)
+        key = (plugin, compute or self.deployed.spec.compute)
         if key not in self._models:
             self._models[key] = self._traced(plugin=plugin, compute=compute)
         model = self._models[key]
@@ -184,12 +184,12 @@ class Exporter:
 
     def _traced(self, *, plugin: bool, compute: FloatType | None) -> ModelProto:
         deployed, least = self.deployed, DEFAULT_OPSET
-        if compute is not None and compute != deployed.border.compute:
+        if compute is not None and compute != deployed.spec.compute:
             deployed = DeployNetwork(
-                self.network, dataclasses.replace(deployed.border, compute=compute)
+                self.network, dataclasses.replace(deployed.spec, compute=compute)
             )
             least = FP16_SCALE_OPSET
-        if deployed.border.compute == "bf16":
+        if deployed.spec.compute == "bf16":
             least = BF16_OPSET
         opset = self.options.opset or least
         if opset < least:

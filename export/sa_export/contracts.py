@@ -42,17 +42,17 @@ def contract_of(
     checkpoint: Checkpoint, deployed: DeployNetwork, options: ExportOptions
 ) -> Contract:
     """The contract of a checkpoint's artefacts, without parity."""
-    config, border = deployed.config, deployed.border
+    config, spec = deployed.config, deployed.spec
     weights = weights_sha256(checkpoint.network)
     trained = checkpoint.network.config
     same_size = (config.height, config.width) == (trained.height, trained.width)
     seen = weights if same_size else f"{weights}@{config.height}x{config.width}"
-    channels_last = border.input == "uint8-nhwc"
-    main, *others = border.embeddings
-    dims = {name: checkpoint.network.embedding_dim(name) for name in border.embeddings}
+    channels_last = spec.input == "uint8-nhwc"
+    main, *others = spec.embeddings
+    dims = {name: checkpoint.network.embedding_dim(name) for name in spec.embeddings}
     extra = [
         ExtraOutput(
-            name=border.output_names[index],
+            name=spec.output_names[index],
             kind="embedding",
             shape=(dims[name],),
             embedding=name,
@@ -61,7 +61,7 @@ def contract_of(
         )
         for index, name in enumerate(others, start=1)
     ]
-    if border.attention_map:
+    if spec.attention_map:
         rows, columns = map_size(deployed)
         extra.append(
             ExtraOutput(
@@ -102,7 +102,7 @@ def flops_per_image(deployed: DeployNetwork) -> int:
     """Floating point operations of one image, a multiply and an add counted as two."""
     model = copy.deepcopy(deployed).to("meta")
     height, width = deployed.config.height, deployed.config.width
-    if deployed.border.input == "uint8-nhwc":
+    if deployed.spec.input == "uint8-nhwc":
         image = torch.empty((1, height, width, 3), dtype=torch.uint8, device="meta")
     else:
         image = torch.empty((1, 3, height, width), device="meta")

@@ -32,7 +32,7 @@ DTYPES: dict[FloatType, torch.dtype] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Border:
+class GraphSpec:
     """What goes in and out of a deployed network, and what it computes with in between.
 
     Attributes:
@@ -68,7 +68,7 @@ class Border:
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs: ``embeddings`` first, ``embeddings_KIND`` for further ones.
 
-        >>> Border(embeddings=("parts", "global"), attention_map=True).output_names
+        >>> GraphSpec(embeddings=("parts", "global"), attention_map=True).output_names
         ('embeddings', 'embeddings_global', 'attention')
         """
         extra = tuple(f"embeddings_{name}" for name in self.embeddings[1:])
@@ -80,7 +80,7 @@ class DeployNetwork(nn.Module):
 
     Args:
         network: trained; it is copied, not changed.
-        border: what goes in and out.
+        spec: what goes in and out.
 
     Raises:
         InputError: an attention map of a network that pools its last map without attention.
@@ -88,23 +88,23 @@ class DeployNetwork(nn.Module):
 
     mean_131: Tensor
 
-    def __init__(self, network: SANetwork, border: Border) -> None:
+    def __init__(self, network: SANetwork, spec: GraphSpec) -> None:
         super().__init__()
         network = copy.deepcopy(network).cpu().float().eval()
-        self.border = border
+        self.spec = spec
         self.config = network.config
-        if border.attention_map and self.config.part_normalize == "none":
+        if spec.attention_map and self.config.part_normalize == "none":
             raise InputError(
                 f"--attention-map: this network has attention at {network.config.attention!r} on "
                 f"the {network.config.backbone_attention!r}, so that its last map is pooled "
                 "evenly; expected one trained with attention 'backbone' or 'both' on the 'map'"
             )
-        dtype = DTYPES[border.compute]
+        dtype = DTYPES[spec.compute]
         self.dtype = dtype
         self.base = fold_batch_norms(network.base)
         conv1 = self.base.get_submodule("conv1")
         assert isinstance(conv1, nn.Conv2d)
-        raw = border.input == "uint8-nhwc"
+        raw = spec.input == "uint8-nhwc"
         scale = 255.0 if raw else 1.0
         std_3 = scale * torch.tensor(IMAGENET_STD)
         mean_3 = scale * torch.tensor(IMAGENET_MEAN)
@@ -115,20 +115,20 @@ class DeployNetwork(nn.Module):
                 mean_3 = mean_3.flip(0)
         self.base.to(dtype)
         self.register_buffer("mean_131", mean_3[:, None, None])
-        if "reduced" in border.embeddings and network.config.head != "linear":
+        if "reduced" in spec.embeddings and network.config.head != "linear":
             self.reduce = fuse_conv_bn_eval(network.local_conv, network.feat_bn2d).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Images as the border says -> one tensor for each of its output names.
+        """Images as ``spec`` says -> one tensor for each of its output names.
 
         Embeddings are (N, D) float32 with rows of unit length.
         """
-        if self.border.input == "uint8-nhwc":
+        if self.spec.input == "uint8-nhwc":
             # Cast first: it is the one operation that TensorRT does on uint8.
             images = images.float().permute(0, 3, 1, 2)
         last_NCHW = self.base((images - self.mean_131).to(self.dtype))[-1]
         outputs = self._embeddings(last_NCHW)
-        if self.border.attention_map:
+        if self.spec.attention_map:
             outputs.append(plain_attention(last_NCHW, self.config.part_normalize).squeeze(1))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -141,7 +141,7 @@ class DeployNetwork(nn.Module):
             return pooled[parts]
 
         outputs = []
-        for embedding in self.border.embeddings:
+        for embedding in self.spec.embeddings:
             x = columns(1 if embedding == "global" else self.config.parts)
             if embedding == "reduced":
                 # Four dimensions throughout: OpenVINO fuses reductions over three wrongly.

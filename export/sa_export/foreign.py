@@ -131,8 +131,8 @@ def read_foreign(path: Path, wanted: Wanted) -> Foreign:
     layout: Literal["nchw", "nhwc"] = "nchw" if shape[1] == 3 else "nhwc"
     rows, columns = shape[2:] if layout == "nchw" else shape[1:3]
     if wanted.dynamic:
-        for border in (value, *model.graph.output):
-            border.type.tensor_type.shape.dim[0].dim_param = "N"
+        for tensor in (value, *model.graph.output):
+            tensor.type.tensor_type.shape.dim[0].dim_param = "N"
         del model.graph.value_info[:]
     found = Foreign(
         path=path,

@@ -47,10 +47,10 @@ def onnx_from_network(
         ParityError: a graph that OpenVINO would compute wrongly, see
             :mod:`sa_export.openvino_workarounds`.
     """
-    least = BF16_OPSET if network.border.compute == "bf16" else DEFAULT_OPSET
+    least = BF16_OPSET if network.spec.compute == "bf16" else DEFAULT_OPSET
     if opset < least:
         raise InputError(
-            f"--opset {opset}: expected at least {least} at precision {network.border.compute}"
+            f"--opset {opset}: expected at least {least} at precision {network.spec.compute}"
         )
     require("onnxscript", extra="export", purpose="export to ONNX")
     onnx = require("onnx", extra="export", purpose="export to ONNX")
@@ -67,7 +67,7 @@ def onnx_from_network(
             dynamo=True,
             dynamic_shapes=dynamic_shapes(contract),
             input_names=[contract.input.name],
-            output_names=list(network.border.output_names),
+            output_names=list(network.spec.output_names),
             opset_version=opset,
             verbose=False,
         )
@@ -108,7 +108,7 @@ def dynamic_shapes(contract: Contract) -> tuple[dict[int, object]] | None:
 
 
 def _clean(model: ModelProto, *, dynamic: bool) -> None:
-    """Call the batch axis ``N`` at the model's border and drop the tracer's notes."""
+    """Call the batch axis ``N`` on the inputs and outputs and drop the tracer's notes."""
     if dynamic:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_param = "N"

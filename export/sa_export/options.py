@@ -25,7 +25,7 @@ class ExportOptions:
     """What to write.
 
     Attributes:
-        embeddings, input, attention_map: see :class:`sa_export.deploy.Border`.
+        embeddings, input, attention_map: see :class:`sa_export.deploy.GraphSpec`.
         precision: of the artefacts.
         height, width: of the input, the network's own where ``None``.
         opset: of ONNX's standard operators, ``None`` for the default.

@@ -167,7 +167,7 @@ def build(
         sa-deploy build model.fp16.onnx --max-batch 64 --out reid.engine
     """
     from sa_runtime.system.gpus import probe
-    from sa_runtime.tensorrt.engines import Workshop as Shop
+    from sa_runtime.tensorrt.engines import BuildContext as Shop
     from sa_runtime.tensorrt.engines import build_engine, cached_engine, default_timing_cache
     from sa_runtime.tensorrt.flavour import choose_flavour, load_flavour, rtx_obstacle
     from sa_runtime.tensorrt.graph import check_precision, read_graph

@@ -23,7 +23,7 @@ from sa_export.attention_pool import (
     attention_pool_node_attributes,
 )
 from sa_export.contracts import contract_of, resized
-from sa_export.deploy import Border, DeployNetwork
+from sa_export.deploy import DeployNetwork, GraphSpec
 from sa_export.lowering import plain_attention, plain_pool
 from sa_export.onnx_file import onnx_from_network
 from sa_export.openvino_workarounds import trapped_nodes
@@ -44,13 +44,13 @@ def checkpoint(tiny_checkpoint: object) -> Checkpoint:
 
 
 def exported(
-    checkpoint: Checkpoint, border: Border | None = None, *, plugin: bool = True, **options: object
+    checkpoint: Checkpoint, spec: GraphSpec | None = None, *, plugin: bool = True, **options: object
 ) -> ModelProto:
-    border = border or Border()
-    deployed = DeployNetwork(checkpoint.network, border)
-    said = ExportOptions(embeddings=border.embeddings, **options)  # type: ignore[arg-type]
+    spec = spec or GraphSpec()
+    deployed = DeployNetwork(checkpoint.network, spec)
+    said = ExportOptions(embeddings=spec.embeddings, **options)  # type: ignore[arg-type]
     contract = contract_of(checkpoint, deployed, said)
-    opset = 22 if border.compute == "bf16" else 18
+    opset = 22 if spec.compute == "bf16" else 18
     return onnx_from_network(deployed, contract, opset=opset, plugin=plugin)
 
 
@@ -153,12 +153,12 @@ def test_without_the_plugin_the_graph_is_plain(checkpoint: Checkpoint) -> None:
 def test_no_graph_holds_chains_or_the_trap(
     checkpoint: Checkpoint, compute: str, plugin: bool
 ) -> None:
-    border = Border(
+    spec = GraphSpec(
         embeddings=("parts", "global", "reduced"),
         compute=compute,  # type: ignore[arg-type]
         attention_map=True,
     )
-    model = exported(checkpoint, border, plugin=plugin)
+    model = exported(checkpoint, spec, plugin=plugin)
     assert not CHAINS & {node.op_type for node in model.graph.node}
     assert trapped_nodes(model) == []
     if compute != "fp32":
@@ -179,12 +179,12 @@ def test_a_graph_with_the_trap_cannot_leave(
 
     monkeypatch.setattr(onnx_file, "plain_pool", flat_pool)
     with pytest.raises(ParityError, match=r"reduces three dimensions .*OpenVINO computes wrongly"):
-        exported(checkpoint, Border(embeddings=("global",)), plugin=False)
+        exported(checkpoint, GraphSpec(embeddings=("global",)), plugin=False)
 
 
 def test_all_outputs_are_the_networks(checkpoint: Checkpoint) -> None:
     names = ("reduced", "parts", "global")
-    model = exported(checkpoint, Border(embeddings=names, attention_map=True))
+    model = exported(checkpoint, GraphSpec(embeddings=names, attention_map=True))
     assert [output.name for output in model.graph.output] == [
         "embeddings",
         "embeddings_parts",
@@ -206,8 +206,8 @@ def test_all_outputs_are_the_networks(checkpoint: Checkpoint) -> None:
 def test_a_float_input_sees_what_a_uint8_input_sees(checkpoint: Checkpoint) -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 128, 64, 3), dtype=np.uint8)
     expected = run(exported(checkpoint), images)[0]
-    border = Border(input="nchw-float")
-    model = exported(checkpoint, border, input="nchw-float")
+    spec = GraphSpec(input="nchw-float")
+    model = exported(checkpoint, spec, input="nchw-float")
     planes = images[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
     np.testing.assert_allclose(run(model, planes)[0], expected, atol=2e-6)
 
@@ -221,8 +221,10 @@ def test_a_fixed_batch_is_written_into_the_graph(checkpoint: Checkpoint) -> None
 def test_another_size_keeps_the_weights_and_changes_the_space(checkpoint: Checkpoint) -> None:
     options = ExportOptions(height=160, width=80)
     network = resized(checkpoint.network, 160, 80)
-    contract = contract_of(checkpoint, DeployNetwork(network, Border()), options)
-    native = contract_of(checkpoint, DeployNetwork(checkpoint.network, Border()), ExportOptions())
+    contract = contract_of(checkpoint, DeployNetwork(network, GraphSpec()), options)
+    native = contract_of(
+        checkpoint, DeployNetwork(checkpoint.network, GraphSpec()), ExportOptions()
+    )
     assert (contract.input.height, contract.input.width) == (160, 80)
     assert contract.weights_sha256 == native.weights_sha256
     assert contract.space != native.space
@@ -236,7 +238,7 @@ def test_work_is_counted_as_by_hand() -> None:
     network = tiny_network()
     contract = contract_of(
         Checkpoint(path=None, network=network, recipe=_recipe(), epoch=0, training={}),  # type: ignore[arg-type]
-        DeployNetwork(network, Border()),
+        DeployNetwork(network, GraphSpec()),
         ExportOptions(),
     )
     first = 2 * 64 * 32 * 32 * 7 * 7 * 3
@@ -250,13 +252,13 @@ def test_work_is_counted_as_by_hand() -> None:
 
 def test_what_cannot_be_exported_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(InputError, match=r"--embedding parts,parts: expected each at most once"):
-        Border(embeddings=("parts", "parts"))
+        GraphSpec(embeddings=("parts", "parts"))
     with pytest.raises(InputError, match="choose from uint8-nhwc, nchw-float"):
-        Border(input="hwc")  # type: ignore[arg-type]
+        GraphSpec(input="hwc")  # type: ignore[arg-type]
     network = tiny_network(attention="stages")
     with pytest.raises(InputError, match="--attention-map: this network has attention at 'stages'"):
-        DeployNetwork(network, Border(attention_map=True))
-    deployed = DeployNetwork(checkpoint.network, Border(compute="bf16"))
+        DeployNetwork(network, GraphSpec(attention_map=True))
+    deployed = DeployNetwork(checkpoint.network, GraphSpec(compute="bf16"))
     contract = contract_of(checkpoint, deployed, ExportOptions(precision="bf16"))
     with pytest.raises(InputError, match="--opset 18: expected at least 22 at precision bf16"):
         onnx_from_network(deployed, contract)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sa_export.contracts import contract_of
-from sa_export.deploy import Border, DeployNetwork
+from sa_export.deploy import DeployNetwork, GraphSpec
 from sa_export.options import ExportOptions
 from sa_export.runners.base import TorchRunner, require_threads
 from sa_runtime.errors import InputError
@@ -55,10 +55,10 @@ class CheckpointRunner(TorchRunner):
         require_threads(path)
         chosen = embedding or "parts"
         checkpoint = load_checkpoint(path)
-        border = Border(embeddings=(chosen,))
+        spec = GraphSpec(embeddings=(chosen,))
         contract = contract_of(
             checkpoint,
-            DeployNetwork(checkpoint.network, border),
+            DeployNetwork(checkpoint.network, spec),
             ExportOptions(embeddings=(chosen,)),
         )
         super().__init__(path, contract, device=device, threads=threads, precision=precision)

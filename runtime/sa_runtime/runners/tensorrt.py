@@ -18,7 +18,7 @@ from sa_runtime.errors import ContractError, InputError, RunnerError
 from sa_runtime.runners.overlap import OverlappingRunner, Pool
 from sa_runtime.system.gpus import Gpu, probe
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
-from sa_runtime.tensorrt.engines import Workshop, cached_engine, default_timing_cache
+from sa_runtime.tensorrt.engines import BuildContext, cached_engine, default_timing_cache
 from sa_runtime.tensorrt.flavour import (
     INSTALL,
     FlavourName,
@@ -195,8 +195,8 @@ def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | Non
         raise RunnerError(f"{path}: {reason}; {_TENSORRT_INSTEAD}")
     options = BuildOptions(profile=profile_for(graph.contract))
     measured = default_timing_cache(chosen, machine)
-    workshop = Workshop(flavour=chosen, machine=machine, timing_cache=measured)
-    return cached_engine(graph, Path(cache), options, workshop)[0]
+    context = BuildContext(flavour=chosen, machine=machine, timing_cache=measured)
+    return cached_engine(graph, Path(cache), options, context)[0]
 
 
 _TENSORRT_INSTEAD = (

@@ -36,23 +36,23 @@ Log = Callable[[str, str], None]
 
 
 def _no_report(phase: str, done: int, total: int) -> None:
-    """Nobody watches."""
+    """The default of ``report``: progress is not shown."""
 
 
 def _no_log(severity: str, message: str) -> None:
-    """Nobody listens."""
+    """The default of ``log``: TensorRT's log is dropped."""
 
 
 def _no_note(text: str) -> None:
-    """Nobody reads."""
+    """The default of ``note``: nothing is said."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """Where engines are built and who is told.
+class BuildContext:
+    """What builds engines, and who hears of it.
 
     Attributes:
-        flavour: which TensorRT.
+        flavour: the TensorRT that builds.
         machine: as :func:`sa_runtime.system.gpus.probe` sees it.
         timing_cache: file of measurements shared by builds, ``None`` for none.
         report: called with phase, steps done and steps in all.
@@ -77,7 +77,7 @@ def build_engine(
     graph: Graph,
     out: Path,
     options: BuildOptions,
-    workshop: Workshop,
+    context: BuildContext,
     *,
     precision: Precision | None = None,
 ) -> EngineInfo:
@@ -87,7 +87,7 @@ def build_engine(
         graph: the ONNX file.
         out: the ``.engine`` file.
         options: what was asked.
-        workshop: where it is built.
+        context: what builds it.
         precision: refused unless the graph is in it; ``None`` takes the graph's.
 
     Raises:
@@ -96,17 +96,17 @@ def build_engine(
     """
     refuse_inputs(out, [graph.path])
     check_precision(graph, precision)
-    flavour, gpu = workshop.flavour, workshop.gpu
+    flavour, gpu = context.flavour, context.gpu
     # TensorRT-RTX measures no layers.
-    timings = None if flavour.rtx else workshop.timing_cache
+    timings = None if flavour.rtx else context.timing_cache
     built = engine_from_onnx(
         graph,
         flavour,
         options,
         gpu=gpu,
         timing_cache=TimingCache(timings) if timings else None,
-        report=workshop.report,
-        log=workshop.log,
+        report=context.report,
+        log=context.log,
     )
     contract = dataclasses.replace(
         graph.contract, max_batch=options.profile.max, fixed_batch=options.profile.fixed
@@ -117,7 +117,7 @@ def build_engine(
         tensorrt_version=flavour.version,
         gpu=gpu.name if gpu else "",
         compute_capability=gpu.compute_capability if gpu else None,
-        cuda_version=workshop.machine.cuda_version,
+        cuda_version=context.machine.cuda_version,
         options=options,
         precision=graph.precision,
         plugin_nodes=built.plugin_nodes,
@@ -134,7 +134,7 @@ def build_engine(
 
 
 def cached_engine(
-    graph: Graph, folder: Path, options: BuildOptions, workshop: Workshop
+    graph: Graph, folder: Path, options: BuildOptions, context: BuildContext
 ) -> tuple[Path, EngineInfo]:
     """The engine of an ONNX file in ``folder``, built only where there is none that fits.
 
@@ -144,19 +144,19 @@ def cached_engine(
         graph: the ONNX file.
         folder: of the cache; engines of other GPUs and options live beside each other in it.
         options: what was asked.
-        workshop: where it is built.
+        context: what builds it.
 
     Returns:
         The engine's path and its sidecar.
     """
-    engine = folder / cache_name(graph, options, workshop)
+    engine = folder / cache_name(graph, options, context)
     waited = f"{engine}: another process is building it, waiting"
-    with locked(engine, on_wait=lambda: workshop.note(waited)):
-        reason = stale(engine, graph, options, workshop)
+    with locked(engine, on_wait=lambda: context.note(waited)):
+        reason = stale(engine, graph, options, context)
         if not reason:
             return engine, read_sidecar(engine)
-        workshop.note(f"{engine}: {reason}; building it")
-        return engine, build_engine(graph, engine, options, workshop)
+        context.note(f"{engine}: {reason}; building it")
+        return engine, build_engine(graph, engine, options, context)
 
 
 def default_timing_cache(flavour: Flavour, machine: Machine) -> Path:
@@ -164,16 +164,16 @@ def default_timing_cache(flavour: Flavour, machine: Machine) -> Path:
     return cache_dir() / "tensorrt" / f"{_gpu_slug(machine)}.{flavour.version}.timing"
 
 
-def cache_name(graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
+def cache_name(graph: Graph, options: BuildOptions, context: BuildContext) -> str:
     """File name of a model's engine: one per model name, flavour, GPU and options.
 
     What else matters (the model's content, versions, the kernel) makes the engine stale instead, so
     that an update rebuilds in place and leaves no old engines behind.
     """
     asked = json.dumps(options.to_dict(), sort_keys=True)
-    gpu = _gpu_slug(workshop.machine)
+    gpu = _gpu_slug(context.machine)
     key = hashlib.sha256(asked.encode()).hexdigest()[:8]
-    return f"{graph.path.stem}.{workshop.flavour.name}.{gpu}.{key}.engine"
+    return f"{graph.path.stem}.{context.flavour.name}.{gpu}.{key}.engine"
 
 
 def _gpu_slug(machine: Machine) -> str:
@@ -183,7 +183,7 @@ def _gpu_slug(machine: Machine) -> str:
     return re.sub(r"[^a-z0-9]+", "-", machine.gpus[0].name.lower()).strip("-")
 
 
-def stale(engine: Path, graph: Graph, options: BuildOptions, workshop: Workshop) -> str:
+def stale(engine: Path, graph: Graph, options: BuildOptions, context: BuildContext) -> str:
     """Why a cached engine does not serve, empty where it does."""
     if not engine.is_file():
         return "there is no engine yet"
@@ -198,11 +198,11 @@ def stale(engine: Path, graph: Graph, options: BuildOptions, workshop: Workshop)
     if info.options != options:
         return "other options were asked for"
     # Where the kernel cannot be compiled any more an engine that holds it is as good as ever.
-    if use_plugin(graph, workshop.flavour, options.plugin):
+    if use_plugin(graph, context.flavour, options.plugin):
         if not info.plugin_nodes:
             return "the fused kernel can be embedded now"
         if info.plugin_sha256 != plugin_sha256():
             return "the fused kernel has changed since the engine was built"
-    if reason := version_obstacle(info, workshop.flavour.version):
+    if reason := version_obstacle(info, context.flavour.version):
         return reason
-    return gpu_obstacle(info, workshop.gpu) if workshop.gpu else ""
+    return gpu_obstacle(info, context.gpu) if context.gpu else ""

@@ -13,17 +13,17 @@ import pytest
 from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt import engines
-from sa_runtime.tensorrt.engines import Workshop, cached_engine
+from sa_runtime.tensorrt.engines import BuildContext, cached_engine
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions
 from sa_runtime.tensorrt.sidecar import sidecar_path
-from tests.runtime.tensorrt.rtx_workshop import options, workshop
+from tests.runtime.tensorrt.rtx_context import context, options
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 
 class Counting:
-    """A workshop whose builds are counted."""
+    """A context whose builds are counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.builds = 0
@@ -36,8 +36,8 @@ class Counting:
 
         monkeypatch.setattr(engines, "build_engine", counting)
 
-    def workshop(self, **changes: object) -> Workshop:
-        return workshop(note=self.notes.append, **changes)
+    def context(self, **changes: object) -> BuildContext:
+        return context(note=self.notes.append, **changes)
 
 
 def test_the_cache_builds_once_and_again_when_something_matters(
@@ -49,7 +49,7 @@ def test_the_cache_builds_once_and_again_when_something_matters(
     folder = tmp_path / "cache"
 
     def ask(asked: BuildOptions = options()) -> Path:  # noqa: B008
-        return cached_engine(read_graph(model), folder, asked, counting.workshop())[0]
+        return cached_engine(read_graph(model), folder, asked, counting.context())[0]
 
     engine = ask()
     assert counting.notes[-1].endswith("there is no engine yet; building it")
@@ -87,7 +87,7 @@ def test_engines_of_two_gpus_lie_beside_each_other(
         engines.cache_name(
             graph,
             options(),
-            workshop(
+            context(
                 machine=Machine(
                     cuda_version=13000,
                     gpus=(Gpu(index=0, name=name, compute_capability=90, memory_bytes=1),),
@@ -104,20 +104,20 @@ def test_engines_of_two_gpus_lie_beside_each_other(
 ASK = """
 import sys
 from pathlib import Path
-from sa_runtime.tensorrt.engines import Workshop, cached_engine
+from sa_runtime.tensorrt.engines import BuildContext, cached_engine
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt.options import BuildOptions, Profile
 from sa_runtime.system.gpus import Machine
 
-workshop = Workshop(
+context = BuildContext(
     flavour=load_flavour("tensorrt-rtx"),
     machine=Machine(cuda_version=None, gpus=(), problem="none"),
     note=lambda text: print(text, flush=True),
 )
 options = BuildOptions(profile=Profile(min=1, opt=4, max=8))
-engine, info = cached_engine(read_graph(Path(sys.argv[1])), Path(sys.argv[2]), options, workshop)
+engine, info = cached_engine(read_graph(Path(sys.argv[1])), Path(sys.argv[2]), options, context)
 print("got", engine, info.engine_sha256, flush=True)
 """
 
@@ -126,7 +126,7 @@ def test_processes_that_ask_at_once_share_one_build(
     exported_models: dict[str, Path], tmp_path: Path
 ) -> None:
     model, folder = exported_models["fp32"], tmp_path / "cache"
-    engine = folder / engines.cache_name(read_graph(model), options(), workshop())
+    engine = folder / engines.cache_name(read_graph(model), options(), context())
     with contextlib.ExitStack() as stack:
         with locked(engine):
             asking = [

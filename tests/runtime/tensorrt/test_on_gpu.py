@@ -15,7 +15,7 @@ from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
 from sa_runtime.runners.tensorrt import TensorRTRunner
 from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt.device import BINDINGS, installed, open_device
-from sa_runtime.tensorrt.engines import Workshop, build_engine, cached_engine
+from sa_runtime.tensorrt.engines import BuildContext, build_engine, cached_engine
 from sa_runtime.tensorrt.flavour import FLAVOURS, FlavourName, load_flavour, rtx_obstacle
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
@@ -50,8 +50,8 @@ def build(model: Path, out: Path, flavour: FlavourName = "tensorrt", **options: 
     """An engine for batches of 1 to 16."""
     require(flavour)
     asked = BuildOptions(profile=Profile(min=1, opt=8, max=16), **options)  # type: ignore[arg-type]
-    workshop = Workshop(flavour=load_flavour(flavour), machine=MACHINE)
-    build_engine(read_graph(model), out, asked, workshop)
+    context = BuildContext(flavour=load_flavour(flavour), machine=MACHINE)
+    build_engine(read_graph(model), out, asked, context)
     return out
 
 
@@ -240,9 +240,9 @@ def test_the_cache_serves_the_runner(
             assert runner.run(crops[:3]).shape == (3, 1536)
     assert len(list(tmp_path.glob("*.engine"))) == 1
     options = BuildOptions(profile=Profile(min=1, opt=16, max=32))
-    workshop = Workshop(flavour=load_flavour(flavour), machine=MACHINE)
+    context = BuildContext(flavour=load_flavour(flavour), machine=MACHINE)
     graph = read_graph(exported_models["fp16"])
-    assert cached_engine(graph, tmp_path, options, workshop)[0] in tmp_path.iterdir()
+    assert cached_engine(graph, tmp_path, options, context)[0] in tmp_path.iterdir()
 
 
 LOST = """

@@ -14,7 +14,7 @@ from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.graph import read_graph
 from sa_runtime.tensorrt.options import BuildOptions, profile_for
 from sa_runtime.tensorrt.sidecar import read_sidecar
-from tests.runtime.tensorrt.rtx_workshop import options, workshop
+from tests.runtime.tensorrt.rtx_context import context, options
 from tests.runtime.tensorrt.small_models import RELU, write_model
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -34,7 +34,7 @@ def test_each_precision_becomes_an_engine_of_that_precision(
     graph = read_graph(exported_models[precision])
     assert (graph.precision, graph.attention_pools) == (precision, pools)
     out = tmp_path / "model.engine"
-    info = build_engine(graph, out, options(), workshop(), precision=graph.precision)
+    info = build_engine(graph, out, options(), context(), precision=graph.precision)
     assert info.compute_types == compute
     assert ("QUANTIZE" in info.layers) == (precision == "int8")
     assert out.stat().st_size > 100_000
@@ -52,7 +52,7 @@ def test_half_the_bytes_from_half_the_precision(
     sizes = {}
     for precision in ("fp32", "fp16"):
         out = tmp_path / f"{precision}.engine"
-        build_engine(read_graph(exported_models[precision]), out, options(), workshop())
+        build_engine(read_graph(exported_models[precision]), out, options(), context())
         sizes[precision] = out.stat().st_size
     assert sizes["fp16"] < 0.75 * sizes["fp32"]
 
@@ -62,7 +62,7 @@ def test_a_fixed_batch_needs_no_profile(tmp_path: Path) -> None:
     graph = read_graph(path)
     profile = profile_for(graph.contract)
     assert (profile.min, profile.opt, profile.max) == (4, 4, 4)
-    info = build_engine(graph, tmp_path / "f.engine", BuildOptions(profile=profile), workshop())
+    info = build_engine(graph, tmp_path / "f.engine", BuildOptions(profile=profile), context())
     assert info.contract.fixed_batch
 
 
@@ -92,9 +92,7 @@ def test_an_interrupt_stops_the_builder(exported_models: dict[str, Path], tmp_pa
 
     out = tmp_path / "model.engine"
     with pytest.raises(KeyboardInterrupt):
-        build_engine(
-            read_graph(exported_models["fp32"]), out, options(), workshop(report=interrupt)
-        )
+        build_engine(read_graph(exported_models["fp32"]), out, options(), context(report=interrupt))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,7 +105,7 @@ def test_the_plugin_is_never_registered_for_rtx(
 
     monkeypatch.setattr("sa_runtime.tensorrt.build.register_attention_pool", refuse)
     graph = read_graph(exported_models["fp32"])
-    assert build_engine(graph, tmp_path / "m.engine", options(), workshop()).plugin_nodes == 0
+    assert build_engine(graph, tmp_path / "m.engine", options(), context()).plugin_nodes == 0
 
 
 def test_the_flavour_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +126,7 @@ def test_a_resnet50_builds_in_seconds(tmp_path: Path) -> None:
     import torch
 
     from sa_export.contracts import contract_of
-    from sa_export.deploy import Border, DeployNetwork
+    from sa_export.deploy import DeployNetwork, GraphSpec
     from sa_export.onnx_file import onnx_from_network
     from sa_export.options import ExportOptions
     from sa_training.checkpoints import Checkpoint
@@ -141,7 +139,7 @@ def test_a_resnet50_builds_in_seconds(tmp_path: Path) -> None:
     )
     torch.manual_seed(0)
     network = SANetwork(config).eval()
-    deployed = DeployNetwork(network, Border(compute="fp16"))
+    deployed = DeployNetwork(network, GraphSpec(compute="fp16"))
     checkpoint = Checkpoint(
         path=tmp_path / "none.pt", network=network, recipe=recipe, epoch=0, training={}
     )
@@ -149,7 +147,7 @@ def test_a_resnet50_builds_in_seconds(tmp_path: Path) -> None:
     contract = contract_of(checkpoint, deployed, asked)
     path = tmp_path / "resnet50.onnx"
     path.write_bytes(onnx_from_network(deployed, contract).SerializeToString())
-    info = build_engine(read_graph(path), tmp_path / "r.engine", options(), workshop())
+    info = build_engine(read_graph(path), tmp_path / "r.engine", options(), context())
     assert info.build_seconds < 60
     assert info.compute_types == {"HALF": 53}
     assert info.layers["CONVOLUTION"] == 53

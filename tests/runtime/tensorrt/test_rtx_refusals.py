@@ -14,7 +14,7 @@ from sa_runtime.errors import BuildError, ContractError, InputError
 from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.tensorrt.engines import build_engine
 from sa_runtime.tensorrt.graph import read_graph
-from tests.runtime.tensorrt.rtx_workshop import options, workshop
+from tests.runtime.tensorrt.rtx_context import context, options
 from tests.runtime.tensorrt.small_models import (
     BODYLESS,
     FOREIGN,
@@ -37,7 +37,7 @@ def test_what_the_graph_is_not_is_refused_with_the_command_that_gives_it(
             read_graph(exported_models["fp32"]),
             tmp_path / "m.engine",
             options(),
-            workshop(),
+            context(),
             precision="fp16",
         )
 
@@ -65,7 +65,7 @@ def test_parser_errors_name_node_operator_and_remedy(
 ) -> None:
     graph = read_graph(write_model(tmp_path / "m.onnx", nodes))
     with pytest.raises(BuildError, match=text):
-        build_engine(graph, tmp_path / "m.engine", options(), workshop())
+        build_engine(graph, tmp_path / "m.engine", options(), context())
     assert not (tmp_path / "m.engine").exists()
 
 
@@ -75,7 +75,7 @@ def test_parser_errors_name_node_operator_and_remedy(
 def test_asymmetric_int8_is_refused(tmp_path: Path, zero: tuple[int, int], came: str) -> None:
     path = write_model(tmp_path / "m.onnx", quantised(*zero), zero=zero)
     with pytest.raises(BuildError, match=rf"node 'my_q' .* zero point of {came}, expected int8 0"):
-        build_engine(read_graph(path), tmp_path / "m.engine", options(), workshop())
+        build_engine(read_graph(path), tmp_path / "m.engine", options(), context())
 
 
 def test_broken_files_are_refused(exported_models: dict[str, Path], tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_rtx_does_not_have_here_is_refused(
 ) -> None:
     graph = read_graph(exported_models["fp32"])
     with pytest.raises(InputError, match=text):
-        build_engine(graph, tmp_path / "m.engine", options(**changes), workshop())
+        build_engine(graph, tmp_path / "m.engine", options(**changes), context())
 
 
 def test_batches_the_profile_refuses_are_named(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_batches_the_profile_refuses_are_named(tmp_path: Path) -> None:
             dataclasses.replace(graph, contract=changed),
             tmp_path / "m.engine",
             options(),
-            workshop(),
+            context(),
         )
 
 
@@ -149,8 +149,8 @@ def test_what_tensorrt_rtx_compiles_on_the_gpu_is_refused_on_one_it_does_not_kno
 ) -> None:
     h100 = Gpu(index=0, name="NVIDIA H100", compute_capability=90, memory_bytes=80 << 30)
     machine = Machine(cuda_version=13000, gpus=(h100,), problem="")
-    shop = dataclasses.replace(workshop(), machine=machine)
+    on_h100 = dataclasses.replace(context(), machine=machine)
     asked = dataclasses.replace(options(), **changes)
     text = f"{flag}: TensorRT-RTX runs on .* and NVIDIA H100 has 9.0; build without it, or where"
     with pytest.raises(InputError, match=text):
-        build_engine(read_graph(exported_models["fp32"]), tmp_path / "m.engine", asked, shop)
+        build_engine(read_graph(exported_models["fp32"]), tmp_path / "m.engine", asked, on_h100)

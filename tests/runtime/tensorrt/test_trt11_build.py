@@ -14,7 +14,7 @@ from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.tensorrt import build as build_module
 from sa_runtime.tensorrt import engines
 from sa_runtime.tensorrt.build import Built, engine_from_onnx
-from sa_runtime.tensorrt.engines import Workshop, build_engine, stale
+from sa_runtime.tensorrt.engines import BuildContext, build_engine, stale
 from sa_runtime.tensorrt.flavour import Flavour, load_flavour, make_logger, make_monitor
 from sa_runtime.tensorrt.graph import Graph, read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
@@ -219,18 +219,18 @@ def test_a_cached_engine_follows_the_fused_kernel(
     site: Site, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(cuda_version=13000, gpus=(H100,), problem="")
-    workshop = Workshop(flavour=load_flavour("tensorrt"), machine=machine)
+    context = BuildContext(flavour=load_flavour("tensorrt"), machine=machine)
     options, engine = BuildOptions(profile=PROFILE), tmp_path / "m.engine"
 
     def why() -> str:
-        return stale(engine, graph, options, workshop)
+        return stale(engine, graph, options, context)
 
     with monkeypatch.context() as patch:
         patch.setattr(build_module, "plugin_obstacle", lambda graph, flavour: "no Triton")
-        build_engine(graph, engine, options, workshop)
+        build_engine(graph, engine, options, context)
         assert why() == ""
     assert why() == "the fused kernel can be embedded now"
-    build_engine(graph, engine, options, workshop)
+    build_engine(graph, engine, options, context)
     assert why() == ""
     monkeypatch.setattr(engines, "plugin_sha256", lambda: "another")
     assert why() == "the fused kernel has changed since the engine was built"
@@ -242,14 +242,14 @@ def test_a_cached_engine_follows_the_fused_kernel(
 def test_measurements_are_shared_through_a_file(site: Site, graph: Graph, tmp_path: Path) -> None:
     machine = Machine(cuda_version=13000, gpus=(H100,), problem="")
     cache = tmp_path / "timing.cache"
-    workshop = Workshop(flavour=load_flavour("tensorrt"), machine=machine, timing_cache=cache)
+    context = BuildContext(flavour=load_flavour("tensorrt"), machine=machine, timing_cache=cache)
     options = BuildOptions(profile=PROFILE)
-    info = build_engine(graph, tmp_path / "m.engine", options, workshop)
+    info = build_engine(graph, tmp_path / "m.engine", options, context)
     assert (info.gpu, info.compute_capability, info.cuda_version) == ("NVIDIA H100", 90, 13000)
     assert cache.read_bytes() == b"measured"
     assert site.config.create_timing_cache.call_args_list[0].args == (b"",)
     assert site.timing.combine.call_count == 0
-    build_engine(graph, tmp_path / "m.engine", options, workshop)
+    build_engine(graph, tmp_path / "m.engine", options, context)
     # Read before the build, and what stands there afterwards is not lost.
     assert site.config.create_timing_cache.call_args_list[1].args == (b"measured",)
     assert site.timing.combine.call_count == 1

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from sa_runtime.system.gpus import Machine
-from sa_runtime.tensorrt.engines import Workshop
+from sa_runtime.tensorrt.engines import BuildContext
 from sa_runtime.tensorrt.flavour import load_flavour
 from sa_runtime.tensorrt.options import BuildOptions, Profile
 
 NO_GPU = Machine(cuda_version=None, gpus=(), problem="none")
 
 
-def workshop(**changes: object) -> Workshop:
-    base = Workshop(flavour=load_flavour("tensorrt-rtx"), machine=NO_GPU)
+def context(**changes: object) -> BuildContext:
+    base = BuildContext(flavour=load_flavour("tensorrt-rtx"), machine=NO_GPU)
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
