@@ -33,7 +33,7 @@ COMMANDS: dict[str, str] = {
     "embed": "Embed people: whole images, or the boxes of videos.",
     "evaluate": "Find a data set's queries in its gallery; print mAP and ranks.",
     "bench": "Measure artefacts on every runtime that opens them, in turns.",
-    "doctor": "Show what this machine can run, and the command that mends a gap.",
+    "doctor": "Show what this machine can run, and the command that fixes a gap.",
     "data": "Make and check data sets.",
 }
 """Commands in the order of the help, with their line in it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sa_export.crop_sets import CropSet
-from sa_export.foreign import Foreign, Preprocessing, reference_vectors
+from sa_export.foreign import ForeignModel, Preprocessing, reference_vectors
 from sa_export.onnx_graph import (
     OnnxWriter,
     add_constant,
@@ -44,7 +44,7 @@ _EMBEDDINGS = "embeddings"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adopted:
+class AdoptedModel:
     """What was written.
 
     Attributes:
@@ -71,14 +71,14 @@ class Adopted:
 
 
 def adopt(
-    foreign: Foreign,
+    foreign: ForeignModel,
     target: Path,
     preprocessing: Preprocessing,
     crops: CropSet,
     gates: Gates,
     *,
     embedding: str = "adopted",
-) -> Adopted:
+) -> AdoptedModel:
     """Write a foreign model as an artefact and compare it with the original.
 
     Normalisation is put in front and scaling to unit length behind; reductions that OpenVINO
@@ -113,10 +113,12 @@ def adopt(
         require_parity(parity, gates, name=str(target))
         contract = dataclasses.replace(contract, parity={embedding: parity.summary()})
         write({METADATA_KEY: contract.to_json(), CANARY_KEY: canary}, temporary)
-    return Adopted(path=target, contract=contract, parity=parity, rewritten=rewritten)
+    return AdoptedModel(path=target, contract=contract, parity=parity, rewritten=rewritten)
 
 
-def contract_of_foreign(foreign: Foreign, preprocessing: Preprocessing, embedding: str) -> Contract:
+def contract_of_foreign(
+    foreign: ForeignModel, preprocessing: Preprocessing, embedding: str
+) -> Contract:
     """The contract of an adopted model, without parity."""
     digest = hashlib.sha256()
     for item in sorted(foreign.model.graph.initializer, key=lambda item: item.name):
@@ -143,7 +145,7 @@ def contract_of_foreign(foreign: Foreign, preprocessing: Preprocessing, embeddin
     )
 
 
-def wrap(model: ModelProto, foreign: Foreign, preprocessing: Preprocessing) -> None:
+def wrap(model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing) -> None:
     """Put normalisation before and scaling to unit length behind a model, in place."""
     from onnx import TensorProto, helper
 
@@ -169,7 +171,7 @@ def wrap(model: ModelProto, foreign: Foreign, preprocessing: Preprocessing) -> N
 
 
 def _before(
-    model: ModelProto, foreign: Foreign, preprocessing: Preprocessing, image: str
+    model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing, image: str
 ) -> list[NodeProto]:
     """uint8 NHWC BGR -> the tensor ``image``."""
     from onnx import TensorProto, helper

@@ -22,10 +22,10 @@ from sa_export.parity import (
     Gates,
     Parity,
     canary_of_crops,
+    crop_embedder,
     measure_parity,
     require_parity,
 )
-from sa_export.parity import network_embed as embed_by_network
 from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.quantizer import QAT_ADVICE, Calibration, Quantizer
 from sa_export.quantize.search import Limits
@@ -169,7 +169,7 @@ class Exporter:
     def reference(self, embedding: str) -> Embeddings:
         """The FP32 network's vectors of the crops."""
         if embedding not in self._references:
-            embed = embed_by_network(self.network, embedding)
+            embed = crop_embedder(self.network, embedding)
             self._references[embedding] = embed(self.crops.images)
         return self._references[embedding]
 

@@ -24,7 +24,7 @@ Shape = tuple[int | None, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Graph:
+class GraphSummary:
     """What the graph of a file says, whatever its contract says.
 
     Attributes:
@@ -57,7 +57,7 @@ class Description:
     format: str
     size_bytes: int
     contract: Contract
-    graph: Graph | None
+    graph: GraphSummary | None
     runtimes: tuple[str, ...]
     engine: dict[str, Any]
 
@@ -150,7 +150,7 @@ def quantization_rows(contract: Contract) -> list[tuple[str, str]]:
     ]
 
 
-def _graph(path: Path) -> Graph | None:
+def _graph(path: Path) -> GraphSummary | None:
     if path.suffix not in _GRAPHS:
         return None
     try:
@@ -164,14 +164,14 @@ def _graph(path: Path) -> Graph | None:
         ) from exc
 
 
-def differences(contract: Contract, graph: Graph) -> list[str]:
+def differences(contract: Contract, graph: GraphSummary) -> list[str]:
     """What a graph's inputs and outputs differ from its contract in, as sentences.
 
     >>> from sa_runtime.artefact.contract import InputSpec, OutputSpec
     >>> contract = Contract(input=InputSpec(height=8, width=4), output=OutputSpec(dim=2),
     ...                     weights_sha256="0", space="s")
     >>> tensors = {"images": ("uint8", (8, 4, 3)), "embeddings": ("float32", (3,))}
-    >>> differences(contract, Graph(operators={}, tensors=tensors, weights={}))
+    >>> differences(contract, GraphSummary(operators={}, tensors=tensors, weights={}))
     ['embeddings is float32 (N, 3), the contract says float32 (N, 2)']
     """
     if not graph.tensors:
@@ -204,7 +204,7 @@ def _tensor(kind: str, shape: Shape) -> str:
     return f"{kind} ({', '.join(['N', *('?' if n is None else str(n) for n in shape)])})"
 
 
-def _onnx_graph(path: Path) -> Graph:
+def _onnx_graph(path: Path) -> GraphSummary:
     onnx = require("onnx", extra="cpu", purpose="inspecting ONNX files")
     model = onnx.load(str(path))
     names = {kind: onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in (1, 2, 3, 6, 7, 10)}
@@ -223,7 +223,7 @@ def _onnx_graph(path: Path) -> Graph:
         for dim in item.dims:
             count *= dim
         weights[names.get(item.data_type, str(item.data_type))] += count
-    return Graph(
+    return GraphSummary(
         operators=_counted(node.op_type for node in model.graph.node),
         tensors=tensors,
         weights=dict(weights.most_common()),
@@ -237,7 +237,7 @@ _IR_TYPES = {
 _IR_PORTS = {"U8": "uint8", "FP32": "float32", "FP16": "float16"}
 
 
-def _openvino_graph(path: Path) -> Graph:
+def _openvino_graph(path: Path) -> GraphSummary:
     operators: Counter[str] = Counter()
     weights: Counter[str] = Counter()
     tensors: dict[str, tuple[str, Shape]] = {}
@@ -261,7 +261,7 @@ def _openvino_graph(path: Path) -> Graph:
                     tensors[name] = (element, shape)
         else:
             operators[kind] += 1
-    return Graph(
+    return GraphSummary(
         operators=dict(operators.most_common()),
         tensors=tensors,
         weights=dict(weights.most_common()),
@@ -273,7 +273,7 @@ def _port_names(layer: ElementTree.Element, port: ElementTree.Element) -> list[s
     return [name.split("/sink_port")[0] for name in names.split(",") if name]
 
 
-def _torchscript_graph(path: Path) -> Graph:
+def _torchscript_graph(path: Path) -> GraphSummary:
     """Operators by the calls in the archive's code."""
     with zipfile.ZipFile(path) as archive:
         code = "".join(
@@ -281,17 +281,19 @@ def _torchscript_graph(path: Path) -> Graph:
             for name in archive.namelist()
             if "/code/" in name and name.endswith(".py")
         )
-    return Graph(operators=_counted(re.findall(r"\btorch\.(\w+)\(", code)), tensors={}, weights={})
+    return GraphSummary(
+        operators=_counted(re.findall(r"\btorch\.(\w+)\(", code)), tensors={}, weights={}
+    )
 
 
-def _torch_export_graph(path: Path) -> Graph:
+def _torch_export_graph(path: Path) -> GraphSummary:
     """Operators by the nodes of the archive's program."""
     with zipfile.ZipFile(path) as archive:
         name = next(n for n in archive.namelist() if n.endswith("/models/model.json"))
         program = json.loads(archive.read(name))
     nodes = program["graph_module"]["graph"]["nodes"]
     targets = (re.sub(r"^torch\.ops\.aten\.", "", node["target"]) for node in nodes)
-    return Graph(
+    return GraphSummary(
         operators=_counted(target.split(".")[0] for target in targets), tensors={}, weights={}
     )
 
@@ -300,7 +302,7 @@ def _counted(names: Any) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-_GRAPHS: dict[str, Callable[[Path], Graph]] = {
+_GRAPHS: dict[str, Callable[[Path], GraphSummary]] = {
     ".onnx": _onnx_graph,
     ".xml": _openvino_graph,
     ".torchscript": _torchscript_graph,

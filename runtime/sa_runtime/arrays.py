@@ -1,4 +1,4 @@
-"""The arrays that pass between rooms, by name; NumPy only."""
+"""The arrays that pass between rooms, and colours, by name; NumPy only."""
 
 from __future__ import annotations
 
@@ -13,3 +13,5 @@ Boxes = NDArray[np.floating]
 """(N, 4) ``x0, y0, x1, y1`` in pixels of their picture; x1 and y1 lie just outside."""
 Embeddings = NDArray[np.float32]
 """(N, D) float32, rows of unit length."""
+Bgr = tuple[int, int, int]
+"""A colour in OpenCV's order, each from 0 to 255."""

@@ -1,4 +1,4 @@
-"""What this machine can run, what it lacks for the rest, and the command that mends each gap."""
+"""What this machine can run, what it lacks for the rest, and the command that fixes each gap."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Finding:
         name: of the thing.
         status: see :data:`Status`.
         detail: what was found.
-        fix: command that mends it; empty where nothing needs mending.
+        fix: command that fixes it; empty where nothing needs mending.
     """
 
     name: str
@@ -341,6 +341,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-def mends(findings: Iterable[Finding]) -> list[str]:
+def fixes(findings: Iterable[Finding]) -> list[str]:
     """The commands that mend what is missing or broken, each once, in order."""
     return list(dict.fromkeys(finding.fix for finding in findings if finding.fix))

@@ -11,7 +11,7 @@ from sa_deploy.options import JsonOutput, Validation, ValidationCrops
 from sa_deploy.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from sa_export.adopt import Adopted
+    from sa_export.adopt import AdoptedModel
 
 
 def adopt(
@@ -100,7 +100,7 @@ def adopt(
     """
     from sa_export import crop_sets
     from sa_export.adopt import adopt as adopt_model
-    from sa_export.foreign import Preprocessing, Wanted, read_foreign
+    from sa_export.foreign import ModelHints, Preprocessing, read_foreign
     from sa_export.parity import DEFAULT_GATES
 
     preprocessing = Preprocessing(
@@ -109,7 +109,7 @@ def adopt(
         mean=_three(mean, "--mean"),
         std=_three(std, "--std"),
     )
-    wanted = Wanted(
+    wanted = ModelHints(
         height=height, width=width, image=image_input, output=output, dynamic=dynamic_batch
     )
     foreign = read_foreign(model, wanted)
@@ -125,7 +125,7 @@ def adopt(
         _print(adopted)
 
 
-def _print(adopted: Adopted) -> None:
+def _print(adopted: AdoptedModel) -> None:
     path, output = adopted.path, adopted.contract.output
     rows = [
         ("embedding", f"{output.embedding}, {output.dim} numbers"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sa_runtime.tensorrt.flavour import Flavour
-    from sa_runtime.tensorrt.graph import Graph
+    from sa_runtime.tensorrt.graph import OnnxGraph
     from sa_runtime.tensorrt.sidecar import BuiltEngine
 
 _log = logging.getLogger("sa_runtime.tensorrt.builder")
@@ -234,7 +234,7 @@ def _check_cache(cache: Path | None, out: Path | None, strip: bool) -> None:
         )
 
 
-def _batch(graph: Graph, size: str, batch: int | None, shapes: str | None) -> int | None:
+def _batch(graph: OnnxGraph, size: str, batch: int | None, shapes: str | None) -> int | None:
     """A batch size of the profile, as this command or as ``trtexec`` says it."""
     from sa_runtime.errors import InputError
     from sa_runtime.tensorrt.options import batch_from_shape
@@ -246,7 +246,7 @@ def _batch(graph: Graph, size: str, batch: int | None, shapes: str | None) -> in
     return batch_from_shape(f"--{size}Shapes", shapes, graph.contract)
 
 
-def _say_without_plugin(graph: Graph, flavour: Flavour, plugin: bool | None) -> None:
+def _say_without_plugin(graph: OnnxGraph, flavour: Flavour, plugin: bool | None) -> None:
     from sa_runtime.tensorrt.build import plugin_obstacle
 
     if plugin is None and graph.attention_pools and (obstacle := plugin_obstacle(graph, flavour)):

@@ -169,11 +169,11 @@ def _evaluations(
     """The figures of the network, and of the artefact that was made from it."""
     import numpy as np
 
-    from sa_export.parity import network_embed
+    from sa_export.parity import crop_embedder
     from sa_runtime.crops import read_image, resize
     from sa_runtime.retrieval.evaluation import evaluate, evaluate_embedder
 
-    embed_network = network_embed(network, "parts")
+    embed_network = crop_embedder(network, "parts")
     size = (network.config.height, network.config.width)
     return {
         "torch network": evaluate_embedder(

@@ -40,7 +40,7 @@ def test_a_trained_network_finds_people_it_never_saw(demo: tuple[Path, dict[str,
 def test_an_untrained_network_does_not(demo: tuple[Path, dict[str, Any]]) -> None:
     import torch
 
-    from sa_export.parity import network_embed
+    from sa_export.parity import crop_embedder
     from sa_runtime.crops import read_image, resize
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.retrieval.evaluation import evaluate_embedder
@@ -48,7 +48,7 @@ def test_an_untrained_network_does_not(demo: tuple[Path, dict[str, Any]]) -> Non
     from sa_training.recipes import tiny
 
     torch.manual_seed(0)
-    embed = network_embed(SANetwork(tiny().network), "parts")
+    embed = crop_embedder(SANetwork(tiny().network), "parts")
     report = evaluate_embedder(
         lambda paths: embed(np.stack([resize(read_image(path), 128, 64) for path in paths])),
         load_dataset("synthetic", demo[0] / "world"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sa_runtime import doctor
-from sa_runtime.doctor import Finding, examine, mends
+from sa_runtime.doctor import Finding, examine, fixes
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.gpus import Gpu, Machine
 
@@ -66,7 +66,7 @@ def test_a_machine_without_a_gpu_has_no_fault() -> None:
         pytest.skip("this machine has a GPU, or a driver without one")
     assert {f.status for f in found.values()} <= {"ok", "not here"}
     assert "running them needs a GPU" in found["TensorRT-RTX"].detail
-    assert mends(examine()) == []
+    assert fixes(examine()) == []
 
 
 def test_a_gpu_shows_what_is_missing_for_it(on_h100: None) -> None:
@@ -133,7 +133,7 @@ def test_a_package_that_is_not_there_is_mended_by_a_command(
     finding = by_name(examine())[name]
     assert (finding.status, finding.fix) == ("missing", fix)
     assert finding.detail == f"{module} is not installed"
-    assert fix in mends(examine())
+    assert fix in fixes(examine())
 
 
 def test_a_package_that_does_not_load_is_told_apart(
@@ -186,7 +186,7 @@ def test_the_command_prints_a_table_and_json() -> None:
     result = json.loads(plain)
     assert [item["name"] for item in result["findings"]] == [f.name for f in examine()]
     assert set(result["findings"][0]) == {"name", "status", "detail", "fix"}
-    assert result["mends"] == mends(examine())
+    assert result["mends"] == fixes(examine())
 
 
 def test_extras_are_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:

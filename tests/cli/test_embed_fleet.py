@@ -121,7 +121,7 @@ LOST = """
 import os, sys
 from pathlib import Path
 import ray
-from sa_runtime.pipeline.ray import Done, Task, share_out
+from sa_runtime.pipeline.ray import EmbedTask, TaskResult, share_out
 
 @ray.remote(num_cpus=1, max_restarts=1, max_task_retries=1)
 class Worker:
@@ -130,10 +130,10 @@ class Worker:
             os._exit(1)
         if task.source.name == "raises":
             raise OSError(28, "No space left on device")
-        return Done(task=task, rows=3)
+        return TaskResult(task=task, rows=3)
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-tasks = [Task(source=Path(name), detections=None, out=Path("/absent") / name)
+tasks = [EmbedTask(source=Path(name), detections=None, out=Path("/absent") / name)
          for name in ("a", "kills", "b", "raises", "c", "kills", "d")]
 for done in share_out(ray, tasks, Worker.remote, workers=2):
     print("done", done.task.source, done.rows, bool(done.error), flush=True)

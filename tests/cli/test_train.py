@@ -200,7 +200,7 @@ def test_a_time_budget_only_sets_the_epochs(synthetic_root: Path) -> None:
     assert resumed["weights_sha256"] == whole["weights_sha256"]
 
 
-def test_a_budget_that_a_rehearsal_uses_up_says_so(synthetic_root: Path) -> None:
+def test_a_budget_that_the_trial_uses_up_says_so(synthetic_root: Path) -> None:
     done = train(f"{TINY} -d synthetic --out run --time-budget 0.001s", synthetic_root)
     assert done.exit_code == 0, done.output
     assert "epochs of 6 steps at " in done.stderr

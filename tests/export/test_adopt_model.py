@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sa_export.adopt import Adopted, adopt
+from sa_export.adopt import AdoptedModel, adopt
 from sa_export.crop_sets import CropSet
-from sa_export.foreign import Foreign, Preprocessing, Wanted, read_foreign
+from sa_export.foreign import ForeignModel, ModelHints, Preprocessing, read_foreign
 from sa_export.parity import DEFAULT_GATES
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, ParityError, RunnerError
@@ -108,9 +108,9 @@ def adopted(
     small: CropSet,
     tmp_path: Path,
     preprocessing: Preprocessing | None = None,
-    wanted: Wanted | None = None,
-) -> tuple[Foreign, Adopted]:
-    foreign = read_foreign(model.save(tmp_path / "foreign.onnx"), wanted or Wanted())
+    wanted: ModelHints | None = None,
+) -> tuple[ForeignModel, AdoptedModel]:
+    foreign = read_foreign(model.save(tmp_path / "foreign.onnx"), wanted or ModelHints())
     return foreign, adopt(
         foreign,
         tmp_path / "adopted.onnx",
@@ -192,16 +192,16 @@ def test_the_contract_says_where_it_came_from(small: CropSet, tmp_path: Path) ->
 def test_a_size_left_open_is_asked_for(small: CropSet, tmp_path: Path) -> None:
     path = Model(open_size=True).save(tmp_path / "open.onnx")
     with pytest.raises(InputError, match="leaves the size of its input open; give --height"):
-        read_foreign(path, Wanted())
-    foreign = read_foreign(path, Wanted(height=H, width=W))
+        read_foreign(path, ModelHints())
+    foreign = read_foreign(path, ModelHints(height=H, width=W))
     assert (foreign.height, foreign.width, foreign.dim) == (H, W, C)
     fixed = Model().save(tmp_path / "fixed.onnx")
     with pytest.raises(InputError, match="--height 99, but the graph takes 16; leave it out"):
-        read_foreign(fixed, Wanted(height=99))
+        read_foreign(fixed, ModelHints(height=99))
 
 
 def test_a_fixed_batch_can_be_made_dynamic(small: CropSet, tmp_path: Path) -> None:
-    _, made = adopted(Model(batch=1), small, tmp_path, wanted=Wanted(dynamic=True))
+    _, made = adopted(Model(batch=1), small, tmp_path, wanted=ModelHints(dynamic=True))
     assert made.contract.max_batch is None
 
 
@@ -212,9 +212,9 @@ def test_a_batch_fixed_inside_the_graph_is_told_of(tmp_path: Path) -> None:
         if item.name == "flat_shape":
             item.CopyFrom(numpy_helper.from_array(np.array([2, C, H * W]), item.name))
     onnx.save(model, str(path))
-    assert read_foreign(path, Wanted()).batch == 2
+    assert read_foreign(path, ModelHints()).batch == 2
     with pytest.raises(RunnerError, match="leave --dynamic-batch out"):
-        read_foreign(path, Wanted(dynamic=True))
+        read_foreign(path, ModelHints(dynamic=True))
 
 
 def test_a_wrong_graph_leaves_no_file(
@@ -231,28 +231,28 @@ def test_a_wrong_graph_leaves_no_file(
 
 def test_what_is_not_a_foreign_model_is_refused(tiny_onnx_model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="carries a contract already; see it with"):
-        read_foreign(tiny_onnx_model, Wanted())
+        read_foreign(tiny_onnx_model, ModelHints())
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x07\x3a\x03abc")
     with pytest.raises(InputError, match="not a valid ONNX model"):
-        read_foreign(broken, Wanted())
+        read_foreign(broken, ModelHints())
     path = Model().save(tmp_path / "m.onnx")
     with pytest.raises(
         InputError, match=r"no tensor named 'x', expected one; choose with --output"
     ):
-        read_foreign(path, Wanted(output="x"))
+        read_foreign(path, ModelHints(output="x"))
     model = onnx.load(str(path))
     model.graph.output.append(
         helper.make_tensor_value_info("relu", TensorProto.FLOAT, ["N", C, H, W])
     )
     onnx.save(model, str(path))
     with pytest.raises(InputError, match=r"2 tensors, expected one; choose with --output from"):
-        read_foreign(path, Wanted())
-    assert read_foreign(path, Wanted(output="features")).dim == C
+        read_foreign(path, ModelHints())
+    assert read_foreign(path, ModelHints(output="features")).dim == C
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     onnx.save(model, str(path))
     with pytest.raises(InputError, match=r"not a valid ONNX model|expected FLOAT or FLOAT16"):
-        read_foreign(path, Wanted(output="features"))
+        read_foreign(path, ModelHints(output="features"))
 
 
 def test_preprocessing_that_divides_by_nothing_is_refused() -> None:

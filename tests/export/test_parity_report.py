@@ -19,8 +19,8 @@ from sa_export.parity import (
     DEFAULT_GATES,
     Gates,
     Parity,
+    crop_embedder,
     measure_parity,
-    network_embed,
     require_parity,
     score,
 )
@@ -236,13 +236,13 @@ def test_retrieval_alone_catches_what_a_wide_cosine_gate_lets_pass(
     trained: Checkpoint, crops: CropSet
 ) -> None:
     """Swapped colours move vectors less than int8's gate allows, and still lose people."""
-    swapped = network_embed(trained.network, "parts")(np.ascontiguousarray(crops.images[..., ::-1]))
+    swapped = crop_embedder(trained.network, "parts")(np.ascontiguousarray(crops.images[..., ::-1]))
     rows = {image.tobytes(): row for row, image in enumerate(crops.images)}
 
     def artefact(images: Images) -> Embeddings:
         return swapped[[rows[image.tobytes()] for image in images]]
 
-    reference = network_embed(trained.network, "parts")(crops.images)
+    reference = crop_embedder(trained.network, "parts")(crops.images)
     parity = measure_parity(artefact, reference, crops, runtime="fake")
     gates = dataclasses.replace(DEFAULT_GATES["int8"], min_cosine=-1.0)
     with pytest.raises(ParityError, match=r"mAP fell from .* more than the 0\.5 points"):
@@ -259,7 +259,7 @@ def test_what_was_measured_lies_beside_the_file_and_inside(
     )
     assert report["gates"]["max_map_drop"] == 0.5
     inside = artefact.contract.parity["parts"]
-    reference = network_embed(trained.network, "parts")(crops.images)
+    reference = crop_embedder(trained.network, "parts")(crops.images)
     expected = score(reference, crops)
     assert expected is not None
     assert inside["mAP_network"] == pytest.approx(expected.mAP, abs=1e-6)

@@ -13,7 +13,7 @@ import torch
 from sa_export.artefacts import Artefact, Exporter
 from sa_export.crop_sets import CropSet
 from sa_export.options import ExportOptions
-from sa_export.parity import Gates, cosines, network_embed
+from sa_export.parity import Gates, cosines, crop_embedder
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.errors import DatasetError, InputError, TrainingError
 from sa_runtime.runners.table import open_runner
@@ -70,14 +70,14 @@ def test_it_rounds_as_the_exporter_does_and_wins_back_what_that_lost(
     before = int8(fragile, crops, calibration, tmp_path / "before")
     images = ArrayImages(calibration.images)
     thresholds = thresholds_of(fragile.network, images, qat_options(tmp_path))
-    exact = network_embed(fragile.network, "parts")(crops.images[:48])
+    exact = crop_embedder(fragile.network, "parts")(crops.images[:48])
     with in_int8(fragile.network, thresholds):
-        simulated = network_embed(fragile.network, "parts")(crops.images[:48])
+        simulated = crop_embedder(fragile.network, "parts")(crops.images[:48])
     with open_runner(before.path, "onnxruntime") as runner:
         computed = runner.run(crops.images[:48])
     assert cosines(computed, exact).mean() < 0.85
     assert cosines(computed, simulated).mean() > 0.97
-    np.testing.assert_array_equal(network_embed(fragile.network, "parts")(crops.images[:48]), exact)
+    np.testing.assert_array_equal(crop_embedder(fragile.network, "parts")(crops.images[:48]), exact)
 
     tuned = finetune(fragile, training_set(calibration), qat_options(tmp_path))
     assert tuned.path == tmp_path / QAT

@@ -21,7 +21,7 @@ from sa_training.loop import fit
 from sa_training.options import Progress, TrainingOptions, TrainingSet
 from sa_training.pace import FIRST_REVIEW, MOST, Pace
 from sa_training.recipes import Recipe, override, tiny
-from sa_training.time_budget import TIMED, WARM_UP, rehearsed, seconds_a_step, seconds_of
+from sa_training.time_budget import TIMED, WARM_UP, pace_from_trial, seconds_a_step, seconds_of
 
 
 class Clock:
@@ -64,7 +64,7 @@ def test_the_first_steps_do_not_count() -> None:
     assert clock.now == pytest.approx(100 + 9 + 3 * (WARM_UP - 1) + TIMED, abs=1)
 
 
-def test_slow_steps_end_the_rehearsal_early() -> None:
+def test_slow_steps_end_the_trial_early() -> None:
     clock = Clock()
     assert seconds_a_step(clock.steps(30.0, 20.0), 60.0, clock) == 20.0
     assert clock.now == 150.0, "one step to warm up, one that is timed"
@@ -96,13 +96,13 @@ def options(out: Path, **changes: object) -> TrainingOptions:
     return TrainingOptions(out=out, **given)  # type: ignore[arg-type]
 
 
-def test_a_rehearsal_makes_the_first_plan(
+def test_a_trial_makes_the_first_plan(
     training: TrainingSet, recipe: Recipe, tmp_path: Path
 ) -> None:
     """The steps are real, their time is not: 19,600 of 20,000 s, at 1.04 s a step."""
     long = dataclasses.replace(recipe, epochs=1000)
     run = options(tmp_path / "run")
-    pace, fitting = rehearsed(long, training, run, 20_000.0, clock=SteadyClock())
+    pace, fitting = pace_from_trial(long, training, run, 20_000.0, clock=SteadyClock())
     (plan,) = pace.plans
     assert (pace.epoch_steps, plan.step, plan.position) == (6, 0, 0.0)
     assert plan.step_s == pytest.approx(1.04)
@@ -115,7 +115,7 @@ def test_a_rehearsal_makes_the_first_plan(
 def test_the_least_and_the_most(
     training: TrainingSet, recipe: Recipe, tmp_path: Path, budget_s: float, steps: int
 ) -> None:
-    pace, _ = rehearsed(recipe, training, options(tmp_path), budget_s, clock=SteadyClock())
+    pace, _ = pace_from_trial(recipe, training, options(tmp_path), budget_s, clock=SteadyClock())
     assert pace.steps == steps
 
 
@@ -282,7 +282,7 @@ def test_by_the_real_clock(training: TrainingSet, recipe: Recipe, tmp_path: Path
     """Six seconds, from the second on five times as slow."""
     chosen = dataclasses.replace(recipe, epochs=100_000)
     began = time.perf_counter()
-    pace, _ = rehearsed(chosen, training, options(tmp_path / "run"), 6.0)
+    pace, _ = pace_from_trial(chosen, training, options(tmp_path / "run"), 6.0)
     before = began
 
     def slower(state: Progress) -> None:

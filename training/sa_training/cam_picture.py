@@ -6,21 +6,15 @@ import dataclasses
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sa_runtime import crops
 from sa_runtime.arrays import Image
+from sa_runtime.retrieval.sheet import INK, PAPER, Sheet
 from sa_training.cam import ClassActivation, Map
-
-Colour = tuple[int, int, int]
-"""BGR."""
 
 # Both ramps grow evenly in lightness, so that colour-blind people and grey prints keep the order.
 _ACTIVATION, _ATTENTION = cv2.COLORMAP_INFERNO, cv2.COLORMAP_VIRIDIS
 _OPACITY = 0.62
-_PAPER: Colour = (255, 255, 255)
-_INK: Colour = (52, 44, 38)
-_GREY: Colour = (138, 128, 120)
 
 _TILE_WIDTH = 168
 _GAP = 18
@@ -30,9 +24,6 @@ _FOOT = 52
 _BAR = 10
 _CLEAR = 44
 """Width at both ends of a scale that their numbers take."""
-_SUPERSAMPLE = 3
-_CAPITAL = 21
-"""Height of a capital at font scale 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +72,11 @@ def cam_picture(
             _attention(f"stage {k}", values) for k, values in enumerate(activation.stages, start=1)
         ]
     tile = crops.resize(image, round(_TILE_WIDTH * size[0] / size[1]), _TILE_WIDTH)
-    sheet = _Sheet(
+    sheet = Sheet(
         _HEAD + tile.shape[0] + _FOOT, 2 * _MARGIN + len(columns) * (_TILE_WIDTH + _GAP) - _GAP
     )
     limit = sheet.width - 2 * _MARGIN
-    sheet.text(name, _MARGIN, 40, height=13, colour=_INK, limit=limit)
+    sheet.text(name, _MARGIN, 40, height=13, colour=INK, limit=limit)
     seen = f"class {activation.label}, probability {activation.probability:.3f}"
     sheet.text(seen, _MARGIN, 60, height=9, limit=limit)
     for index, column in enumerate(columns):
@@ -102,8 +93,8 @@ def _attention(subtitle: str, values: Map) -> _Column:
     return _Column(title="attention", subtitle=subtitle, values=values, ramp=_ATTENTION, mark=1.0)
 
 
-def _draw(sheet: _Sheet, column: _Column, tile: Image, x: int) -> None:
-    sheet.text(column.title, x, _HEAD - 24, height=10, colour=_INK, limit=_TILE_WIDTH)
+def _draw(sheet: Sheet, column: _Column, tile: Image, x: int) -> None:
+    sheet.text(column.title, x, _HEAD - 24, height=10, colour=INK, limit=_TILE_WIDTH)
     sheet.text(column.subtitle, x, _HEAD - 8, height=8, limit=_TILE_WIDTH)
     if column.values is None:
         sheet.image(tile, x, _HEAD)
@@ -113,7 +104,7 @@ def _draw(sheet: _Sheet, column: _Column, tile: Image, x: int) -> None:
     _draw_scale(sheet, column, high, x, _HEAD + tile.shape[0] + 8)
 
 
-def _draw_scale(sheet: _Sheet, column: _Column, high: float, x: int, y: int) -> None:
+def _draw_scale(sheet: Sheet, column: _Column, high: float, x: int, y: int) -> None:
     """The ramp with its ends, and the mark where it is clear of them."""
     steps = np.linspace(0, 255, _TILE_WIDTH).astype(np.uint8)[None].repeat(_BAR, axis=0)
     bar = np.asarray(cv2.applyColorMap(steps, column.ramp), np.uint8)
@@ -122,7 +113,7 @@ def _draw_scale(sheet: _Sheet, column: _Column, high: float, x: int, y: int) -> 
     if high > column.low:
         at = round(_TILE_WIDTH * (column.mark - column.low) / (high - column.low))
         if _CLEAR <= at <= _TILE_WIDTH - _CLEAR:
-            bar[:, at - 1 : at + 1] = _PAPER
+            bar[:, at - 1 : at + 1] = PAPER
             sheet.text(f"{column.mark:g}", x + at, y + _BAR + 16, height=8, align=0.5)
     sheet.image(bar, x, y)
 
@@ -147,54 +138,3 @@ def overlay(tile: Image, values: Map, low: float, high: float, ramp: int) -> Ima
     colours = cv2.applyColorMap(np.round(255 * shares.clip(0, 1)).astype(np.uint8), ramp)
     grey = cv2.cvtColor(cv2.cvtColor(tile, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return np.asarray(cv2.addWeighted(colours, _OPACITY, grey, 1 - _OPACITY, 0), np.uint8)
-
-
-class _Sheet:
-    """Text, drawn large and shrunk once; the images are pasted afterwards."""
-
-    def __init__(self, height: int, width: int) -> None:
-        self.height, self.width = height, width
-        scaled = (height * _SUPERSAMPLE, width * _SUPERSAMPLE, 3)
-        self._large: NDArray[np.uint8] = np.full(scaled, _PAPER, np.uint8)
-        self._images: list[tuple[int, int, Image]] = []
-
-    def text(
-        self,
-        text: str,
-        x: float,
-        y: float,
-        *,
-        height: float,
-        colour: Colour = _GREY,
-        align: float = 0,
-        limit: float = np.inf,
-    ) -> None:
-        """Text on the baseline ``y`` that starts at x (``align`` 0), or ends or is centred there.
-
-        Args:
-            text: what to write.
-            x: in pixels.
-            y: in pixels.
-            height: of a capital.
-            colour: of the text.
-            align: the share of its width that lies left of x.
-            limit: largest width; wider text is made smaller.
-        """
-        font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height * _SUPERSAMPLE / 12))
-        scale = height * _SUPERSAMPLE / _CAPITAL
-        (width, _), _ = cv2.getTextSize(text, font, scale, weight)
-        if width > limit * _SUPERSAMPLE:
-            scale, width = scale * limit * _SUPERSAMPLE / width, round(limit * _SUPERSAMPLE)
-        origin = (round(x * _SUPERSAMPLE - width * align), round(y * _SUPERSAMPLE))
-        cv2.putText(self._large, text, origin, font, scale, colour, weight, cv2.LINE_AA)
-
-    def image(self, image: Image, x: int, y: int) -> None:
-        """An image whose upper left corner is at (x, y)."""
-        self._images.append((x, y, image))
-
-    def finish(self) -> Image:
-        """(H, W, 3) uint8 BGR."""
-        sheet = crops.resize(self._large, self.height, self.width)
-        for x, y, image in self._images:
-            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
-        return sheet

@@ -34,7 +34,7 @@ class Draw(NamedTuple):
     image: int
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """The training images of a data set at the network's size."""
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class FileImages:
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images that are in memory already: ``images`` (N, height, width, 3) uint8 BGR."""
+    """ImageSource that are in memory already: ``images`` (N, height, width, 3) uint8 BGR."""
 
     images: NDArray[np.uint8]
 
@@ -109,7 +109,9 @@ class TrainingCrops(Dataset[tuple[Tensor, int, int]]):
         seed: of every draw.
     """
 
-    def __init__(self, images: Images, labels: Sequence[int], recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, images: ImageSource, labels: Sequence[int], recipe: Recipe, seed: int
+    ) -> None:
         self.images = images
         self.labels = labels
         self.recipe = recipe

@@ -21,7 +21,7 @@ class Processes:
     """Which process this is.
 
     Attributes:
-        rank: from 0; 0 writes files and speaks.
+        rank: from 0; 0 writes files and prints.
         count: of processes that train together.
         local: rank on this machine, which is also its GPU.
     """
@@ -41,7 +41,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+        """Whether this is the one that writes files and prints."""
         return self.rank == 0
 
 

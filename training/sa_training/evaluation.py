@@ -26,7 +26,7 @@ BATCH = 64
 _READERS = 4
 
 
-def network_embed(
+def file_embedder(
     network: SANetwork, embedding: str = "parts", compute: torch.dtype | None = None
 ) -> Embed:
     """Image files to vectors with a network, wherever its weights are.
@@ -83,5 +83,5 @@ def evaluate_network(
     Raises:
         InputError: as :func:`sa_runtime.retrieval.evaluation.evaluate_embedder`.
     """
-    embed = shared_embed(network_embed(network, embedding, compute))
+    embed = shared_embed(file_embedder(network, embedding, compute))
     return evaluate_embedder(embed, dataset, conventions=CONVENTIONS, on_progress=on_progress)

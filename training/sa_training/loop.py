@@ -69,8 +69,8 @@ def fit(
         on_step: called after every step, in the first process only.
         evaluate: called every ``options.evaluate_every`` epochs; must give the same in every
             process.
-        pace: of a run with a time budget, as :func:`sa_training.time_budget.rehearsed` gives it.
-            A resumed run keeps the budget it was begun with; another one replaces it.
+        pace: of a run with a time budget, as :func:`sa_training.time_budget.pace_from_trial` gives
+            it. A resumed run keeps the budget it was begun with; another one replaces it.
 
     Returns:
         The last checkpoint, its network in evaluation mode.
@@ -94,7 +94,7 @@ def fit(
     return load_checkpoint(options.out / CHECKPOINT)
 
 
-def rehearsal(
+def timing_run(
     recipe: Recipe, training: TrainingSet, options: TrainingOptions
 ) -> tuple[int, Iterator[None]]:
     """A training that leaves nothing, to be timed.
@@ -106,7 +106,7 @@ def rehearsal(
         DatasetError, TrainingError: as :func:`fit`; of the steps, when they are done.
     """
     run = _Run(_trainer(recipe, training, options, resumed=False), training, options)
-    return run.sampler.steps, run.rehearse()
+    return run.sampler.steps, run.trial_steps()
 
 
 def _trainer(
@@ -241,7 +241,7 @@ class _Run:
             while self.step < self.steps:
                 self._epoch(metrics)
 
-    def rehearse(self) -> Iterator[None]:
+    def trial_steps(self) -> Iterator[None]:
         """Steps at the rate's beginning, epoch after epoch, that write nothing."""
         self.trainer.network.train()
         while True:

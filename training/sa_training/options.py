@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sa_runtime.errors import check_fields
-from sa_training.data import Images
+from sa_training.data import ImageSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,10 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Images to train on, with labels 0..K-1, and what to call the set in messages."""
+    """ImageSource to train on, with labels 0..K-1, and what to call the set in messages."""
 
     name: str
-    images: Images
+    images: ImageSource
     labels: Sequence[int]
 
     @property

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sa_runtime.errors import DatasetError, TrainingError, check_fields
 from sa_training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from sa_training.data import BatchSampler, Images, TrainingCrops, training_loader
+from sa_training.data import BatchSampler, ImageSource, TrainingCrops, training_loader
 from sa_training.network import SANetwork
 from sa_training.optimisation import resolve_device
 from sa_training.options import Progress, TrainingSet
@@ -149,7 +149,7 @@ def convolutions(network: SANetwork) -> dict[str, nn.Conv2d]:
     }
 
 
-def thresholds_of(network: SANetwork, images: Images, options: QatOptions) -> dict[str, float]:
+def thresholds_of(network: SANetwork, images: ImageSource, options: QatOptions) -> dict[str, float]:
     """Ranges of the convolutions' inputs on images spread over a set, not augmented.
 
     Args:

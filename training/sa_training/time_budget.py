@@ -1,4 +1,4 @@
-"""A time budget before its run begins: a few steps are rehearsed and timed, then forgotten.
+"""A time budget before its run begins: a few steps are timed in a trial that is thrown away.
 
 The first plan comes from there. It is looked at again while the run goes on, see
 :mod:`sa_training.pace`.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from sa_runtime.errors import InputError
 from sa_training.distributed import Processes, greatest, joined
-from sa_training.loop import rehearsal
+from sa_training.loop import timing_run
 from sa_training.optimisation import resolve_device
 from sa_training.options import TrainingOptions, TrainingSet
 from sa_training.pace import Pace
@@ -21,7 +21,7 @@ from sa_training.recipes import Recipe
 WARM_UP, TIMED = 5, 25
 """Steps that are not timed, and that are."""
 _SHARE = 0.05
-"""Of the budget: what a rehearsal may take."""
+"""Of the budget: what the trial may take."""
 _DURATION = re.compile(r"(?=\d)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")
 
 
@@ -47,7 +47,7 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def rehearsed(
+def pace_from_trial(
     recipe: Recipe,
     training: TrainingSet,
     options: TrainingOptions,
@@ -55,7 +55,7 @@ def rehearsed(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Pace, float]:
-    """Rehearse a training and make the first plan of its time; no other trace is left.
+    """Time a few steps of a training and make the first plan of its time; no other trace is left.
 
     Joined processes agree on the slowest one's time.
 
@@ -76,7 +76,7 @@ def rehearsed(
     processes = Processes.from_environment()
     pace = Pace(budget_s, clock=clock, agree=greatest)
     with joined(processes, resolve_device(options.device, processes.local)):
-        epoch_steps, steps = rehearsal(recipe, training, options)
+        epoch_steps, steps = timing_run(recipe, training, options)
         step_s = seconds_a_step(steps, budget_s, clock)
         return pace, pace.begin(recipe, epoch_steps, step_s)
 
@@ -86,7 +86,7 @@ def seconds_a_step(steps: Iterator[None], budget_s: float, clock: Callable[[], f
 
     Args:
         steps: does a step whenever it is advanced.
-        budget_s: a small share of it ends the rehearsal early, after one timed step at the least.
+        budget_s: a small share of it ends the trial early, after one timed step at the least.
         clock: seconds from some moment.
     """
     began = clock()

@@ -22,7 +22,7 @@ _CHECKSUM = "checksum"
 
 Layout = Literal["nhwc", "nchw"]
 DType = Literal["uint8", "float32"]
-Colour = Literal["bgr", "rgb"]
+ColourOrder = Literal["bgr", "rgb"]
 Embedding = Literal["parts", "global", "reduced"]
 OutputKind = Literal["embedding", "attention"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -46,7 +46,7 @@ class InputSpec:
     name: str = "images"
     layout: Layout = "nhwc"
     dtype: DType = "uint8"
-    colour: Colour = "bgr"
+    colour: ColourOrder = "bgr"
     height: int
     width: int
     resize: str = RESIZE_FILTER
@@ -57,7 +57,7 @@ class InputSpec:
         """Check every field; raises ContractError."""
         _choice("input", "layout", self.layout, Layout)
         _choice("input", "dtype", self.dtype, DType)
-        _choice("input", "colour", self.colour, Colour)
+        _choice("input", "colour", self.colour, ColourOrder)
         for field in ("height", "width"):
             if not (isinstance(getattr(self, field), int) and getattr(self, field) > 0):
                 raise ContractError(

@@ -9,7 +9,7 @@ from sa_runtime.datasets import cifar100
 from sa_runtime.datasets.base import image_files, subfolders
 from sa_runtime.datasets.layout import Fault, contents, diagnose, refusal, unusable_folder
 from sa_runtime.datasets.market import SYNTHETIC_RECORD
-from sa_runtime.datasets.table import TELLING, fitting, layout_of
+from sa_runtime.datasets.table import RECOGNITION_ORDER, fitting, layout_of
 
 _MARKET = "Market-1501 with bounding_box_train, query and bounding_box_test"
 _HALF = 0.5
@@ -42,7 +42,7 @@ def recognise(root: Path) -> str:
 
 def _is_part(root: Path) -> bool:
     """Whether a folder is inside of, or a damaged, data set that is told by its layout."""
-    layouts = [layout_of(name) for name in TELLING]
+    layouts = [layout_of(name) for name in RECOGNITION_ORDER]
     return any(layout.above(root) or layout.share(root) >= _HALF for layout in layouts)
 
 
@@ -52,7 +52,7 @@ def _unrecognised(root: Path) -> str:
         return unusable
     if any(cifar100.is_cifar100(inner) for inner in subfolders(root)):
         return diagnose(root, cifar100.LAYOUT)[1]
-    names = TELLING if _is_part(root) else (*TELLING, "folder")
+    names = RECOGNITION_ORDER if _is_part(root) else (*RECOGNITION_ORDER, "folder")
     found = {name: diagnose(root, layout_of(name)) for name in names}
     nearest = min(names, key=lambda name: (found[name][0], -layout_of(name).share(root)))
     fault, message = found[nearest]

@@ -43,7 +43,13 @@ LAYOUTS: dict[str, str] = {
     "synthetic": "sa_runtime.datasets.market:SYNTHETIC_LAYOUT",
 }
 """Where the layout of each data set is written down."""
-TELLING = ("msmt17", "cuhk03-labelled", "cuhk03-detected", "cuhk03-labelled-classic", "market")
+RECOGNITION_ORDER = (
+    "msmt17",
+    "cuhk03-labelled",
+    "cuhk03-detected",
+    "cuhk03-labelled-classic",
+    "market",
+)
 """Data sets that are told by their layout, the most telling first."""
 
 
@@ -111,7 +117,7 @@ def fitting(root: Path) -> str | None:
 
     Market-1501 stands for every data set that has its folders.
     """
-    return next((name for name in TELLING if layout_of(name).fits(root)), None)
+    return next((name for name in RECOGNITION_ORDER if layout_of(name).fits(root)), None)
 
 
 def load_datasets(names: str | Sequence[str], roots: str | Path | Sequence[Path]) -> ReidDataset:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class EmbedTask:
     """A source and the folder that its vectors go to; paths are those of the worker's machine.
 
     Attributes:
@@ -64,7 +64,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Done:
+class TaskResult:
     """What became of a task.
 
     Attributes:
@@ -74,7 +74,7 @@ class Done:
         error: why it is not complete; empty where it is.
     """
 
-    task: Task
+    task: EmbedTask
     rows: int = 0
     seconds: float = 0.0
     error: str = ""
@@ -82,7 +82,7 @@ class Done:
 
 def tasks_of(
     paths: Sequence[str | Path], detections: Sequence[Path], out: Path, *, resume: bool
-) -> list[Task]:
+) -> list[EmbedTask]:
     """A task for each source, its folder named after it.
 
     Raises:
@@ -98,7 +98,7 @@ def tasks_of(
     with quiet_opencv():
         find_sources(paths, detections)
     boxes = iter(detections)
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, EmbedTask] = {}
     for path in places:
         name = path.resolve().name
         if name in tasks:
@@ -106,7 +106,7 @@ def tasks_of(
                 f"{path} and {tasks[name].source}: both would be written to {out / name}; "
                 "embed them one after the other, each with an --out of its own"
             )
-        tasks[name] = Task(
+        tasks[name] = EmbedTask(
             source=path.resolve(),
             detections=None if path.is_dir() else next(boxes).resolve(),
             out=(out / name).resolve(),
@@ -121,7 +121,7 @@ def tasks_of(
     return list(tasks.values())
 
 
-def embed_task(task: Task, runner: Any, settings: Settings) -> Done:
+def embed_task(task: EmbedTask, runner: Any, settings: Settings) -> TaskResult:
     """Fill the folder of one source from where it stands.
 
     An error comes back with the result, so that the other sources go on. Images that are left out
@@ -141,12 +141,12 @@ def embed_task(task: Task, runner: Any, settings: Settings) -> Done:
             resume=True,
         )
     except SaDeployError as error:
-        return Done(task=task, rows=_rows_in(task.out), error=str(error))
+        return TaskResult(task=task, rows=_rows_in(task.out), error=str(error))
     except Exception as error:
         _log.exception("%s", task.source)
         text = f"{type(error).__name__}: {error}"
-        return Done(task=task, rows=_rows_in(task.out), error=text)
-    return Done(task=task, rows=result.rows, seconds=result.timing.wall_s)
+        return TaskResult(task=task, rows=_rows_in(task.out), error=text)
+    return TaskResult(task=task, rows=result.rows, seconds=result.timing.wall_s)
 
 
 def _rows_in(folder: Path) -> int:
@@ -163,19 +163,19 @@ class _Worker:
         self._settings = settings
         self._runner = open_runner(settings.model, settings.runtime, **settings.options)
 
-    def embed(self, task: Task) -> Done:
+    def embed(self, task: EmbedTask) -> TaskResult:
         return embed_task(task, self._runner, self._settings)
 
 
 def embed_on_ray(
-    tasks: Sequence[Task],
+    tasks: Sequence[EmbedTask],
     settings: Settings,
     *,
     workers: int,
     cpus: float = 1.0,
     gpus: float = 0.0,
     address: str | None = None,
-) -> Iterator[Done]:
+) -> Iterator[TaskResult]:
     """Embed sources on Ray and yield each as it is done, in no particular order.
 
     A worker that dies is started again, and its source goes on where it stood; the third time the
@@ -220,8 +220,8 @@ def embed_on_ray(
 
 
 def share_out(
-    ray: Any, tasks: Sequence[Task], start: Callable[[], Any], *, workers: int
-) -> Iterator[Done]:
+    ray: Any, tasks: Sequence[EmbedTask], start: Callable[[], Any], *, workers: int
+) -> Iterator[TaskResult]:
     """Give every worker a task at a time; one that is lost costs its task and is replaced.
 
     Args:
@@ -232,7 +232,7 @@ def share_out(
     """
     waiting = deque(tasks)
     idle = [start() for _ in range(workers)]
-    running: dict[Any, tuple[Any, Task]] = {}
+    running: dict[Any, tuple[Any, EmbedTask]] = {}
     while waiting or running:
         while waiting and idle:
             worker, task = idle.pop(), waiting.popleft()
@@ -240,10 +240,12 @@ def share_out(
         (ready,), _ = ray.wait(list(running), num_returns=1)
         worker, task = running.pop(ready)
         try:
-            done: Done = ray.get(ready)
+            done: TaskResult = ray.get(ready)
         except ray.exceptions.RayError as exc:
             cause = str(exc).strip().partition("\n")[0]
-            done = Done(task=task, rows=_rows_in(task.out), error=f"its worker was lost: {cause}")
+            done = TaskResult(
+                task=task, rows=_rows_in(task.out), error=f"its worker was lost: {cause}"
+            )
             worker = start() if waiting else None
         if worker is not None:
             idle.append(worker)

@@ -8,24 +8,22 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sa_runtime import crops
-from sa_runtime.arrays import Image
+from sa_runtime.arrays import Bgr, Image
 from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.distance import Distances, VectorDistances
 from sa_runtime.retrieval.metrics import Labels, RetrievalResult, evaluate_distances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
+from sa_runtime.retrieval.sheet import INK, PAPER, SUPERSAMPLE, Sheet
 from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors
 from sa_runtime.system.files import atomic_path, refuse_inputs
 
-Colour = tuple[int, int, int]
-"""BGR."""
 Verdict = Literal["query", "right", "wrong"]
 
 # Green and vermilion that colour-blind people tell apart (Okabe and Ito); the marks say it again.
-_COLOURS: dict[Verdict, Colour] = {
+_COLOURS: dict[Verdict, Bgr] = {
     "query": (120, 108, 96),
     "right": (115, 158, 0),
     "wrong": (0, 84, 213),
@@ -34,10 +32,7 @@ _STROKES: dict[Verdict, list[list[tuple[float, float]]]] = {
     "right": [[(-0.48, 0.02), (-0.12, 0.38), (0.5, -0.34)]],
     "wrong": [[(-0.36, -0.36), (0.36, 0.36)], [(-0.36, 0.36), (0.36, -0.36)]],
 }
-_PAPER: Colour = (255, 255, 255)
-_INK: Colour = (52, 44, 38)
-_GREY: Colour = (138, 128, 120)
-_RULE: Colour = (232, 228, 224)
+_RULE: Bgr = (232, 228, 224)
 
 _CROP = (176, 88)
 _FRAME = 4
@@ -47,9 +42,6 @@ _MARGIN = 28
 _HEAD = 124
 _CAPTION = 44
 _BADGE = 11
-_SUPERSAMPLE = 3
-_CAPITAL = 21
-"""Height of a capital at font scale 1 (OpenCV 4; the outline font of OpenCV 5 comes close)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,63 +180,24 @@ def _headline(
     )
 
 
-class _Sheet:
-    """Lines, text and marks, drawn large and shrunk once; the crops are pasted afterwards."""
-
-    def __init__(self, height: int, width: int) -> None:
-        self._size = (height, width)
-        scaled = (height * _SUPERSAMPLE, width * _SUPERSAMPLE, 3)
-        self._large: NDArray[np.uint8] = np.full(scaled, _PAPER, np.uint8)
-        self._crops: list[tuple[int, int, Image]] = []
-
-    def text(
-        self,
-        text: str,
-        x: float,
-        y: float,
-        *,
-        height: float,
-        colour: Colour = _GREY,
-        centred: bool = False,
-        limit: float = np.inf,
-    ) -> None:
-        """Text on the baseline ``y``, capitals of about ``height``, at most ``limit`` wide."""
-        font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height * _SUPERSAMPLE / 12))
-        scale = height * _SUPERSAMPLE / _CAPITAL
-        (width, _), _ = cv2.getTextSize(text, font, scale, weight)
-        if width > limit * _SUPERSAMPLE:
-            scale, width = scale * limit * _SUPERSAMPLE / width, round(limit * _SUPERSAMPLE)
-        origin = (round(x * _SUPERSAMPLE - width / 2 * centred), round(y * _SUPERSAMPLE))
-        cv2.putText(self._large, text, origin, font, scale, colour, weight, cv2.LINE_AA)
-
-    def rule(self, y: int, x0: int, x1: int) -> None:
-        """A hairline."""
-        box = np.array([x0, y, x1, y + 1]) * _SUPERSAMPLE
-        self._large[box[1] : box[3], box[0] : box[2]] = _RULE
+class _Ranking(Sheet):
+    """A sheet with crops in coloured frames, and ticks and crosses."""
 
     def crop(self, image: Image, x: int, y: int, verdict: Verdict) -> None:
         """A crop in its frame, whose outer corner is at (x, y)."""
         height, width = _CROP[0] + 2 * _FRAME, _CROP[1] + 2 * _FRAME
-        box = np.array([x, y, x + width, y + height]) * _SUPERSAMPLE
-        self._large[box[1] : box[3], box[0] : box[2]] = _COLOURS[verdict]
-        self._crops.append((x + _FRAME, y + _FRAME, crops.resize(image, *_CROP)))
+        self.fill(_COLOURS[verdict], x=x, y=y, height=height, width=width)
+        self.image(crops.resize(image, *_CROP), x + _FRAME, y + _FRAME)
 
     def mark(self, x: float, y: float, verdict: Verdict) -> None:
         """A white tick or cross on a disc around (x, y)."""
-        centre, unit = np.array([x, y]) * _SUPERSAMPLE, _BADGE * _SUPERSAMPLE
+        centre, unit = np.array([x, y]) * SUPERSAMPLE, _BADGE * SUPERSAMPLE
         middle = (round(centre[0]), round(centre[1]))
-        cv2.circle(self._large, middle, unit, _COLOURS[verdict], cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(self.large, middle, unit, _COLOURS[verdict], cv2.FILLED, cv2.LINE_AA)
         for stroke in _STROKES[verdict]:
             points = np.round(centre + np.array(stroke) * unit).astype(np.int32)
             width = round(0.26 * unit)
-            cv2.polylines(self._large, [points], False, _PAPER, width, cv2.LINE_AA)
-
-    def finish(self) -> Image:
-        """(H, W, 3) uint8 BGR."""
-        sheet = crops.resize(self._large, *self._size)
-        for x, y, image in self._crops:
-            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
-        return sheet
+            cv2.polylines(self.large, [points], False, PAPER, width, cv2.LINE_AA)
 
 
 def _draw(rows: list[_Row], top: int, headline: tuple[str, str]) -> Image:
@@ -252,20 +205,20 @@ def _draw(rows: list[_Row], top: int, headline: tuple[str, str]) -> Image:
     first = _MARGIN + cell_width + _QUERY_GAP
     width = first + top * (cell_width + _GAP) - _GAP + _MARGIN
     pitch = cell_height + _CAPTION
-    sheet = _Sheet(_HEAD + len(rows) * pitch + _MARGIN // 2, width)
+    sheet = _Ranking(_HEAD + len(rows) * pitch + _MARGIN // 2, width)
     inner = width - 2 * _MARGIN
-    sheet.text(headline[0], _MARGIN, 42, height=15, colour=_INK, limit=inner)
+    sheet.text(headline[0], _MARGIN, 42, height=15, colour=INK, limit=inner)
     sheet.text(headline[1], _MARGIN, 64, height=9, limit=inner)
-    sheet.rule(80, _MARGIN, width - _MARGIN)
+    sheet.fill(_RULE, x=_MARGIN, y=80, height=1, width=inner)
     columns = [first + i * (cell_width + _GAP) for i in range(top)]
     for x, title in zip([_MARGIN, *columns], ["query", *map(str, range(1, top + 1))], strict=True):
-        sheet.text(title, x + cell_width / 2, _HEAD - 16, height=9, centred=True)
+        sheet.text(title, x + cell_width / 2, _HEAD - 16, height=9, align=0.5)
     for index, row in enumerate(rows):
         y = _HEAD + index * pitch
         below = y + cell_height + 21
         sheet.crop(crops.read_image(row.query.path), _MARGIN, y, "query")
         score = f"AP {100 * row.average_precision:.0f} %"
-        sheet.text(score, _MARGIN + cell_width / 2, below, height=9, colour=_INK, centred=True)
+        sheet.text(score, _MARGIN + cell_width / 2, below, height=9, colour=INK, align=0.5)
         for x, sample, distance in zip(columns, row.found, row.distance, strict=False):
             verdict: Verdict = "right" if sample.person == row.query.person else "wrong"
             sheet.crop(crops.read_image(sample.path), x, y, verdict)

@@ -17,7 +17,7 @@ from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Options, contract_for
 from sa_runtime.system.extras import require
 
-Graph = Literal["none", "basic", "extended", "all"]
+GraphOptimization = Literal["none", "basic", "extended", "all"]
 _LEVELS: dict[str, str] = {
     "none": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -69,7 +69,7 @@ class OnnxRuntimeRunner(BaseRunner):
         *,
         embedding: str | None = None,
         threads: int = 0,
-        graph: Graph = "all",
+        graph: GraphOptimization = "all",
         arena: bool = True,
         spin: bool = True,
         device: str = "cpu",
@@ -78,8 +78,10 @@ class OnnxRuntimeRunner(BaseRunner):
     ) -> None:
         ort = _package()
         super().__init__(path, contract_for(path, embedding))
-        if graph not in get_args(Graph):
-            raise InputError(f"graph={graph!r}: expected one of {', '.join(get_args(Graph))}")
+        if graph not in get_args(GraphOptimization):
+            raise InputError(
+                f"graph={graph!r}: expected one of {', '.join(get_args(GraphOptimization))}"
+            )
         provider, given = _provider(ort, device, provider_options or {})
         if provider != _PROVIDERS["cpu"]:
             preload(ort)

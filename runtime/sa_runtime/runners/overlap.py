@@ -73,7 +73,7 @@ class Pool(Generic[T]):
             return made
 
 
-class _Flight(NamedTuple, Generic[T]):
+class _InFlight(NamedTuple, Generic[T]):
     """A chunk of a batch on its way; ``None`` carries an empty one, so that the order holds."""
 
     carrier: T | None
@@ -113,26 +113,28 @@ class OverlappingRunner(BaseRunner, Generic[T]):
             RunnerError: the runtime failed, or gave vectors that are not finite; or the runner was
                 closed meanwhile.
         """
-        flying: deque[_Flight[T]] = deque()
+        in_flight: deque[_InFlight[T]] = deque()
         parts: list[Embeddings] = []
         try:
             # Between two batches the stream is in no call: whoever closes waits for none.
             for chunk, last in self._chunks(batches):
                 with self._calls:
-                    done = self._landed(flying, parts) if len(flying) == self.depth else None
+                    done = (
+                        self._finished(in_flight, parts) if len(in_flight) == self.depth else None
+                    )
                     carrier = self._start(self._encode(self._filled(chunk))) if len(chunk) else None
-                    flying.append(_Flight(carrier, len(chunk), last))
+                    in_flight.append(_InFlight(carrier, len(chunk), last))
                 # Handed out only now: the device has work while the caller has the vectors.
                 if done is not None:
                     yield done
-            while flying:
+            while in_flight:
                 with self._calls:
-                    done = self._landed(flying, parts)
+                    done = self._finished(in_flight, parts)
                 if done is not None:
                     yield done
         finally:
             # Left early, or a batch failed. In a forked process the batches are the parent's.
-            for flight in flying:
+            for flight in in_flight:
                 if flight.carrier is not None and self._calls.here:
                     self._abandon(flight.carrier)
 
@@ -144,9 +146,11 @@ class OverlappingRunner(BaseRunner, Generic[T]):
             for start in range(0, max(1, len(images)), step):
                 yield images[start : start + step], start + step >= len(images)
 
-    def _landed(self, flying: deque[_Flight[T]], parts: list[Embeddings]) -> Embeddings | None:
+    def _finished(
+        self, in_flight: deque[_InFlight[T]], parts: list[Embeddings]
+    ) -> Embeddings | None:
         """Wait for the oldest chunk; a batch's vectors where it was its last one."""
-        carrier, rows, last = flying.popleft()
+        carrier, rows, last = in_flight.popleft()
         if carrier is None:
             found: NDArray[np.generic] = np.zeros((0, self.contract.output.dim), np.float32)
         else:

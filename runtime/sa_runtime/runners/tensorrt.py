@@ -1,7 +1,7 @@
 """TensorRT and TensorRT-RTX engines.
 
-Every batch goes through a lane: page-locked memory, device memory, an execution context
-and a stream of its own. With two lanes one batch is copied while the other is computed.
+Every batch goes through a slot: page-locked memory, device memory, an execution context
+and a stream of its own. With two slots one batch is copied while the other is computed.
 Copies and computing of one batch size are recorded once as a CUDA graph and replayed.
 """
 
@@ -19,6 +19,7 @@ from sa_runtime.runners.overlap import OverlappingRunner, Pool
 from sa_runtime.system.gpus import Gpu, probe
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
 from sa_runtime.tensorrt.engines import BuildContext, cached_engine, default_timing_cache
+from sa_runtime.tensorrt.execution import Engine, ExecutionSlot, load_engine
 from sa_runtime.tensorrt.flavour import (
     INSTALL,
     FlavourName,
@@ -27,7 +28,6 @@ from sa_runtime.tensorrt.flavour import (
     rtx_obstacle,
 )
 from sa_runtime.tensorrt.graph import read_graph
-from sa_runtime.tensorrt.lanes import Engine, Lane, load_engine
 from sa_runtime.tensorrt.options import BuildOptions, profile_for
 from sa_runtime.tensorrt.sidecar import (
     EngineInfo,
@@ -41,17 +41,17 @@ T = TypeVar("T")
 
 
 class _InFlight(NamedTuple):
-    """A batch on its way through a lane."""
+    """A batch on its way through a slot."""
 
-    lane: Lane
+    slot: ExecutionSlot
     rows: int
 
 
 class TensorRTRunner(OverlappingRunner[_InFlight]):
     """An engine, or an ONNX file whose engine is kept in a cache.
 
-    Any number of threads may call it. Each call takes a lane, each stream up to ``streams``, and a
-    lane is added where none is free, so that device memory follows the most that were in use at
+    Any number of threads may call it. Each call takes a slot, each stream up to ``streams``, and a
+    slot is added where none is free, so that device memory follows the most that were in use at
     once.
 
     Args:
@@ -59,7 +59,7 @@ class TensorRTRunner(OverlappingRunner[_InFlight]):
         embedding: which of the artefact's embeddings; its first by default.
         cache: folder that keeps the engines of ONNX files, built where missing or stale.
         flavour: which TensorRT builds for the cache; what the machine has by default.
-        streams: batches that a stream keeps in flight, 1 or 2; as many lanes are made at opening.
+        streams: batches that a stream keeps in flight, 1 or 2; as many slots are made at opening.
         graphs: replay CUDA graphs; off, every batch is enqueued layer by layer.
         device: ``cuda``, or ``cuda:1`` for another GPU than the first.
         binding: ``pycuda`` or ``cuda-bindings``; the first that is installed by default.
@@ -110,15 +110,15 @@ class TensorRTRunner(OverlappingRunner[_InFlight]):
         self.info = info
         self.depth = streams
         self._graphs = graphs
-        self._lanes: Pool[Lane] = Pool(self._lane)
+        self._slots: Pool[ExecutionSlot] = Pool(self._new_slot)
         self._engine: Engine | None = None
         self._device: Device = open_device(gpu, binding)
         self._broken = ""
         try:
             with self._device.active():
                 self._engine = load_engine(path, content, info, installed)
-                self._check_graph(self._engine.border())
-                self._lanes.fill(streams)
+                self._check_graph(self._engine.signature())
+                self._slots.fill(streams)
         except BaseException:
             self.close()
             raise
@@ -132,32 +132,34 @@ class TensorRTRunner(OverlappingRunner[_InFlight]):
             "plugin": f"{info.plugin_nodes} nodes" if info.plugin_nodes else "no",
         }
 
-    def _lane(self) -> Lane:
+    def _new_slot(self) -> ExecutionSlot:
         assert self._engine is not None
-        return Lane(self._device, self._engine, self.contract, self.info, graphs=self._graphs)
+        return ExecutionSlot(
+            self._device, self._engine, self.contract, self.info, graphs=self._graphs
+        )
 
     def _start(self, inputs: NDArray[np.generic]) -> _InFlight:
-        def start() -> Lane:
-            lane = self._lanes.take()
+        def start() -> ExecutionSlot:
+            slot = self._slots.take()
             try:
-                lane.submit(inputs)
+                slot.submit(inputs)
             except BaseException:
-                self._lanes.give(lane)
+                self._slots.give(slot)
                 raise
-            return lane
+            return slot
 
         return _InFlight(self._guarded(start), len(inputs))
 
     def _finish(self, carrier: _InFlight) -> NDArray[np.generic]:
-        lane, rows = carrier
+        slot, rows = carrier
         try:
-            return self._guarded(lambda: lane.result(rows))
+            return self._guarded(lambda: slot.result(rows))
         finally:
-            self._lanes.give(lane)
+            self._slots.give(slot)
 
     def _abandon(self, carrier: _InFlight) -> None:
-        # What still flies comes before the lane's next batch in its stream's order.
-        self._lanes.give(carrier.lane)
+        # What is still in flight comes before the slot's next batch in its stream's order.
+        self._slots.give(carrier.slot)
 
     def _guarded(self, work: Callable[[], T]) -> T:
         """Do something with the context current; after a sticky error, nothing any more."""
@@ -173,8 +175,8 @@ class TensorRTRunner(OverlappingRunner[_InFlight]):
 
     def _release(self) -> None:
         with unless_lost(), self._device.active():
-            for lane in self._lanes.empty():
-                lane.close()
+            for slot in self._slots.empty():
+                slot.close()
             if self._engine is not None:
                 self._engine.close()
         self._engine = None

@@ -18,7 +18,7 @@ from sa_runtime.tensorrt.flavour import (
     make_monitor,
     rtx_obstacle,
 )
-from sa_runtime.tensorrt.graph import ATTENTION_POOL, Graph
+from sa_runtime.tensorrt.graph import ATTENTION_POOL, OnnxGraph
 from sa_runtime.tensorrt.options import BuildOptions
 from sa_runtime.tensorrt.plugin import plugin_sha256, register_attention_pool
 from sa_runtime.tensorrt.timing import TimingCache
@@ -29,7 +29,7 @@ _COMPUTE = ("CONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltEngine:
     """An engine and what is known about its making.
 
     Attributes:
@@ -61,12 +61,12 @@ class _Log:
             self.errors.append(" ".join(message.split()))
         self.forward(severity, message)
 
-    def told(self) -> str:
+    def last_errors(self) -> str:
         return "; ".join(self.errors[-3:]) or "TensorRT gave no reason"
 
 
 def engine_from_onnx(
-    graph: Graph,
+    graph: OnnxGraph,
     flavour: Flavour,
     options: BuildOptions,
     *,
@@ -74,7 +74,7 @@ def engine_from_onnx(
     timing_cache: TimingCache | None = None,
     report: Report = lambda phase, done, total: None,
     log: Callable[[str, str], None] = lambda severity, message: None,
-) -> Built:
+) -> BuiltEngine:
     """Build an engine.
 
     Args:
@@ -118,10 +118,12 @@ def engine_from_onnx(
     if monitor.cancelled:
         raise KeyboardInterrupt
     if serialized is None:
-        raise BuildError(f"{graph.path}: TensorRT {flavour.version} cannot build it: {kept.told()}")
+        raise BuildError(
+            f"{graph.path}: TensorRT {flavour.version} cannot build it: {kept.last_errors()}"
+        )
     if timing_cache is not None:
         timing_cache.keep(config)
-    return Built(
+    return BuiltEngine(
         engine=bytes(serialized),
         layers=layers,
         compute_types=_compute_types(flavour, network),
@@ -131,7 +133,7 @@ def engine_from_onnx(
     )
 
 
-def plugin_obstacle(graph: Graph, flavour: Flavour) -> str:
+def plugin_obstacle(graph: OnnxGraph, flavour: Flavour) -> str:
     """Why the fused kernel cannot be embedded; empty where it can."""
     if graph.attention_pools == 0:
         return (
@@ -148,7 +150,7 @@ def plugin_obstacle(graph: Graph, flavour: Flavour) -> str:
     return ""
 
 
-def use_plugin(graph: Graph, flavour: Flavour, wanted: bool | None) -> bool:
+def use_plugin(graph: OnnxGraph, flavour: Flavour, wanted: bool | None) -> bool:
     """Whether the fused kernel is to be embedded.
 
     Args:
@@ -190,20 +192,22 @@ def _capability(gpu: Gpu | None) -> int:
     return gpu.compute_capability
 
 
-def _parse(graph: Graph, flavour: Flavour, network: Any, logger: Any, log: _Log) -> None:
+def _parse(graph: OnnxGraph, flavour: Flavour, network: Any, logger: Any, log: _Log) -> None:
     parser = flavour.trt.OnnxParser(network, logger)
     if parser.parse_from_file(str(graph.path)) and network.num_outputs:
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     if not errors:
-        raise BuildError(f"{graph.path}: TensorRT {flavour.version} cannot read it: {log.told()}")
+        raise BuildError(
+            f"{graph.path}: TensorRT {flavour.version} cannot read it: {log.last_errors()}"
+        )
     raise BuildError(
         f"{graph.path}: TensorRT {flavour.version} cannot read it: "
         + "; ".join(_described(graph, error) for error in errors)
     )
 
 
-def _described(graph: Graph, error: Any) -> str:
+def _described(graph: OnnxGraph, error: Any) -> str:
     """One parser error as a sentence: node, operator, what TensorRT said, what to do."""
     name, operator = graph.node(error.node())
     name, operator = error.node_name() or name, error.node_operator() or operator
@@ -223,7 +227,7 @@ def _described(graph: Graph, error: Any) -> str:
     return f"node {name!r} (operator {operator}, {code}): {said}. {mend}"
 
 
-def _config(graph: Graph, flavour: Flavour, builder: Any, options: BuildOptions) -> Any:
+def _config(graph: OnnxGraph, flavour: Flavour, builder: Any, options: BuildOptions) -> Any:
     trt = flavour.trt
     config = builder.create_builder_config()
     if options.workspace_gib is not None:

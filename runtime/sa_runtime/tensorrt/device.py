@@ -3,7 +3,7 @@
 pycuda where it is installed, NVIDIA's own cuda-bindings otherwise; both drive the same
 primary context, the one that torch and TensorRT use too. Handles and pointers are plain
 integers. Several threads may use one device, each with the context current in itself; nothing
-that belongs to one lane is used by two of them at once.
+that belongs to one slot is used by two of them at once.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.system.locking import locked
 from sa_runtime.tensorrt.build import engine_from_onnx, use_plugin
 from sa_runtime.tensorrt.flavour import Flavour, Report
-from sa_runtime.tensorrt.graph import Graph, check_precision
+from sa_runtime.tensorrt.graph import OnnxGraph, check_precision
 from sa_runtime.tensorrt.options import BuildOptions
 from sa_runtime.tensorrt.plugin import plugin_sha256
 from sa_runtime.tensorrt.sidecar import (
@@ -74,7 +74,7 @@ class BuildContext:
 
 
 def build_engine(
-    graph: Graph,
+    graph: OnnxGraph,
     out: Path,
     options: BuildOptions,
     context: BuildContext,
@@ -134,7 +134,7 @@ def build_engine(
 
 
 def cached_engine(
-    graph: Graph, folder: Path, options: BuildOptions, context: BuildContext
+    graph: OnnxGraph, folder: Path, options: BuildOptions, context: BuildContext
 ) -> tuple[Path, EngineInfo]:
     """The engine of an ONNX file in ``folder``, built only where there is none that fits.
 
@@ -164,7 +164,7 @@ def default_timing_cache(flavour: Flavour, machine: Machine) -> Path:
     return cache_dir() / "tensorrt" / f"{_gpu_slug(machine)}.{flavour.version}.timing"
 
 
-def cache_name(graph: Graph, options: BuildOptions, context: BuildContext) -> str:
+def cache_name(graph: OnnxGraph, options: BuildOptions, context: BuildContext) -> str:
     """File name of a model's engine: one per model name, flavour, GPU and options.
 
     What else matters (the model's content, versions, the kernel) makes the engine stale instead, so
@@ -183,7 +183,7 @@ def _gpu_slug(machine: Machine) -> str:
     return re.sub(r"[^a-z0-9]+", "-", machine.gpus[0].name.lower()).strip("-")
 
 
-def stale(engine: Path, graph: Graph, options: BuildOptions, context: BuildContext) -> str:
+def stale(engine: Path, graph: OnnxGraph, options: BuildOptions, context: BuildContext) -> str:
     """Why a cached engine does not serve, empty where it does."""
     if not engine.is_file():
         return "there is no engine yet"

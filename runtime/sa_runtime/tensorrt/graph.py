@@ -24,7 +24,7 @@ _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graph:
+class OnnxGraph:
     """An ONNX artefact.
 
     Attributes:
@@ -89,7 +89,7 @@ class Graph:
         return (self.contract.max_batch if self.contract.fixed_batch else None, *tail)
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path) -> OnnxGraph:
     """Read an ONNX artefact.
 
     Raises:
@@ -107,7 +107,9 @@ def read_graph(path: Path) -> Graph:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as exc:  # protobuf's own, which its two implementations name differently
         raise InputError(f"{path}: not an ONNX model ({exc}); export it again") from exc
-    return Graph(path=path, contract=contract, model=model, files=(path, *_weights(path, model)))
+    return OnnxGraph(
+        path=path, contract=contract, model=model, files=(path, *_weights(path, model))
+    )
 
 
 def _weights(path: Path, model: ModelProto) -> list[Path]:
@@ -124,7 +126,7 @@ def _weights(path: Path, model: ModelProto) -> list[Path]:
     return files
 
 
-def check_precision(graph: Graph, wanted: Precision | None) -> None:
+def check_precision(graph: OnnxGraph, wanted: Precision | None) -> None:
     """Refuse a precision that the graph is not in.
 
     TensorRT takes the types of the graph: an FP16 engine comes from an FP16 graph, an int8 engine
@@ -144,7 +146,7 @@ def check_precision(graph: Graph, wanted: Precision | None) -> None:
         _require_symmetric(graph)
 
 
-def _require_symmetric(graph: Graph) -> None:
+def _require_symmetric(graph: OnnxGraph) -> None:
     from onnx import numpy_helper
 
     constants: dict[str, Any] = {tensor.name: tensor for tensor in graph.model.graph.initializer}

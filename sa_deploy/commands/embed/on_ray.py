@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import RunnerError
-from sa_runtime.pipeline.ray import Done, Settings, Task, embed_on_ray
+from sa_runtime.pipeline.ray import EmbedTask, Settings, TaskResult, embed_on_ray
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
 
 
 def embed_on_workers(
-    tasks: Sequence[Task],
+    tasks: Sequence[EmbedTask],
     settings: Settings,
     workers: int,
     address: str | None,
@@ -35,7 +35,7 @@ def embed_on_workers(
         with open_runner(settings.model, settings.runtime, **settings.options) as runner:
             if runner.reason:
                 note(f"auto took {runner.reason}")
-    done: list[Done] = []
+    done: list[TaskResult] = []
     with progress(f"{workers} workers, sources", len(tasks)) as advance:
         for result in embed_on_ray(
             tasks, settings, workers=workers, cpus=share, gpus=float(on_gpu), address=address

@@ -86,8 +86,8 @@ def train(
     from sa_training.recipes import recipe as recipe_by_name
     from sa_training.tasks import load_task
 
-    speaks = run.is_first()
-    if speaks:
+    is_main = run.is_first()
+    if is_main:
         _say_what_has_no_effect(split, hold_out if combine_trainval else 0.0)
     budget_s = _budget(time_budget, epochs)
     task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
@@ -96,7 +96,7 @@ def train(
         named = None if recipe is None else recipe_by_name(recipe)
         run.evaluate(task, resume, named, (height, width), device, json_output)
         return
-    folder = folder_of_run(out, resume, qat=qat, speaks=speaks)
+    folder = folder_of_run(out, resume, qat=qat, is_main=is_main)
     if qat:
         fine_tuning = options_of(
             out=folder,

@@ -10,14 +10,14 @@ from sa_deploy.output import note
 DEFAULT = Path("runs/train")
 
 
-def folder_of_run(out: Path | None, resume: Path | None, *, qat: bool, speaks: bool) -> Path:
+def folder_of_run(out: Path | None, resume: Path | None, *, qat: bool, is_main: bool) -> Path:
     """The folder that was asked for, or the default one with the next free number.
 
     Args:
         out: ``--out``.
         resume: the checkpoint to go on from.
         qat: whether its fine-tuning for int8 is written, not a run.
-        speaks: say so where another folder than the default one is taken.
+        is_main: say so where another folder than the default one is taken.
 
     Raises:
         InputError: ``out`` holds what would be lost.
@@ -41,6 +41,6 @@ def folder_of_run(out: Path | None, resume: Path | None, *, qat: bool, speaks: b
 
     numbered = (DEFAULT.with_name(f"{DEFAULT.name}-{n}") for n in itertools.count(2))
     folder = next(f for f in itertools.chain([DEFAULT], numbered) if not taken(f))
-    if folder != DEFAULT and speaks:
+    if folder != DEFAULT and is_main:
         note(f"{DEFAULT}: holds an earlier run; this one goes to {folder}")
     return folder

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_first() -> bool:
-    """Whether this process is the only one, or the one of several that speaks."""
+    """Whether this process is the only one, or the one of several that is_main."""
     from sa_training.distributed import Processes
 
     return Processes.from_environment().first
@@ -89,13 +89,13 @@ def _epochs(count: int) -> str:
 
 
 def _within(
-    recipe: Recipe, training: TrainingSet, options: TrainingOptions, budget_s: float, speaks: bool
+    recipe: Recipe, training: TrainingSet, options: TrainingOptions, budget_s: float, is_main: bool
 ) -> Pace:
     """The pace that a budget gives a run; says how many epochs are planned."""
     from sa_training.pace import MOST
-    from sa_training.time_budget import rehearsed
+    from sa_training.time_budget import pace_from_trial
 
-    pace, fitting = rehearsed(recipe, training, options, budget_s)
+    pace, fitting = pace_from_trial(recipe, training, options, budget_s)
     (plan,) = pace.plans
     epochs = plan.steps / pace.epoch_steps
     why = f"{fitting:.1f} would fit"
@@ -103,7 +103,7 @@ def _within(
         why += ", a step is the least, so that the budget will not hold"
     elif epochs == MOST * recipe.epochs:
         why += f", {MOST} times the recipe's {recipe.epochs} is the most"
-    if speaks:
+    if is_main:
         note(
             f"--time-budget: {epochs:.3g} epochs of {pace.epoch_steps} steps at "
             f"{1000 * plan.step_s:.0f} ms ({why}); looked at again while it runs"
@@ -141,7 +141,7 @@ def run(
     from sa_training.watch import draw_curves
 
     processes = Processes.from_environment()
-    speaks = processes.first
+    is_main = processes.first
     last: list[Progress] = []
     training = task.training(recipe, keep=options.workers == 0)
     with joined(processes, resolve_device(options.device, processes.local)):
@@ -150,9 +150,9 @@ def run(
             pace = (
                 Pace(budget_s, agree=greatest)
                 if begun
-                else _within(recipe, training, options, budget_s, speaks)
+                else _within(recipe, training, options, budget_s, is_main)
             )
-        with _bar(f"train {recipe.name}", None, "step", speaks) as advance:
+        with _bar(f"train {recipe.name}", None, "step", is_main) as advance:
             checkpoint = fit(
                 recipe,
                 training,
@@ -162,7 +162,7 @@ def run(
                 evaluate=task.score,
                 pace=pace,
             )
-    if not speaks:
+    if not is_main:
         return
     if last:
         note(f"curves: {draw_curves(options.out)}")
@@ -188,10 +188,10 @@ def run(
 
 @contextmanager
 def _bar(
-    description: str, total: int | None, unit: str, speaks: bool
+    description: str, total: int | None, unit: str, is_main: bool
 ) -> Iterator[Callable[..., None]]:
     """A progress bar, in one of several processes only."""
-    if speaks:
+    if is_main:
         with progress(description, total, unit=unit) as advance:
             yield advance
     else:

@@ -206,9 +206,9 @@ def a_fixed_batch_is_filled_up(world: World) -> None:
 @scenario
 def pixels_cross_the_bus_as_bytes(world: World) -> None:
     with world.open(streams=1) as runner:
-        lane = runner._lanes.made[0]
-        assert lane._host_in.dtype == np.uint8
-        assert lane._host_in.nbytes == 8 * HEIGHT * WIDTH * 3
+        slot = runner._slots.made[0]
+        assert slot._host_in.dtype == np.uint8
+        assert slot._host_in.nbytes == 8 * HEIGHT * WIDTH * 3
 
 
 @scenario

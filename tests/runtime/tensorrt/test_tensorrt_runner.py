@@ -17,7 +17,7 @@ from sa_runtime.runners.tensorrt import TensorRTRunner
 from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt import device
 from sa_runtime.tensorrt.device import installed, open_device
-from sa_runtime.tensorrt.lanes import bucket
+from sa_runtime.tensorrt.execution import bucket
 from tests.runtime.tensorrt.gpu_scenarios import SCENARIOS
 
 HERE = Path(__file__).parent

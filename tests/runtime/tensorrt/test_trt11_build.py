@@ -13,10 +13,10 @@ from sa_runtime.errors import BuildError, InputError
 from sa_runtime.system.gpus import Gpu, Machine
 from sa_runtime.tensorrt import build as build_module
 from sa_runtime.tensorrt import engines
-from sa_runtime.tensorrt.build import Built, engine_from_onnx
+from sa_runtime.tensorrt.build import BuiltEngine, engine_from_onnx
 from sa_runtime.tensorrt.engines import BuildContext, build_engine, stale
 from sa_runtime.tensorrt.flavour import Flavour, load_flavour, make_logger, make_monitor
-from sa_runtime.tensorrt.graph import Graph, read_graph
+from sa_runtime.tensorrt.graph import OnnxGraph, read_graph
 from sa_runtime.tensorrt.options import BuildOptions, Profile
 from sa_runtime.tensorrt.timing import TimingCache
 from tests.runtime.tensorrt.doubles import double
@@ -89,21 +89,21 @@ class Site:
 
 
 @pytest.fixture
-def graph(exported_models: dict[str, Path]) -> Graph:
+def graph(exported_models: dict[str, Path]) -> OnnxGraph:
     return read_graph(exported_models["fp16"])
 
 
 @pytest.fixture
-def site(stub_tensorrt: ModuleType, monkeypatch: pytest.MonkeyPatch, graph: Graph) -> Site:
+def site(stub_tensorrt: ModuleType, monkeypatch: pytest.MonkeyPatch, graph: OnnxGraph) -> Site:
     return Site(stub_tensorrt, monkeypatch, graph.attention_pools)
 
 
-def built(graph: Graph, gpu: Gpu | None = H100, **changes: Any) -> Built:
+def built(graph: OnnxGraph, gpu: Gpu | None = H100, **changes: Any) -> BuiltEngine:
     options = BuildOptions(profile=PROFILE, **changes)
     return engine_from_onnx(graph, load_flavour("tensorrt"), options, gpu=gpu)
 
 
-def test_the_plugin_is_registered_before_parsing_and_taken(site: Site, graph: Graph) -> None:
+def test_the_plugin_is_registered_before_parsing_and_taken(site: Site, graph: OnnxGraph) -> None:
     result = built(graph)
     assert (result.engine, result.plugin_nodes) == (b"an engine", 2)
     assert len(result.plugin_sha256) == 64
@@ -116,7 +116,7 @@ def test_the_plugin_is_registered_before_parsing_and_taken(site: Site, graph: Gr
     )
 
 
-def test_without_the_plugin_nothing_is_registered(site: Site, graph: Graph) -> None:
+def test_without_the_plugin_nothing_is_registered(site: Site, graph: OnnxGraph) -> None:
     result = built(graph, plugin=False)
     assert not site.registered
     assert result.plugin_nodes == 0
@@ -124,14 +124,14 @@ def test_without_the_plugin_nothing_is_registered(site: Site, graph: Graph) -> N
     site.builder.create_network.assert_called_once_with(site.flags("STRONGLY_TYPED"))
 
 
-def test_a_node_that_was_not_fused_is_an_error(site: Site, graph: Graph) -> None:
+def test_a_node_that_was_not_fused_is_an_error(site: Site, graph: OnnxGraph) -> None:
     site.pools = 1
     with pytest.raises(BuildError, match=r"1 of its 2 AttentionPool nodes became the fused ker"):
         built(graph)
 
 
 def test_an_engine_for_every_gpu_from_ampere_gets_a_kernel_for_all(
-    site: Site, graph: Graph
+    site: Site, graph: OnnxGraph
 ) -> None:
     built(graph, hardware_compat="ampere-plus")
     assert site.architecture == 80
@@ -139,7 +139,7 @@ def test_an_engine_for_every_gpu_from_ampere_gets_a_kernel_for_all(
     assert site.config.hardware_compatibility_level == levels.AMPERE_PLUS
 
 
-def test_every_option_reaches_the_builder(site: Site, graph: Graph) -> None:
+def test_every_option_reaches_the_builder(site: Site, graph: OnnxGraph) -> None:
     trt = site.trt
     built(
         graph,
@@ -165,7 +165,7 @@ def test_every_option_reaches_the_builder(site: Site, graph: Graph) -> None:
 
 
 def test_tensorrt_10_is_asked_for_strong_typing(
-    site: Site, graph: Graph, monkeypatch: pytest.MonkeyPatch
+    site: Site, graph: OnnxGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site.trt, "__version__", "10.13.3.9")
     built(graph, plugin=False)
@@ -185,7 +185,7 @@ def test_a_level_this_version_does_not_have_is_named(site: Site) -> None:
 
 
 def test_without_a_gpu_the_builder_says_what_is_missing(
-    stub_tensorrt: ModuleType, graph: Graph
+    stub_tensorrt: ModuleType, graph: OnnxGraph
 ) -> None:
     # The stub libraries answer as TensorRT does where there is no driver: with nothing.
     with pytest.raises(BuildError, match=r"cannot start a builder: .* --flavour tensorrt-rtx"):
@@ -202,7 +202,7 @@ def test_without_a_gpu_the_builder_says_what_is_missing(
     ],
 )
 def test_where_the_plugin_cannot_be_had_the_body_is_built(
-    site: Site, graph: Graph, monkeypatch: pytest.MonkeyPatch, missing: str, text: str
+    site: Site, graph: OnnxGraph, monkeypatch: pytest.MonkeyPatch, missing: str, text: str
 ) -> None:
     if missing == "triton":
         monkeypatch.setattr(
@@ -216,7 +216,7 @@ def test_where_the_plugin_cannot_be_had_the_body_is_built(
 
 
 def test_a_cached_engine_follows_the_fused_kernel(
-    site: Site, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, graph: OnnxGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(cuda_version=13000, gpus=(H100,), problem="")
     context = BuildContext(flavour=load_flavour("tensorrt"), machine=machine)
@@ -239,7 +239,9 @@ def test_a_cached_engine_follows_the_fused_kernel(
     assert why() == ""
 
 
-def test_measurements_are_shared_through_a_file(site: Site, graph: Graph, tmp_path: Path) -> None:
+def test_measurements_are_shared_through_a_file(
+    site: Site, graph: OnnxGraph, tmp_path: Path
+) -> None:
     machine = Machine(cuda_version=13000, gpus=(H100,), problem="")
     cache = tmp_path / "timing.cache"
     context = BuildContext(flavour=load_flavour("tensorrt"), machine=machine, timing_cache=cache)

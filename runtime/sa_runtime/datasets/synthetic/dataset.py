@@ -34,7 +34,7 @@ Kind = Literal["person", "distractors", "junk", "video"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class DrawingTask:
     """One piece of work: a person, some extra gallery crops, or a video."""
 
     kind: Kind
@@ -135,25 +135,25 @@ def _folder_in_place(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _tasks(config: SyntheticConfig) -> list[Task]:
+def _tasks(config: SyntheticConfig) -> list[DrawingTask]:
     """All work, the longest pieces first."""
     train, test = config.split()
-    tasks = [Task("video", index) for index in range(config.videos)]
-    tasks += [Task("person", number, test=False) for number in train]
-    tasks += [Task("person", number, test=True) for number in test]
+    tasks = [DrawingTask("video", index) for index in range(config.videos)]
+    tasks += [DrawingTask("person", number, test=False) for number in train]
+    tasks += [DrawingTask("person", number, test=True) for number in test]
     kinds: tuple[tuple[Kind, int], ...] = (
         ("distractors", config.distractors),
         ("junk", config.junk),
     )
     for kind, count in kinds:
-        tasks += [Task(kind, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)]
+        tasks += [DrawingTask(kind, at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK)]
     return tasks
 
 
 def _run_in_pool(
     folder: Path,
     config: SyntheticConfig,
-    tasks: list[Task],
+    tasks: list[DrawingTask],
     processes: int,
     tell: Callable[[int], None],
 ) -> None:
@@ -173,7 +173,7 @@ def _run_in_pool(
             raise
 
 
-def _run(folder: Path, config: SyntheticConfig, task: Task) -> int:
+def _run(folder: Path, config: SyntheticConfig, task: DrawingTask) -> int:
     """Do one task; returns the images and frames written."""
     if task.kind == "video":
         return write_video(folder / VIDEOS, config, task.first)

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sa_runtime.arrays import Bgr
 from sa_runtime.datasets.synthetic.config import rng
-
-Colour = tuple[int, int, int]
-"""BGR, 0 to 255."""
 
 OUTFITS = 24
 """Sets of colours that clothes come in. Several people share one: colour alone tells nobody."""
 
-GARMENT_COLOURS: dict[str, tuple[Colour, float]] = {
+GARMENT_COLOURS: dict[str, tuple[Bgr, float]] = {
     "black": ((30, 27, 26), 3.0),
     "charcoal": ((68, 62, 60), 2.0),
     "grey": ((132, 128, 126), 1.5),
@@ -38,7 +36,7 @@ GARMENT_COLOURS: dict[str, tuple[Colour, float]] = {
     "beige": ((148, 182, 204), 1.2),
 }
 """Colours of clothes with how common they are."""
-SKINS: tuple[Colour, ...] = (
+SKINS: tuple[Bgr, ...] = (
     (176, 200, 236),
     (150, 180, 224),
     (120, 156, 206),
@@ -46,7 +44,7 @@ SKINS: tuple[Colour, ...] = (
     (62, 92, 140),
     (44, 62, 98),
 )
-HAIRS: tuple[Colour, ...] = (
+HAIRS: tuple[Bgr, ...] = (
     (26, 24, 26),
     (36, 44, 62),
     (46, 70, 104),
@@ -136,31 +134,31 @@ class Person:
     leg: float
     gait: float
     side: int
-    skin: Colour
-    hair: Colour
+    skin: Bgr
+    hair: Bgr
     haircut: str
     beard: bool
     glasses: bool
     hat: str
-    hat_colour: Colour
+    hat_colour: Bgr
     upper: str
     upper_pattern: str
-    upper_colours: tuple[Colour, Colour, Colour]
+    upper_colours: tuple[Bgr, Bgr, Bgr]
     upper_scale: float
-    sleeve_colour: Colour
-    sleeve_hoop: Colour | None
+    sleeve_colour: Bgr
+    sleeve_hoop: Bgr | None
     front_logo: str
     back_logo: str
-    logo_colour: Colour
+    logo_colour: Bgr
     lower: str
     lower_pattern: str
-    lower_colours: tuple[Colour, Colour]
-    shoe: Colour
+    lower_colours: tuple[Bgr, Bgr]
+    shoe: Bgr
     boots: bool
-    socks: Colour
-    scarf: Colour | None
+    socks: Bgr
+    scarf: Bgr | None
     bag: str
-    bag_colours: tuple[Colour, Colour]
+    bag_colours: tuple[Bgr, Bgr]
 
 
 @functools.lru_cache(maxsize=128)
@@ -213,7 +211,7 @@ def person(seed: int, number: int) -> Person:
     )
 
 
-def _outfit(seed: int, which: int) -> tuple[tuple[Colour, Colour, Colour], tuple[Colour, Colour]]:
+def _outfit(seed: int, which: int) -> tuple[tuple[Bgr, Bgr, Bgr], tuple[Bgr, Bgr]]:
     """Three colours of the upper body, two of the legs."""
     draw = rng(seed, "outfit", which)
     first = _cloth(draw)
@@ -228,7 +226,7 @@ def _one(draw: np.random.Generator, table: dict[str, float]) -> str:
     return list(table)[int(draw.choice(len(table), p=weights / weights.sum()))]
 
 
-def _any_of(draw: np.random.Generator, items: Sequence[Colour]) -> Colour:
+def _any_of(draw: np.random.Generator, items: Sequence[Bgr]) -> Bgr:
     return items[int(draw.integers(len(items)))]
 
 
@@ -236,7 +234,7 @@ def _chance(draw: np.random.Generator, p: float) -> bool:
     return bool(draw.random() < p)
 
 
-def _cloth(draw: np.random.Generator, *, unlike: Sequence[Colour] = ()) -> Colour:
+def _cloth(draw: np.random.Generator, *, unlike: Sequence[Bgr] = ()) -> Bgr:
     """A colour of cloth, well apart from some others."""
     weights = np.array([weight for _, weight in GARMENT_COLOURS.values()])
     bases = [colour for colour, _ in GARMENT_COLOURS.values()]
@@ -260,12 +258,12 @@ def _lower(drawn: str, *, feminine: bool) -> str:
     return drawn if feminine else {"skirt": "shorts", "long-skirt": "wide"}.get(drawn, drawn)
 
 
-def _vary(colour: Colour, draw: np.random.Generator, spread: float) -> Colour:
+def _vary(colour: Bgr, draw: np.random.Generator, spread: float) -> Bgr:
     varied = np.clip(
         np.array(colour) + draw.normal(0, spread, 3) * 0.6 + draw.normal(0, spread), 8, 246
     )
     return int(varied[0]), int(varied[1]), int(varied[2])
 
 
-def _apart(first: Colour, second: Colour) -> bool:
+def _apart(first: Bgr, second: Bgr) -> bool:
     return float(np.linalg.norm(np.subtract(first, second))) > 90

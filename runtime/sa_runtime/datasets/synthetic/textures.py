@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.datasets.synthetic.people import Colour, Person
+from sa_runtime.arrays import Bgr
+from sa_runtime.datasets.synthetic.people import Person
 
 ROWS, COLUMNS = 64, 128
 FRONT, BACK = COLUMNS // 4, 3 * COLUMNS // 4
@@ -24,14 +25,14 @@ _AROUND = (np.arange(COLUMNS)[None, :] + 0.5) / COLUMNS
 
 
 @functools.lru_cache(maxsize=512)
-def plain(colour: Colour) -> Texture:
+def plain(colour: Bgr) -> Texture:
     """One colour all around; shared, so read-only."""
     texture = _filled(colour)
     texture.setflags(write=False)
     return texture
 
 
-def cloth(pattern: str, colours: tuple[Colour, ...], scale: float, seed: int) -> Texture:
+def cloth(pattern: str, colours: tuple[Bgr, ...], scale: float, seed: int) -> Texture:
     """A woven or printed pattern.
 
     Args:
@@ -206,17 +207,17 @@ def wrinkle(texture: Texture, seed: int, strength: float) -> Texture:
     return np.clip(texture * folds[..., None], 0, 255).astype(np.uint8)
 
 
-def _filled(colour: Colour) -> Texture:
+def _filled(colour: Bgr) -> Texture:
     texture = np.empty((ROWS, COLUMNS, 3), np.uint8)
     texture[:] = colour
     return texture
 
 
-def _fill(texture: Texture, mask: NDArray[np.bool_], colour: Colour) -> None:
+def _fill(texture: Texture, mask: NDArray[np.bool_], colour: Bgr) -> None:
     texture[np.broadcast_to(mask, (ROWS, COLUMNS))] = colour
 
 
-def _print(texture: Texture, shape: str, column: int, colour: Colour, scale: float) -> None:
+def _print(texture: Texture, shape: str, column: int, colour: Bgr, scale: float) -> None:
     """A print of a shape around (row 0.38, ``column``)."""
     x, y = _offset(column) / (0.11 * scale**0.5), (_DOWN - 0.38) / (0.2 * scale**0.5)
     masks: dict[str, Any] = {
@@ -249,5 +250,5 @@ def _blots(seed: int, size: float) -> NDArray[np.float32]:
     return np.asarray((middle - middle.mean()) / middle.std(), np.float32)
 
 
-def _darker(colour: Colour, factor: float) -> Colour:
+def _darker(colour: Bgr, factor: float) -> Bgr:
     return int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor)

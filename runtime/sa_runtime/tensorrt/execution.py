@@ -1,4 +1,4 @@
-"""A deserialised engine and the lanes that batches take through it."""
+"""A deserialised engine and the slots that batches take through it."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Engine:
         )
         if context is None:
             raise RunnerError(
-                f"{self.path}: TensorRT gave no execution context: {self.told()}; free memory on "
-                "the GPU, or open the engine with streams=1"
+                f"{self.path}: TensorRT gave no execution context: {self.last_errors()}; free "
+                "memory on the GPU, or open the engine with streams=1"
             )
         return context
 
@@ -95,11 +95,11 @@ class Engine:
             found[name] = (is_input, _TYPES.get(kind, kind), shape)
         return found
 
-    def border(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def signature(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape without the batch of every input and output."""
         return {name: (kind, shape[1:]) for name, (_, kind, shape) in self.tensors().items()}
 
-    def told(self) -> str:
+    def last_errors(self) -> str:
         """What TensorRT's log said last."""
         return "; ".join(self.errors[-3:]) or "TensorRT gave no reason"
 
@@ -143,9 +143,9 @@ def load_engine(path: Path, content: bytes, info: EngineInfo, flavour: Flavour) 
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        told = "; ".join(errors[-3:]) or "TensorRT gave no reason"
+        reason = "; ".join(errors[-3:]) or "TensorRT gave no reason"
         raise RunnerError(
-            f"{path}: TensorRT {flavour.version} cannot load it: {told}; build it again on this "
+            f"{path}: TensorRT {flavour.version} cannot load it: {reason}; build it again on this "
             "machine: sa-deploy build MODEL.onnx"
         )
     if info.options.strip:
@@ -172,8 +172,8 @@ def _refit(
     refitter = flavour.trt.Refitter(engine, logger)
     parser = flavour.trt.OnnxParserRefitter(refitter, logger)
     if not (parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine()):
-        told = "; ".join(errors[-3:]) or "TensorRT gave no reason"
-        raise RunnerError(f"{path}: its weights cannot be taken from {weights}: {told}")
+        reason = "; ".join(errors[-3:]) or "TensorRT gave no reason"
+        raise RunnerError(f"{path}: its weights cannot be taken from {weights}: {reason}")
 
 
 def bucket(count: int, least: int, most: int) -> int:
@@ -191,13 +191,13 @@ def bucket(count: int, least: int, most: int) -> int:
     return max(least, min(most, -(-count // grain) * grain))
 
 
-class Lane:
+class ExecutionSlot:
     """One way through an engine: memory, a context and a stream that nobody else uses.
 
-    One thread at a time uses it; lanes of one engine are used side by side, and made one by one.
+    One thread at a time uses it; slots of one engine are used side by side, and made one by one.
 
     Args:
-        device: current while the lane is made, used and closed.
+        device: current while the slot is made, used and closed.
         engine: the engine.
         contract: says which tensor goes in and which comes out.
         info: the engine's sidecar.
@@ -294,12 +294,13 @@ class Lane:
             if not self._context.set_input_shape(self._input, shape):
                 raise RunnerError(
                     f"{self._engine.path}: TensorRT refuses a batch of {size}: "
-                    f"{self._engine.told()}"
+                    f"{self._engine.last_errors()}"
                 )
             self._shape = shape
         if not self._context.execute_async_v3(stream):
             raise RunnerError(
-                f"{self._engine.path}: TensorRT failed on a batch of {size}: {self._engine.told()}"
+                f"{self._engine.path}: TensorRT failed on a batch of {size}: "
+                f"{self._engine.last_errors()}"
             )
         device.download(self._bytes(self._host_out, size), self._pointers[self._output], stream)
 

@@ -1,0 +1,79 @@
+"""A white sheet for pictures: text drawn large and shrunk once, images pasted at their own size."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sa_runtime import crops
+from sa_runtime.arrays import Bgr, Image
+
+PAPER: Bgr = (255, 255, 255)
+INK: Bgr = (52, 44, 38)
+GREY: Bgr = (138, 128, 120)
+
+SUPERSAMPLE = 3
+_CAPITAL = 21
+"""Height of a capital at font scale 1 (OpenCV 4; the outline font of OpenCV 5 comes close)."""
+
+
+class Sheet:
+    """Text and images on white.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        scaled = (height * SUPERSAMPLE, width * SUPERSAMPLE, 3)
+        self.large: NDArray[np.uint8] = np.full(scaled, PAPER, np.uint8)
+        self._images: list[tuple[int, int, Image]] = []
+
+    def text(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        *,
+        height: float,
+        colour: Bgr = GREY,
+        align: float = 0,
+        limit: float = np.inf,
+    ) -> None:
+        """Text on the baseline ``y`` that starts at x (``align`` 0), or ends or is centred there.
+
+        Args:
+            text: what to write.
+            x: in pixels.
+            y: in pixels.
+            height: of a capital.
+            colour: of the text.
+            align: the share of its width that lies left of x.
+            limit: largest width; wider text is made smaller.
+        """
+        font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height * SUPERSAMPLE / 12))
+        scale = height * SUPERSAMPLE / _CAPITAL
+        (width, _), _ = cv2.getTextSize(text, font, scale, weight)
+        if width > limit * SUPERSAMPLE:
+            scale, width = scale * limit * SUPERSAMPLE / width, round(limit * SUPERSAMPLE)
+        origin = (round(x * SUPERSAMPLE - width * align), round(y * SUPERSAMPLE))
+        cv2.putText(self.large, text, origin, font, scale, colour, weight, cv2.LINE_AA)
+
+    def fill(self, colour: Bgr, *, x: int, y: int, height: int, width: int) -> None:
+        """A rectangle whose upper left corner is at (x, y)."""
+        box = np.array([x, y, x + width, y + height]) * SUPERSAMPLE
+        self.large[box[1] : box[3], box[0] : box[2]] = colour
+
+    def image(self, image: Image, x: int, y: int) -> None:
+        """An image whose upper left corner is at (x, y)."""
+        self._images.append((x, y, image))
+
+    def finish(self) -> Image:
+        """(H, W, 3) uint8 BGR."""
+        sheet = crops.resize(self.large, self.height, self.width)
+        for x, y, image in self._images:
+            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+        return sheet
