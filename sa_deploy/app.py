@@ -18,6 +18,7 @@ import sa_deploy
 from sa_deploy import logs
 from sa_deploy.commandline import HelpGroup, add_command, make_app
 from sa_deploy.signals import exit_on_sigterm
+from sa_deploy.threads import share_cores
 from sa_runtime.errors import SaDeployError
 
 COMMANDS: dict[str, str] = {
@@ -99,6 +100,7 @@ def _root(
 def main() -> None:
     """Run the command line: known errors end as one line on stderr and their exit code."""
     exit_on_sigterm()
+    share_cores()
     try:
         app()
     except SaDeployError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
+from sa_deploy.threads import SPINS
 from sa_runtime.errors import CheckpointError, DatasetError, InputError, MissingFileError
 from sa_training.checkpoints import load_checkpoint, weights_sha256
 from sa_training.network import SANetwork
@@ -283,3 +287,28 @@ def test_what_cannot_be_done(
     assert isinstance(done.exception, kind)
     with pytest.raises(kind, match=message):
         raise done.exception
+
+
+def test_threads_that_wait_leave_their_core_to_others() -> None:
+    """torch's own OpenMP says how long they spin: as set for it, or as the user has set it."""
+    torch_root = Path(torch.__file__).parent
+    openmp = next(iter(torch_root.glob("lib/libgomp*")), None)
+    if openmp is None:
+        pytest.skip("this torch brings another OpenMP than libgomp")
+    code = (
+        "import contextlib, ctypes, sys; from sa_deploy.app import main\n"
+        "sys.argv = ['sa-deploy', '--version']\n"
+        "with contextlib.suppress(SystemExit):\n    main()\n"
+        f"ctypes.CDLL({str(openmp)!r})\n"
+    )
+    cleared = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    for own, spins in (({}, SPINS), ({"GOMP_SPINCOUNT": "77"}, 77)):
+        environment = {**cleared, "OMP_DISPLAY_ENV": "verbose", **own}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
