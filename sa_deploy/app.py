@@ -7,6 +7,7 @@ start without the others.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -19,7 +20,6 @@ from sa_deploy import logs
 from sa_deploy.commandline import HelpGroup, add_command, make_app
 from sa_deploy.signals import exit_on_sigterm
 from sa_deploy.threads import share_cores
-from sa_runtime.errors import SaDeployError
 
 COMMANDS: dict[str, str] = {
     "demo": "Draw a world, train, export, embed a video and evaluate.",
@@ -73,6 +73,15 @@ class _Root(HelpGroup):
     def command_lines(self) -> list[tuple[str, str]]:
         return list(COMMANDS.items())
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what typer would end without a word ends as any other error."""
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, KeyboardInterrupt) as error:
+            from sa_deploy.errors import known_error
+
+            raise known_error(error) or error from error
+
 
 app = make_app("Person re-identification from weights to production embeddings.")
 app.info.cls = _Root
@@ -98,13 +107,34 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line: known errors end as one line on stderr and their exit code."""
+    """Run the command line; ``sa_deploy.errors`` says what went wrong, and with which exit code."""
     exit_on_sigterm()
     share_cores()
+    code: int | str | None = 0
     try:
         app()
-    except SaDeployError as error:
-        from sa_deploy.output import print_error
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        code = _report(error)
+    try:
+        # Output that is still buffered may meet a closed pipe or a full disk.
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        code = _report(error)
+        _leave_stdout_alone()
+    sys.exit(code)
 
-        print_error(error)
-        sys.exit(error.exit_code)
+
+def _report(error: BaseException) -> int:
+    from sa_deploy.errors import report
+
+    return report(error, typer.main.get_command(app), sys.argv[1:])
+
+
+def _leave_stdout_alone() -> None:
+    """Lead it nowhere, so that the interpreter does not fail over it again as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

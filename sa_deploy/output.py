@@ -35,10 +35,10 @@ def note(text: str) -> None:
     _log.info(text)
 
 
-def print_error(error: Exception) -> None:
-    """A known error as one line on stderr."""
+def print_error(text: str) -> None:
+    """An error as one line on stderr."""
     logs.current()
-    _log.error(" ".join(str(error).split()))
+    _log.error(" ".join(text.split()))
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.canary import CANARY_KEY
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.artefact.formats import files_of
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_runtime.runners.base import encode
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.files import atomic_path
@@ -119,7 +119,7 @@ class Exporter:
         on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         if options.precision == "int8" and calibration is None:
-            raise InputError("--precision int8: needs calibration crops")
+            raise bad_value("precision", "int8", "needs calibration crops")
         self.options = options
         self.crops = crops
         self.gates = options.gates or DEFAULT_GATES[options.precision]
@@ -193,9 +193,10 @@ class Exporter:
             least = BF16_OPSET
         opset = self.options.opset or least
         if opset < least:
-            raise InputError(
-                f"--opset {opset}: expected at least {least} for --precision "
-                f"{self.options.precision}, or leave it out"
+            raise bad_value(
+                "opset",
+                opset,
+                f"expected at least {least} for `precision={self.options.precision!r}`, or none",
             )
         return onnx_from_network(deployed, self.contract, opset=opset, plugin=plugin)
 
@@ -212,9 +213,11 @@ class Exporter:
             half = self.options.precision in ("fp16", "bf16")
             return OpenVinoWriter(model, half=half), contract
         if self.options.precision == "int8":
-            raise InputError(
-                f"--{kind} --precision int8: int8 is written as ONNX or OpenVINO; "
-                "expected --onnx or --openvino, or --precision bf16"
+            raise bad_value(
+                "precision",
+                "int8",
+                f"int8 is written as ONNX or OpenVINO, not as {kind}; expected one of those, or "
+                "`precision='bf16'`",
             )
         writer = TorchScriptWriter if kind == "torchscript" else TorchExportWriter
         return writer(self.deployed, self.contract), self.contract

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value, check_fields
 from sa_runtime.system.files import atomic_path
 
 DEFAULT_MAX_BATCH = 32
@@ -41,12 +41,15 @@ class TritonOptions:
     def __post_init__(self) -> None:
         """Check every field; raises InputError."""
         if not _NAME.fullmatch(self.name):
-            raise InputError(f"--name {self.name}: expected letters, digits, _, - and . only")
-        if min(self.max_batch, self.instances) < 1 or self.delay_us < 0:
-            raise InputError(
-                f"--max-batch {self.max_batch} --instances {self.instances} --max-delay-us "
-                f"{self.delay_us}: expected at least 1, 1 and 0"
-            )
+            raise bad_value("name", self.name, "expected letters, digits, _, - and . only")
+        check_fields(
+            self,
+            [
+                ("max_batch", self.max_batch >= 1, "at least 1"),
+                ("instances", self.instances >= 1, "at least 1"),
+                ("delay_us", self.delay_us >= 0, "0 or more"),
+            ],
+        )
 
 
 def write_triton(model: Path, repository: Path, options: TritonOptions) -> Path:
@@ -66,7 +69,7 @@ def write_triton(model: Path, repository: Path, options: TritonOptions) -> Path:
     """
     if model.suffix not in _BACKENDS:
         raise InputError(
-            f"{model}: Triton serves {' and '.join(_BACKENDS)} here; export with --onnx, or build "
+            f"{model}: Triton serves {' and '.join(_BACKENDS)} here; export it as ONNX, or build "
             "an engine with `sa-deploy build`"
         )
     contract = contract_of_artefact(model)
@@ -134,14 +137,14 @@ def write_deepstream(model: Path, target: Path, *, batch: int = 100) -> Path:
     spec = contract.input
     if model.suffix != ".onnx" or spec.dtype != "float32" or spec.mean is not None:
         raise InputError(
-            f"{model}: nvtracker feeds float images to ONNX files that normalise inside; export "
-            "with --onnx --input nchw-float"
+            f"{model}: nvtracker feeds float images to ONNX files that normalise inside; export it "
+            "with `sa-deploy export WEIGHTS --onnx --input nchw-float`"
         )
     if contract.extra_outputs:
         names = ", ".join(extra.name for extra in contract.extra_outputs)
         raise InputError(
-            f"{model}: nvtracker reads one output, this artefact also has {names}; export it with "
-            "one --embedding and without --attention-map"
+            f"{model}: nvtracker reads one output, this artefact also has {names}; export it "
+            "with one embedding and without an attention map"
         )
     if contract.precision not in _NETWORK_MODES:
         raise InputError(

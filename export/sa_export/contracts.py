@@ -13,7 +13,6 @@ from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool
 from sa_export.options import ExportOptions
 from sa_runtime.artefact.contract import Contract, ExtraOutput, InputSpec, OutputSpec, space_id
-from sa_runtime.errors import InputError
 from sa_training.attention_pool import lowered_to
 from sa_training.checkpoints import Checkpoint, weights_sha256
 from sa_training.network import SANetwork
@@ -29,10 +28,7 @@ def resized(network: SANetwork, height: int | None, width: int | None) -> SANetw
     height, width = height or config.height, width or config.width
     if (height, width) == (config.height, config.width):
         return network
-    try:
-        config = dataclasses.replace(config, height=height, width=width)
-    except ValueError as exc:
-        raise InputError(f"--height {height} --width {width}: {exc}") from exc
+    config = dataclasses.replace(config, height=height, width=width)
     other = SANetwork(config)
     other.load_state_dict(network.state_dict())
     return other.eval()

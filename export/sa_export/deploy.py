@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sa_export.lowering import plain_attention
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_training.attention_pool import attention_pool
 from sa_training.network import EMBEDDINGS, SANetwork
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -52,16 +52,16 @@ class GraphSpec:
     def __post_init__(self) -> None:
         """Check every field; raises InputError."""
         if self.input not in get_args(InputKind):
-            raise InputError(
-                f"--input {self.input}: unknown; choose from {', '.join(get_args(InputKind))}"
-            )
+            choices = ", ".join(get_args(InputKind))
+            raise bad_value("input", self.input, f"unknown; choose from {choices}")
         if self.compute not in DTYPES:
-            raise InputError(f"compute={self.compute!r}: unknown; choose from {', '.join(DTYPES)}")
+            raise bad_value("compute", self.compute, f"unknown; choose from {', '.join(DTYPES)}")
         unknown = [name for name in self.embeddings if name not in EMBEDDINGS]
         if unknown or not self.embeddings or len(set(self.embeddings)) != len(self.embeddings):
-            raise InputError(
-                f"--embedding {','.join(self.embeddings)}: expected each at most once of "
-                f"{', '.join(EMBEDDINGS)}, separated by commas"
+            raise bad_value(
+                "embeddings",
+                self.embeddings,
+                f"expected each at most once of {', '.join(EMBEDDINGS)}",
             )
 
     @property
@@ -94,10 +94,12 @@ class DeployNetwork(nn.Module):
         self.spec = spec
         self.config = network.config
         if spec.attention_map and self.config.part_normalize == "none":
-            raise InputError(
-                f"--attention-map: this network has attention at {network.config.attention!r} on "
-                f"the {network.config.backbone_attention!r}, so that its last map is pooled "
-                "evenly; expected one trained with attention 'backbone' or 'both' on the 'map'"
+            raise bad_value(
+                "attention_map",
+                True,
+                f"this network has attention at {network.config.attention!r} on the "
+                f"{network.config.backbone_attention!r}, so that its last map is pooled evenly; "
+                "expected one trained with attention 'backbone' or 'both' on the 'map'",
             )
         dtype = DTYPES[spec.compute]
         self.dtype = dtype

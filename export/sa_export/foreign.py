@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import ColourOrder
 from sa_runtime.artefact.metadata import contract_text
-from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.errors import InputError, RunnerError, bad_value, check_fields
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
@@ -38,12 +38,14 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Check every field; raises InputError."""
         if self.colour not in ("rgb", "bgr"):
-            raise InputError(f"--colour {self.colour}: expected rgb or bgr")
-        if not self.divisor > 0 or not min(self.std) > 0:
-            raise InputError(
-                f"--divisor {self.divisor:g} --std {','.join(f'{s:g}' for s in self.std)}: "
-                "expected numbers above 0"
-            )
+            raise bad_value("colour", self.colour, "expected rgb or bgr")
+        check_fields(
+            self,
+            [
+                ("divisor", self.divisor > 0, "a number above 0"),
+                ("std", min(self.std) > 0, "numbers above 0"),
+            ],
+        )
 
     def apply(self, images: Images) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 BGR -> (N, H, W, 3) float32 as the model wants its pixels."""
@@ -118,15 +120,15 @@ def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
         raise InputError(f"{path}: not a valid ONNX model: {exc}") from exc
     weights = {item.name for item in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    value = _the_one(inputs, wanted.image, path, "--image-input")
-    output = _the_one(list(model.graph.output), wanted.output, path, "--output")
+    value = _the_one(inputs, wanted.image, path, "image")
+    output = _the_one(list(model.graph.output), wanted.output, path, "output")
     kinds = {onnx.TensorProto.FLOAT: False, onnx.TensorProto.FLOAT16: True}
     kind, shape = value.type.tensor_type.elem_type, _shape(value)
     if kind not in kinds or len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise InputError(
             f"{path}: input {value.name!r} is {onnx.TensorProto.DataType.Name(kind)} {shape}, "
             "expected FLOAT or FLOAT16 images (N, 3, H, W) or (N, H, W, 3); name another one with "
-            "--image-input"
+            "`image=NAME`"
         )
     layout: Literal["nchw", "nhwc"] = "nchw" if shape[1] == 3 else "nhwc"
     rows, columns = shape[2:] if layout == "nchw" else shape[1:3]
@@ -139,8 +141,8 @@ def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
         model=model,
         image=value.name,
         layout=layout,
-        height=_size(rows, wanted.height, path, "--height"),
-        width=_size(columns, wanted.width, path, "--width"),
+        height=_size(rows, wanted.height, path, "height"),
+        width=_size(columns, wanted.width, path, "width"),
         half=kinds[kind],
         batch=None if wanted.dynamic else shape[0],
         output=output.name,
@@ -168,7 +170,7 @@ def runnable(foreign: ForeignModel) -> Callable[[NDArray[np.float32]], NDArray[n
         except Exception as exc:
             raise RunnerError(
                 f"{foreign.path}: ONNX Runtime fails on a batch of {len(pixels)}: {exc}. Where "
-                "the batch is fixed inside the graph, leave --dynamic-batch out"
+                "the batch is fixed inside the graph, leave `dynamic_batch` out"
             ) from exc
         return np.asarray(result, np.float32).reshape(len(pixels), -1)
 
@@ -200,7 +202,7 @@ def _shape(value: ValueInfoProto) -> list[int | None]:
 
 
 def _the_one(
-    values: list[ValueInfoProto], name: str | None, path: Path, flag: str
+    values: list[ValueInfoProto], name: str | None, path: Path, parameter: str
 ) -> ValueInfoProto:
     """The value of a name, or the only one."""
     found = [value for value in values if name is None or value.name == name]
@@ -208,13 +210,15 @@ def _the_one(
         return found[0]
     listed = ", ".join(f"{value.name} {_shape(value)}" for value in values) or "none"
     came = f"{len(found)} tensors" if name is None else f"no tensor named {name!r}"
-    raise InputError(f"{path}: {came}, expected one; choose with {flag} from: {listed}")
+    raise InputError(f"{path}: {came}, expected one; choose with `{parameter}` from: {listed}")
 
 
-def _size(found: int | None, given: int | None, path: Path, flag: str) -> int:
+def _size(found: int | None, given: int | None, path: Path, parameter: str) -> int:
     if found is not None and given is not None and found != given:
-        raise InputError(f"{path}: {flag} {given}, but the graph takes {found}; leave it out")
+        raise InputError(
+            f"{path}: `{parameter}={given}`, but the graph takes {found}; leave it out"
+        )
     size = found or given
     if size is None:
-        raise InputError(f"{path}: the graph leaves the size of its input open; give {flag}")
+        raise InputError(f"{path}: the graph leaves the size of its input open; give `{parameter}`")
     return size

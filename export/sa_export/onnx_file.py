@@ -14,7 +14,7 @@ from sa_export.lowering import plain_pool, symbolic_pool
 from sa_export.onnx_graph import write_contract
 from sa_export.openvino_workarounds import trapped_nodes
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import InputError, ParityError
+from sa_runtime.errors import ParityError, bad_value
 from sa_runtime.system.extras import require
 from sa_training.attention_pool import lowered_to
 
@@ -49,8 +49,8 @@ def onnx_from_network(
     """
     least = BF16_OPSET if network.spec.compute == "bf16" else DEFAULT_OPSET
     if opset < least:
-        raise InputError(
-            f"--opset {opset}: expected at least {least} at precision {network.spec.compute}"
+        raise bad_value(
+            "opset", opset, f"expected at least {least} at precision {network.spec.compute}"
         )
     require("onnxscript", extra="export", purpose="export to ONNX")
     onnx = require("onnx", extra="export", purpose="export to ONNX")

@@ -26,7 +26,7 @@ class OpenVinoWriter:
     """
 
     def __init__(self, model: ModelProto, *, half: bool) -> None:
-        self._openvino = require("openvino", extra="cpu", purpose="--openvino")
+        self._openvino = require("openvino", extra="cpu", purpose="export to OpenVINO")
         bare = type(model).FromString(model.SerializeToString())
         del bare.metadata_props[:]
         with tempfile.TemporaryDirectory() as folder:

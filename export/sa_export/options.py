@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from sa_export.deploy import InputKind
 from sa_export.parity import Gates
 from sa_runtime.artefact.contract import Precision
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 
 Format = Literal["onnx", "torchscript", "torch-export", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -49,9 +49,9 @@ class ExportOptions:
         """Check every field; raises InputError."""
         if self.precision not in get_args(Precision):
             choices = ", ".join(get_args(Precision))
-            raise InputError(f"--precision {self.precision}: unknown; choose from {choices}")
+            raise bad_value("precision", self.precision, f"unknown; choose from {choices}")
         if self.batch is not None and self.batch < 1:
-            raise InputError(f"--batch {self.batch}: expected at least 1")
+            raise bad_value("batch", self.batch, "expected at least 1")
 
     def file_name(self, kind: Format) -> str:
         """``model.onnx``; ``model.fp16.onnx`` where the precision is not FP32."""

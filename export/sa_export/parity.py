@@ -255,14 +255,14 @@ def require_parity(parity: Parity, gates: Gates, *, name: str, advice: str = "")
         assert parity.artefact is not None
         broken.append(
             f"mAP fell from {100 * parity.network.mAP:.2f} to {100 * parity.artefact.mAP:.2f}, "
-            f"by more than the {gates.max_map_drop:g} points of --max-map-drop"
+            f"by more than the {gates.max_map_drop:g} points of `max_map_drop`"
         )
     if not parity.min_cosine >= gates.min_cosine:
         size = min(parity.batches, key=lambda size: parity.batches[size])
         broken.append(
             f"the cosine to the FP32 network is {parity.min_cosine:.6f} on the worst crop (batch "
             f"{size}; over all {next(iter(parity.worst))}), expected at least {gates.min_cosine:g} "
-            "(--min-cosine)"
+            "(`min_cosine`)"
         )
     if not parity.independence >= gates.min_independence:
         broken.append(

@@ -191,12 +191,12 @@ def test_the_contract_says_where_it_came_from(small: CropSet, tmp_path: Path) ->
 
 def test_a_size_left_open_is_asked_for(small: CropSet, tmp_path: Path) -> None:
     path = Model(open_size=True).save(tmp_path / "open.onnx")
-    with pytest.raises(InputError, match="leaves the size of its input open; give --height"):
+    with pytest.raises(InputError, match="leaves the size of its input open; give `height`"):
         read_foreign(path, ModelHints())
     foreign = read_foreign(path, ModelHints(height=H, width=W))
     assert (foreign.height, foreign.width, foreign.dim) == (H, W, C)
     fixed = Model().save(tmp_path / "fixed.onnx")
-    with pytest.raises(InputError, match="--height 99, but the graph takes 16; leave it out"):
+    with pytest.raises(InputError, match="`height=99`, but the graph takes 16; leave it out"):
         read_foreign(fixed, ModelHints(height=99))
 
 
@@ -213,7 +213,7 @@ def test_a_batch_fixed_inside_the_graph_is_told_of(tmp_path: Path) -> None:
             item.CopyFrom(numpy_helper.from_array(np.array([2, C, H * W]), item.name))
     onnx.save(model, str(path))
     assert read_foreign(path, ModelHints()).batch == 2
-    with pytest.raises(RunnerError, match="leave --dynamic-batch out"):
+    with pytest.raises(RunnerError, match="leave `dynamic_batch` out"):
         read_foreign(path, ModelHints(dynamic=True))
 
 
@@ -238,7 +238,7 @@ def test_what_is_not_a_foreign_model_is_refused(tiny_onnx_model: Path, tmp_path:
         read_foreign(broken, ModelHints())
     path = Model().save(tmp_path / "m.onnx")
     with pytest.raises(
-        InputError, match=r"no tensor named 'x', expected one; choose with --output"
+        InputError, match=r"no tensor named 'x', expected one; choose with `output`"
     ):
         read_foreign(path, ModelHints(output="x"))
     model = onnx.load(str(path))
@@ -246,7 +246,7 @@ def test_what_is_not_a_foreign_model_is_refused(tiny_onnx_model: Path, tmp_path:
         helper.make_tensor_value_info("relu", TensorProto.FLOAT, ["N", C, H, W])
     )
     onnx.save(model, str(path))
-    with pytest.raises(InputError, match=r"2 tensors, expected one; choose with --output from"):
+    with pytest.raises(InputError, match=r"2 tensors, expected one; choose with `output` from"):
         read_foreign(path, ModelHints())
     assert read_foreign(path, ModelHints(output="features")).dim == C
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
@@ -258,5 +258,5 @@ def test_what_is_not_a_foreign_model_is_refused(tiny_onnx_model: Path, tmp_path:
 def test_preprocessing_that_divides_by_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="expected numbers above 0"):
         Preprocessing(std=(0.0, 1.0, 1.0))
-    with pytest.raises(InputError, match="--colour grey: expected rgb or bgr"):
+    with pytest.raises(InputError, match="colour='grey': expected rgb or bgr"):
         Preprocessing(colour="grey")  # type: ignore[arg-type]

@@ -207,14 +207,17 @@ def test_torchscript_loads_in_a_torch_without_this_package(
 def test_what_does_not_go_together_is_refused(
     exporters: dict[Precision, Exporter], trained: Checkpoint, crops: CropSet, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"--torchscript --precision int8: int8 is written as"):
+    with pytest.raises(
+        InputError,
+        match=r"precision='int8': int8 is written ",
+    ):
         exporters["int8"].write("torchscript", tmp_path)
     with pytest.raises(InputError, match="choose from fp32, fp16, bf16, int8"):
         ExportOptions(precision="fp8")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="--precision int8: needs calibration crops"):
+    with pytest.raises(InputError, match="precision='int8': needs calibration crops"):
         Exporter(trained, ExportOptions(precision="int8"), crops)
     exporter = Exporter(trained, ExportOptions(precision="bf16", opset=18), crops)
-    with pytest.raises(InputError, match="--opset 18: expected at least 22 for --precision bf16"):
+    with pytest.raises(InputError, match="opset=18: expected at least 22 for `precision='bf16'`"):
         exporter.write("onnx", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -220,7 +220,7 @@ def test_where_nothing_can_be_quantised_the_user_is_told(
 
 
 def test_unknown_words_list_the_choices(calibration: CropSet) -> None:
-    with pytest.raises(InputError, match="--int8-target gpu: unknown; choose from tensorrt, cpu"):
+    with pytest.raises(InputError, match="target='gpu': unknown; choose from tensorrt, cpu"):
         Calibration(images=calibration.images, source="x", target="gpu")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="--calibrator mean: unknown; choose from min-max"):
+    with pytest.raises(InputError, match="calibrator='mean': unknown; choose from min-max"):
         Calibration(images=calibration.images, source="x", calibrator="mean")  # type: ignore[arg-type]

@@ -229,7 +229,7 @@ def test_another_size_keeps_the_weights_and_changes_the_space(checkpoint: Checkp
     assert contract.weights_sha256 == native.weights_sha256
     assert contract.space != native.space
     assert contract.flops > native.flops
-    with pytest.raises(InputError, match=r"--height 64 --width 64: network parts=6: expected 1 to"):
+    with pytest.raises(InputError, match=r"network parts=6: expected 1 to"):
         resized(checkpoint.network, 64, 64)
 
 
@@ -251,16 +251,16 @@ def test_work_is_counted_as_by_hand() -> None:
 
 
 def test_what_cannot_be_exported_is_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match=r"--embedding parts,parts: expected each at most once"):
+    with pytest.raises(InputError, match=r"embeddings=\('parts', 'parts'\): expected each"):
         GraphSpec(embeddings=("parts", "parts"))
     with pytest.raises(InputError, match="choose from uint8-nhwc, nchw-float"):
         GraphSpec(input="hwc")  # type: ignore[arg-type]
     network = tiny_network(attention="stages")
-    with pytest.raises(InputError, match="--attention-map: this network has attention at 'stages'"):
+    with pytest.raises(InputError, match="attention_map=True: this network has attention"):
         DeployNetwork(network, GraphSpec(attention_map=True))
     deployed = DeployNetwork(checkpoint.network, GraphSpec(compute="bf16"))
     contract = contract_of(checkpoint, deployed, ExportOptions(precision="bf16"))
-    with pytest.raises(InputError, match="--opset 18: expected at least 22 at precision bf16"):
+    with pytest.raises(InputError, match="opset=18: expected at least 22 at precision bf16"):
         onnx_from_network(deployed, contract)
 
 

@@ -116,7 +116,7 @@ def test_every_gate_that_is_not_kept_is_named() -> None:
         require_parity(parity, dataclasses.replace(GATES, max_map_drop=-200), name="m.onnx")
     text = str(caught.value)
     assert "m.onnx: mAP fell from" in text
-    assert "more than the -200 points of --max-map-drop" in text
+    assert "more than the -200 points of `max_map_drop`" in text
     assert "on the worst crop (batch 1; over all crop0), expected at least 0.99" in text
     assert caught.value.exit_code == 3
 

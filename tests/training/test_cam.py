@@ -176,9 +176,7 @@ def test_an_all_zero_map_attends_uniformly_and_is_drawn() -> None:
 @pytest.mark.parametrize("label", [-1, 7, 751])
 def test_a_label_out_of_range_names_the_classes(label: int) -> None:
     network = network_of()
-    with pytest.raises(
-        InputError, match=rf"--label {label}: these weights know the classes 0 to 6"
-    ):
+    with pytest.raises(InputError, match=rf"label={label}: these weights know the classes 0 to 6"):
         class_activations(network, images_of(network), label)
 
 

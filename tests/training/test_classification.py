@@ -202,7 +202,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     expected = whole.checkpoint.network.state_dict()
     for name, value in resumed.checkpoint.network.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    with pytest.raises(CheckpointError, match="another network; pass --recipe"):
+    with pytest.raises(CheckpointError, match="another network; pass `recipe="):
         train_classifier(
             small("cifar100-gap"),
             *problem,

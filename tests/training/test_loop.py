@@ -214,7 +214,7 @@ def test_chunks_have_the_gradient_of_their_mean(people: TrainingSet, tmp_path: P
 
 def test_chunks_must_hold_whole_identities(people: TrainingSet, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"--accumulate 3: a batch of 8 does not split .* identities \(2 images"
+        InputError, match=r"accumulate=3: a batch of 8 does not split .* identities \(2 images"
     ):
         fit(small(), people, options(tmp_path, accumulate=3))
 
@@ -242,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_files(
     with pytest.raises(
         TrainingError,
         match=r"step 4 \(epoch 1\): loss is not finite \(part0 nan.*\) on bounding_box_train/00.*"
-        r"lower --lr, or pass --precision fp32; the last checkpoint, .*checkpoint.pt, is good",
+        r"lower `lr`, or pass `precision='fp32'`; the last checkpoint, .*checkpoint.pt, is good",
     ):
         fit(small(), named, options(tmp_path, checkpoint_steps=1))
     files = (tmp_path / "not_finite_0.txt").read_text().splitlines()
@@ -297,7 +297,7 @@ def test_a_longer_recipe_goes_on_where_a_finished_one_ended(
 
 def test_a_run_is_not_overwritten_unless_asked(people: TrainingSet, tmp_path: Path) -> None:
     fit(small(), people, options(tmp_path, max_steps=2))
-    with pytest.raises(InputError, match=r"--out .*: holds the weights of an earlier run"):
+    with pytest.raises(InputError, match=r"out=.*: holds the weights of an earlier run"):
         fit(small(), people, options(tmp_path, max_steps=1))
     done = fit(small(), people, options(tmp_path, max_steps=1, overwrite=True))
     assert done.training["step"] == 1

@@ -77,9 +77,9 @@ def test_moving_average_of_weights_and_statistics() -> None:
 
 def test_unknown_names_are_refused() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(InputError, match=r"--precision int4: unknown; choose from auto, fp32"):
+    with pytest.raises(InputError, match=r"precision='int4': unknown; choose from auto, fp32"):
         autocast_type("int4", cpu)
-    with pytest.raises(InputError, match=r"--device tpu9: expected auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match=r"device='tpu9': expected auto, cpu, cuda or cuda:N"):
         resolve_device("tpu9")
     assert autocast_type("fp32", cpu) is None
     assert autocast_type("bf16", cpu) is torch.bfloat16
@@ -88,7 +88,7 @@ def test_unknown_names_are_refused() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(InputError, match=r"--device cuda: no CUDA device here; pass --device cpu"):
+    with pytest.raises(InputError, match=r"device='cuda': no CUDA device here; pass `dev"):
         resolve_device("cuda")
 
 

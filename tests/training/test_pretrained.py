@@ -56,7 +56,7 @@ def test_without_network_the_error_says_where_to_put_the_file(
     with pytest.raises(
         CheckpointError,
         match=r"cannot download https://download.pytorch.org/models/resnet50-0676ba61.pth .*"
-        rf"put it at {hub}/resnet50-0676ba61.pth, or pass --pretrained FILE or --pretrained none",
+        rf"put it at {hub}/resnet50-0676ba61.pth, or pass `pretrained=FILE` or `pretrained='none'`",
     ):
         network_of(recipe("imagenet", "resnet50"))
     assert capsys.readouterr().out == "", "stdout is for results"
@@ -123,10 +123,10 @@ def test_weights_that_do_not_fit(tmp_path: Path, resnet18: dict[str, Tensor]) ->
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="--pretrained imagnet: no such file; expected imag"):
+    with pytest.raises(FileNotFoundError, match="pretrained='imagnet': no such file; expected"):
         network_of(recipe("imagnet"))
     (tmp_path / "page.pth").write_text("<html>not found</html>")
-    with pytest.raises(CheckpointError, match=r"page.pth: not a readable file of weights"):
+    with pytest.raises(CheckpointError, match=r"page.pth': not a readable file of weights"):
         network_of(recipe(str(tmp_path / "page.pth")))
     with pytest.raises(CheckpointError, match="torchvision has no weights for resnet10-thin"):
         network_of(dataclasses.replace(tiny(), pretrained="imagenet"))

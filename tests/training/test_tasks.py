@@ -46,7 +46,7 @@ def test_nobody_is_held_out_by_default(dataset: ReidDataset) -> None:
 
 @pytest.mark.parametrize("fraction", [0.01, 1.0, -0.5])
 def test_both_sides_keep_people(dataset: ReidDataset, fraction: float) -> None:
-    with pytest.raises(InputError, match=rf"--hold-out {fraction}: holds out .* of 10 people"):
+    with pytest.raises(InputError, match=rf"hold_out={fraction}: holds out .* of 10 people"):
         split_off(dataset, fraction, seed=0)
 
 

@@ -53,7 +53,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "60", "m", "0s", "-5m", "1d", "5m1h", "1.2.3s", "h30m"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(InputError, match=rf"--time-budget {text}: expected a duration, for exampl"):
+    with pytest.raises(InputError, match=rf"time_budget={text!r}: expected a duration, for exampl"):
         seconds_of(text)
 
 

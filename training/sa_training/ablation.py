@@ -273,7 +273,7 @@ def _compare(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> N
         if then.get(field) != now[field]:
             raise InputError(
                 f"{folder}: its run had {field} {then.get(field)!r}, this one {now[field]!r}; pass "
-                "the options of then, another --out, or remove the folder to train it anew"
+                "the options of then, another `out`, or remove the folder to train it anew"
             )
 
 

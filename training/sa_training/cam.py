@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sa_runtime.errors import CheckpointError, InputError
+from sa_runtime.errors import CheckpointError, bad_value
 from sa_training.attention_pool import attention_map
 from sa_training.network import SANetwork
 from sa_training.pixels import network_input
@@ -105,9 +105,11 @@ def check_label(network: SANetwork, label: int | None) -> None:
     """Raise InputError unless ``label`` is None or a class of the network."""
     classes = network.config.classes
     if label is not None and not 0 <= label < classes:
-        raise InputError(
-            f"--label {label}: these weights know the classes 0 to {classes - 1}; pass one of "
-            "them, or none to see the predicted one"
+        raise bad_value(
+            "label",
+            label,
+            f"these weights know the classes 0 to {classes - 1}; pass one of them, or none to see "
+            "the predicted one",
         )
 
 

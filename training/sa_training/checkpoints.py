@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sa_runtime.errors import CheckpointError, InputError, MissingFileError
+from sa_runtime.errors import CheckpointError, MissingFileError, bad_value
 from sa_runtime.system.files import atomic_path
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe, sa
@@ -126,9 +126,11 @@ def refuse_older_run(folder: Path, resume: Path | None = None) -> None:
     if not holds_run(folder):
         return
     if resume is None or resume.absolute().parent.resolve() != folder.resolve():
-        raise InputError(
-            f"--out {folder}: holds the weights of an earlier run; go on with it by "
-            f"--resume {folder}, or choose another --out"
+        raise bad_value(
+            "out",
+            str(folder),
+            f"holds the weights of an earlier run; go on with it by `resume={str(folder)!r}`, or "
+            "choose another `out`",
         )
 
 

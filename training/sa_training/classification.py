@@ -132,7 +132,7 @@ def training_set(recipe: Recipe, train: LabelledImages) -> TrainingSet:
     if recipe.network.head != "linear":
         raise InputError(
             f"recipe {recipe.name}: finds people again, and {train.name} holds images to "
-            "classify; pass --recipe cifar100-sa or cifar100-gap"
+            "classify; pass `recipe='cifar100-sa'` or 'cifar100-gap'"
         )
     _check_images(train, recipe)
     return TrainingSet(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sa_runtime.errors import CheckpointError, DatasetError, InputError, TrainingError
+from sa_runtime.errors import CheckpointError, DatasetError, TrainingError, bad_value
 from sa_training.checkpoints import (
     BEST,
     CHECKPOINT,
@@ -117,7 +117,7 @@ def _trainer(
     if len(training.labels) < recipe.batch * processes.count:
         raise DatasetError(
             f"{training.name}: {len(training.labels)} training images, expected at least one batch "
-            f"of {recipe.batch * processes.count}; pass a smaller --batch-size"
+            f"of {recipe.batch * processes.count}; pass a smaller `batch_size`"
         )
     _check_chunks(recipe, options)
     recipe = dataclasses.replace(recipe, network=recipe.network_for(training.classes))
@@ -187,7 +187,7 @@ class _Run:
         if state and checkpoint.recipe.network != self.recipe.network:
             raise CheckpointError(
                 f"{path}: trained with recipe {checkpoint.recipe.name!r} and another network; "
-                f"pass --recipe {checkpoint.recipe.name} and the same data to resume it"
+                f"pass `recipe={checkpoint.recipe.name!r}` and the same data to resume it"
             )
         kept = checkpoint.network.state_dict()
         load_weights(self.trainer.network, kept, source=str(path))
@@ -365,7 +365,7 @@ class _Run:
             f"step {self.step + 1} (epoch {self.sampler.epoch + 1}): loss is not finite "
             f"({', '.join(wrong[:_NAMED_FILES])}) on {', '.join(names[:_NAMED_FILES])}"
             f"{f' and {len(names) - _NAMED_FILES} more' if len(names) > _NAMED_FILES else ''} "
-            f"(all in {listing}); lower --lr, or pass --precision fp32{last}"
+            f"(all in {listing}); lower `lr`, or pass `precision='fp32'`{last}"
         )
 
     def _end_epoch(self, metrics: Metrics, progress: Progress, waiting: float) -> None:
@@ -411,8 +411,10 @@ def _check_chunks(recipe: Recipe, options: TrainingOptions) -> None:
     """Chunks must be equal, and hold whole identities where triplets are formed."""
     unit = recipe.images_per_identity or 1
     if recipe.batch % (options.accumulate * unit):
-        raise InputError(
-            f"--accumulate {options.accumulate}: a batch of {recipe.batch} does not split into so "
-            f"many equal chunks{f' of whole identities ({unit} images each)' if unit > 1 else ''}; "
-            "pass a divisor"
+        whole = f" of whole identities ({unit} images each)" if unit > 1 else ""
+        raise bad_value(
+            "accumulate",
+            options.accumulate,
+            f"a batch of {recipe.batch} does not split into so many equal chunks{whole}; pass a "
+            "divisor",
         )

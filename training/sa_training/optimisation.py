@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_runtime.system.environment import cores
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe
@@ -102,9 +102,9 @@ def resolve_device(name: str, local: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as exc:
-        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from exc
+        raise bad_value("device", name, "expected auto, cpu, cuda or cuda:N") from exc
     if device.type == "cuda" and not cuda:
-        raise InputError(f"--device {name}: no CUDA device here; pass --device cpu or auto")
+        raise bad_value("device", name, "no CUDA device here; pass `device='cpu'` or 'auto'")
     return device
 
 
@@ -133,9 +133,8 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
         InputError: an unknown precision.
     """
     if precision not in get_args(Precision):
-        raise InputError(
-            f"--precision {precision}: unknown; choose from {', '.join(get_args(Precision))}"
-        )
+        choices = ", ".join(get_args(Precision))
+        raise bad_value("precision", precision, f"unknown; choose from {choices}")
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)

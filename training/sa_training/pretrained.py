@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from sa_runtime.errors import CheckpointError
+from sa_runtime.errors import CheckpointError, MissingFileError
 from sa_training.backbones import BACKBONES
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe
@@ -53,7 +53,8 @@ def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwor
         if found:
             raise CheckpointError(
                 f"{source}: {what} {'; '.join(found[:3])}; expected weights of "
-                f"{network.config.backbone} under torchvision's names (pass --arch or another file)"
+                f"{network.config.backbone} under torchvision's names (pass another backbone or "
+                "another file)"
             )
     network.base.load_state_dict(given, strict=False)
     network.initialise(pretrained=True)
@@ -77,8 +78,10 @@ def imagenet_weights(backbone: str) -> tuple[dict[str, Tensor], str]:
     url, target = _url(backbone), imagenet_file(backbone)
     if url is None or target is None:
         raise CheckpointError(
-            f"--pretrained imagenet: torchvision has no weights for {backbone}; pass --pretrained "
-            f"none, a file, or --arch {', '.join(b for b in BACKBONES if _url(b))}"
+            f"pretrained='imagenet': torchvision has no weights for {backbone}; pass "
+            f"`pretrained='none'`, a file, or {', '.join(b for b in BACKBONES if _url(b))}",
+            parameter="pretrained",
+            value="imagenet",
         )
     if target.is_file():
         return _from_file(target)
@@ -89,8 +92,10 @@ def imagenet_weights(backbone: str) -> tuple[dict[str, Tensor], str]:
             )
     except (OSError, RuntimeError) as exc:
         raise CheckpointError(
-            f"--pretrained imagenet: cannot download {url} ({exc}); fetch it elsewhere and put it "
-            f"at {target}, or pass --pretrained FILE or --pretrained none"
+            f"pretrained='imagenet': cannot download {url} ({exc}); fetch it elsewhere and put it "
+            f"at {target}, or pass `pretrained=FILE` or `pretrained='none'`",
+            parameter="pretrained",
+            value="imagenet",
         ) from exc
     return weights, str(target)
 
@@ -105,19 +110,30 @@ def _url(backbone: str) -> str | None:
 
 def _from_file(path: Path) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
-        raise CheckpointError(
-            f"--pretrained {path}: no such file; expected imagenet, none or a file of weights"
+        raise MissingFileError(
+            f"pretrained={str(path)!r}: no such file; expected imagenet, none or a file of weights",
+            path=path,
+            parameter="pretrained",
+            value=str(path),
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as exc:
         raise CheckpointError(
-            f"--pretrained {path}: not a readable file of weights "
-            f"({' '.join(str(exc).split())[:120]}); download it again"
+            f"pretrained={str(path)!r}: not a readable file of weights "
+            f"({' '.join(str(exc).split())[:120]}); download it again",
+            path=path,
+            parameter="pretrained",
+            value=str(path),
         ) from exc
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not is_state_dict(weights):
-        raise CheckpointError(f"--pretrained {path}: holds no state dict of tensors")
+        raise CheckpointError(
+            f"pretrained={str(path)!r}: holds no state dict of tensors",
+            path=path,
+            parameter="pretrained",
+            value=str(path),
+        )
     named = plain_names(weights)
     if any(key.startswith("base.") for key in named):
         named = {k.removeprefix("base."): v for k, v in named.items() if k.startswith("base.")}

@@ -104,7 +104,7 @@ def finetune(
     if len(training.labels) < options.batch:
         raise DatasetError(
             f"{training.name}: {len(training.labels)} training images, expected at least one batch "
-            f"of {options.batch}; pass a smaller --batch-size"
+            f"of {options.batch}; pass a smaller `batch_size`"
         )
     device = resolve_device(options.device)
     teacher = copy.deepcopy(checkpoint.network).to(device).eval()
@@ -128,7 +128,7 @@ def finetune(
                 loss = _step(network, teacher, optimizer, images_NHW3.to(device))
                 step += 1
                 if not math.isfinite(loss):
-                    raise TrainingError(f"step {step}: loss is {loss}; pass a smaller --lr")
+                    raise TrainingError(f"step {step}: loss is {loss}; pass a smaller `lr`")
                 if on_step is not None:
                     on_step(_progress(loss, lr, step, steps, sampler.epoch + 1, options.epochs))
                 if step == steps:

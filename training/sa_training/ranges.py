@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 
 Calibrator = Literal["min-max", "percentile", "mse", "entropy"]
 """How a clipping threshold is chosen.
@@ -86,9 +86,8 @@ def value_range(histogram: Histogram, calibrator: Calibrator, levels: int) -> tu
         InputError: an unknown calibrator.
     """
     if calibrator not in _THRESHOLDS:
-        raise InputError(
-            f"--calibrator {calibrator}: unknown; choose from {', '.join(get_args(Calibrator))}"
-        )
+        choices = ", ".join(get_args(Calibrator))
+        raise bad_value("calibrator", calibrator, f"unknown; choose from {choices}")
     if histogram.width == 0:
         return 0.0, 0.0
     threshold = _THRESHOLDS[calibrator](histogram, levels)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.table import load_datasets
-from sa_runtime.errors import DatasetError, InputError
+from sa_runtime.errors import DatasetError, InputError, bad_value
 from sa_training.classification import accuracy_of, training_set
 from sa_training.classification_data import LabelledImages, cifar100
 from sa_training.data import FileImages
@@ -76,7 +76,7 @@ class Reidentification:
         if config.head == "linear":
             raise InputError(
                 f"recipe {recipe.name}: classifies images, and {self.dataset.root} holds people; "
-                "pass --recipe sa, strong, cpu or tiny, or -d cifar100"
+                "pass `recipe='sa'`, 'strong', 'cpu' or 'tiny', or `names='cifar100'`"
             )
         if not self.dataset.train:
             raise DatasetError(self._nobody())
@@ -160,11 +160,15 @@ def load_task(names: str, roots: Path | str, *, hold_out: float = 0.0, seed: int
     """
     if CLASSIFICATION in (wanted := [name.strip() for name in names.split(",")]):
         if len(wanted) > 1:
-            raise InputError(
-                f"-d {names}: {CLASSIFICATION} is classified, the others hold people; pass it alone"
+            raise bad_value(
+                "names",
+                names,
+                f"{CLASSIFICATION} is classified, the others hold people; pass it alone",
             )
         if hold_out:
-            raise InputError("--hold-out: holds people out, and cifar100 has none; leave it away")
+            raise bad_value(
+                "hold_out", hold_out, "holds people out, and cifar100 has none; leave it out"
+            )
         train, test = cifar100(Path(roots))
         return Classification(train=train, test_images=test)
     return split_off(load_datasets(names, roots), hold_out, seed)
@@ -181,9 +185,11 @@ def split_off(dataset: ReidDataset, fraction: float, seed: int) -> Reidentificat
     people = sorted({sample.person for sample in dataset.train})
     count = round(fraction * len(people))
     if not 0 < count < len(people):
-        raise InputError(
-            f"--hold-out {fraction}: holds out {count} of {len(people)} people; expected a "
-            "fraction that leaves some on both sides"
+        raise bad_value(
+            "hold_out",
+            fraction,
+            f"holds out {count} of {len(people)} people; expected a fraction that leaves some on "
+            "both sides",
         )
     chosen = {people[i] for i in np.random.default_rng(seed).permutation(len(people))[:count]}
     query: dict[tuple[int, int], Sample] = {}

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_training.distributed import Processes, greatest, joined
 from sa_training.loop import timing_run
 from sa_training.optimisation import resolve_device
@@ -41,8 +41,8 @@ def seconds_of(text: str) -> float:
         parts = []
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if seconds <= 0:
-        raise InputError(
-            f"--time-budget {text}: expected a duration, for example 90s, 60m, 1h or 1h30m"
+        raise bad_value(
+            "time_budget", text, "expected a duration, for example 90s, 60m, 1h or 1h30m"
         )
     return seconds
 

@@ -52,7 +52,7 @@ class Metrics:
         _take_back_rows(out / STEPS, step)
         events = None
         if tensorboard:
-            require("tensorboard", extra="tensorboard", purpose="--tensorboard")
+            require("tensorboard", extra="tensorboard", purpose="logging for TensorBoard")
             from torch.utils.tensorboard import SummaryWriter
 
             events = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)

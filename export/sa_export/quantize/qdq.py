@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_export.deploy import FloatType
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -70,9 +70,7 @@ def scheme_for(target: str) -> Scheme:
         InputError: an unknown target.
     """
     if target not in SCHEMES:
-        raise InputError(
-            f"--int8-target {target}: unknown; choose from {', '.join(get_args(Target))}"
-        )
+        raise bad_value("target", target, f"unknown; choose from {', '.join(get_args(Target))}")
     return SCHEMES[target]
 
 

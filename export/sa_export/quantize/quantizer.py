@@ -16,7 +16,7 @@ from sa_export.quantize.calibrate import histograms
 from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
 from sa_export.quantize.search import Choice, Cost, Limits, choose_layers
 from sa_runtime.arrays import Embeddings, Images
-from sa_runtime.errors import InputError, MissingPackageError, ParityError
+from sa_runtime.errors import MissingPackageError, ParityError, bad_value
 from sa_runtime.system.extras import require
 from sa_training.ranges import Calibrator, value_range
 
@@ -50,7 +50,7 @@ class Calibration:
         """Check every field; raises InputError."""
         if self.calibrator not in get_args(Calibrator):
             choices = ", ".join(get_args(Calibrator))
-            raise InputError(f"--calibrator {self.calibrator}: unknown; choose from {choices}")
+            raise bad_value("calibrator", self.calibrator, f"unknown; choose from {choices}")
         if self.target is not None:
             scheme_for(self.target)
 
@@ -102,9 +102,9 @@ class Quantizer:
         if len(kept) == len(layers(model)):
             drop = self._choices[target].all_quantised.map_drop
             raise ParityError(
-                f"--precision int8: quantised as a whole it loses {drop:.2f} points of mAP, and no "
-                "layer can be quantised within the limits; no file was left. Try another "
-                f"--calibrator or more --calibration crops, {QAT_ADVICE}, or --precision bf16"
+                f"`precision='int8'`: quantised as a whole it loses {drop:.2f} points of mAP, and "
+                "no layer can be quantised within the limits; no file was left. Try another "
+                f"`calibrator` or more `calibration` crops, {QAT_ADVICE}, or `precision='bf16'`"
             )
         if kept:
             self._on_note(
