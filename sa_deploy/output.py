@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,14 @@ _WIDEST_FIGURE = 16
 """Characters; what is longer is text."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+class _Output(Console):
+    """Standard output; a reader that went away is an error as any other."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich, which would end the process without a word."""
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "standard output")
 
 
 def stderr() -> Console:
@@ -72,6 +81,6 @@ def print_table(
         )
     for row in cells:
         table.add_row(*row)
-    console = Console(highlight=False)
+    console = _Output(highlight=False)
     console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(table)
