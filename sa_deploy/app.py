@@ -130,7 +130,7 @@ def main() -> None:
 def _report(error: BaseException) -> int:
     from sa_deploy.errors import report
 
-    return report(error, typer.main.get_command(app), sys.argv[1:])
+    return report(error, lambda: typer.main.get_command(app), sys.argv[1:])
 
 
 def _leave_stdout_alone() -> None:

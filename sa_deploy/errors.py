@@ -12,7 +12,8 @@ import os
 import re
 import shlex
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -25,16 +26,22 @@ DEFECT = 1
 
 _MARKED = re.compile(r"`([a-z_][\w.]*)(?:=([^`]*))?`")
 _ALIASES = {
+    "address": "ray_address",
     "batch": "batch_size",
     "delay_us": "max_delay_us",
     "embeddings": "embedding",
     "fields": "set",
     "image": "image_input",
+    "images_per_camera": "images",
     "log_every": "print_freq",
     "names": "dataset",
     "network.backbone": "arch",
     "backbone": "arch",
+    "people_per_video": "people",
+    "seconds": "duration",
     "target": "int8_target",
+    "video_seconds": "seconds",
+    "workers": "ray_workers",
     "workspace_gib": "workspace",
 }
 """Parameters of the floors whose option has another name."""
@@ -63,12 +70,12 @@ class InterruptedByUserError(SaDeployError):
     exit_code = 130
 
 
-def report(error: BaseException, root: Any, arguments: Sequence[str]) -> int:
+def report(error: BaseException, root: Callable[[], Any], arguments: Sequence[str]) -> int:
     """Say on stderr what went wrong.
 
     Args:
         error: what the command raised.
-        root: the command line's root command.
+        root: makes the command line's root command.
         arguments: the words behind the program's name.
 
     Returns:
@@ -84,7 +91,11 @@ def report(error: BaseException, root: Any, arguments: Sequence[str]) -> int:
             "above and the command"
         )
         return DEFECT
-    _print_error(for_command(known, running_command(root, arguments)))
+    command = None
+    # A command whose module does not even load has no options; its error is the one to tell.
+    with suppress(Exception):
+        command = running_command(root(), arguments)
+    _print_error(for_command(known, command))
     return known.exit_code
 
 

@@ -14,7 +14,7 @@ from sa_export.parity import gates_for
 from sa_export.quantize.qdq import Target
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact.contract import Precision
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_training.checkpoints import Checkpoint, load_checkpoint
 from sa_training.ranges import Calibrator
 from sa_training.recipes import recipe as recipe_by_name
@@ -102,7 +102,7 @@ def export_model(
         MissingPackageError: a package that writes or runs the format is not installed.
     """
     if format not in FORMATS:
-        raise InputError(f"format={format!r}: unknown; choose from {', '.join(FORMATS)}")
+        raise bad_value("format", format, f"unknown; choose from {', '.join(FORMATS)}")
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_weights_of(Path(checkpoint), recipe)
     options = ExportOptions(
@@ -133,9 +133,8 @@ def load_weights_of(path: Path, recipe: str | None = None) -> Checkpoint:
     named = None if recipe is None else recipe_by_name(recipe)
     checkpoint = load_checkpoint(path, named)
     if named is not None and checkpoint.recipe.name != named.name:
-        raise InputError(
-            f"recipe={recipe!r}: {path} says its own recipe, {checkpoint.recipe.name}; leave it out"
-        )
+        rule = f"{path} says its own recipe, {checkpoint.recipe.name}; leave it out"
+        raise bad_value("recipe", recipe, rule)
     return checkpoint
 
 

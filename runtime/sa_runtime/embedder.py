@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 from sa_runtime.runners.base import Runner, fitting_batch_size
 from sa_runtime.runners.calls import Calls
 from sa_runtime.runners.table import open_runner
@@ -55,7 +55,7 @@ class Embedder:
         **options: Any,
     ) -> None:
         if batch_size < 1:  # before a model is opened for nothing
-            raise InputError(f"batch_size={batch_size}: expected at least 1")
+            raise bad_value("batch_size", batch_size, "expected at least 1")
         self._set_up(open_runner(model, runtime, **options), batch_size)
 
     @classmethod
@@ -130,7 +130,7 @@ class Embedder:
                 or a frame or boxes of another type or shape.
         """
         if invalid not in get_args(Invalid):
-            raise InputError(f"invalid={invalid!r}: expected one of {', '.join(get_args(Invalid))}")
+            raise bad_value("invalid", invalid, f"expected one of {', '.join(get_args(Invalid))}")
         crops.check_image(frame, "frame")
         height, width = frame.shape[:2]
         boxes, valid = crops.clip_boxes(boxes_xyxy, height, width)

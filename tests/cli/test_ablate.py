@@ -128,7 +128,7 @@ def test_other_settings_are_not_mixed_in(whole: Path, synthetic_root: Path) -> N
     with pytest.raises(
         InputError,
         match=r"seed-0: its run had lr 0\.003, this one 0\.1; pass the options of then, another "
-        r"--out, or remove the folder to train it anew",
+        r"`out`, or remove the folder to train it anew",
     ):
         CliRunner().invoke(
             app,
@@ -143,7 +143,7 @@ def test_other_settings_are_not_mixed_in(whole: Path, synthetic_root: Path) -> N
         (("--seeds", "0,0"), r"--seeds '0,0': expected different whole numbers, for example 0,1,2"),
         (("--seeds", "one"), r"--seeds 'one': expected different whole numbers"),
         (("--recipes", "tiny,"), r"--recipes 'tiny,': expected values joined by commas, none of"),
-        (("--recipes", "huge"), r"recipe 'huge': unknown; choose from sa, paper"),
+        (("--recipes", "huge"), r"recipe='huge': unknown; choose from sa, paper"),
         (("--recipes", "tiny,tiny"), r"recipe tiny@attention=none: listed twice; leave one"),
         (("--vary", "erase"), r"--vary erase: expected FIELD=VALUE, each field once, for example"),
         (("--vary", "network.attention=all"), r"--vary network.attention=all: expected FIELD"),

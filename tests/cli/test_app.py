@@ -103,16 +103,5 @@ def test_a_known_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert "none.onnx" in lines[0] or str(tmp_path) in lines[0]
 
 
-def test_an_unknown_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sa_deploy import app as module
-
-    def broken() -> None:
-        raise ZeroDivisionError("a defect")
-
-    monkeypatch.setattr(module, "app", broken)
-    with pytest.raises(ZeroDivisionError, match="a defect"):
-        module.main()
-
-
 def test_version() -> None:
     assert run("--version").stdout.startswith("sa-deploy 0.")

@@ -93,7 +93,7 @@ def test_verbose_shows_tensorrts_log(model: Path) -> None:
         (["--cache", "c", "--strip"], "takes its weights from the ONNX file beside it"),
         (["--workspace", "nan"], "--workspace nan: expected GiB, more than 0"),
         (["--plugin"], "holds no AttentionPool node"),
-        (["--flavour", "tensorrt"], "--flavour tensorrt needs the package 'tensorrt', which is"),
+        (["--flavour", "tensorrt"], "tensorrt needs the package 'tensorrt', which is"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(
@@ -117,7 +117,7 @@ def test_profiles_follow_from_what_is_asked(tmp_path: Path) -> None:
     assert profile_for(free, opt_batch=64) == Profile(min=1, opt=64, max=64)
     assert profile_for(free, min_batch=24) == Profile(min=24, opt=24, max=32)
     assert profile_for(fixed) == profile_for(fixed, max_batch=4) == Profile(min=4, opt=4, max=4)
-    with pytest.raises(InputError, match="--max-batch 8: the ONNX file takes exactly 4 images"):
+    with pytest.raises(InputError, match="max_batch=8: the ONNX file takes exactly 4 images"):
         profile_for(fixed, max_batch=8)
 
 

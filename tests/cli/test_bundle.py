@@ -113,7 +113,7 @@ def test_deepstream_gets_the_values_of_the_contract(float_model: Path, tmp_path:
 def test_what_the_servers_cannot_feed_is_refused(tiny_onnx_model: Path, tmp_path: Path) -> None:
     done = run(tiny_onnx_model, "--deepstream", tmp_path / "reid.yml")
     assert isinstance(done.exception, InputError)
-    assert "export with --onnx --input nchw-float" in str(done.exception)
+    assert "`sa-deploy export WEIGHTS --onnx --input nchw-float`" in str(done.exception)
     done = run(tiny_onnx_model)
     assert "nothing to write; expected --triton DIR or --deepstream FILE" in str(done.exception)
     done = run(tiny_onnx_model, "--triton", tmp_path, "--name", "a b")

@@ -54,14 +54,14 @@ def test_force_is_asked_for(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 0
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, DatasetError)
-    assert "--force" in str(refused.exception)
+    assert "`force=True`" in str(refused.exception)
     assert CliRunner().invoke(app, [*arguments, "--force"]).exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [
-        ("--people", "3", r"people_per_video=3 \(--people\): expected 1 to 2"),
+        ("--people", "3", r"people_per_video=3: expected 1 to 2"),
         ("--identities", "-3", "identities=-3: expected 2 to 9999"),
         ("--workers", "0", "workers=0: expected at least 1"),
     ],

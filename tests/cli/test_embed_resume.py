@@ -154,7 +154,7 @@ def test_what_was_stopped_goes_on(run: Run, tmp_path: Path, monkeypatch: Any) ->
         assert (len(state.shards), state.complete) == (done, False)
         assert state.rows == sum(shard.rows for shard in whole.shards[:done])
         with pytest.raises(
-            InputError, match=rf"not finished, {state.rows} rows so far; .*--resume"
+            InputError, match=rf"not finished, {state.rows} rows so far; .*`resume=True`"
         ):
             read_embeddings(out)
         assert len(read_embeddings(out, unfinished=True).vectors) == state.rows
@@ -235,7 +235,7 @@ def test_what_differs_is_named_and_refused(
     before = (out / MANIFEST).read_bytes()
     other = Path(sources[4]).with_name("other.txt")
     other.write_text(Path(sources[4]).read_text() + "1,1,0,0,10,10\n")
-    with pytest.raises(InputError, match=r"holds 368 rows of an earlier run; go on .* --resume"):
+    with pytest.raises(InputError, match=r"holds 368 rows of an earlier run; .* `resume=True`"):
         run(out)
     cases = {
         r"options\.camera was absent and is \"door\"": (["--camera", "door"], sources),
@@ -254,7 +254,7 @@ def test_what_differs_is_named_and_refused(
     with pytest.raises(InputError, match=r"model\.space was \"tiny-0\" and is \"tiny-1\""):
         CliRunner().invoke(APP, [*words, "--runtime", "onnxruntime"], catch_exceptions=False)
     assert (out / MANIFEST).read_bytes() == before
-    with pytest.raises(InputError, match=r"--resume: .*o\.parquet is one file"):
+    with pytest.raises(InputError, match=r"resume=True: .*o\.parquet is one file"):
         run(tmp_path / "o.parquet", "--resume")
 
 

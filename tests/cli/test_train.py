@@ -168,7 +168,7 @@ def test_no_run_is_lost_to_a_later_one(synthetic_root: Path) -> None:
         refused = train(f"{line} {more}", synthetic_root)
         assert isinstance(refused.exception, InputError)
         assert (
-            "--out runs/train: holds the weights of an earlier run; go on with it by --resume"
+            "out='runs/train': holds the weights of an earlier run; go on with it by `resume="
             in str(refused.exception)
         )
     assert Path(first).read_bytes() == before

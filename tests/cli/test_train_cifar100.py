@@ -79,7 +79,7 @@ def test_recipes_for_people_and_for_other_sizes_are_refused(
     done = train(cifar_folder, tmp_path / "run", "--recipe", "tiny")
     assert isinstance(done.exception, InputError)
     assert "recipe tiny: finds people again" in str(done.exception)
-    assert "pass --recipe cifar100-sa or cifar100-gap" in str(done.exception)
+    assert "pass `recipe='cifar100-sa'` or 'cifar100-gap'" in str(done.exception)
     done = train(cifar_folder, tmp_path / "run", "--recipe", "cifar100-gap", "--height", 64)
     assert isinstance(done.exception, InputError)
     assert "uint8 (32, 32, 32, 3) with 32 labels; expected (N, 64, 32, 3)" in str(done.exception)

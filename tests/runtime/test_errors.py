@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import multiprocessing
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,42 @@ def test_a_message_quotes_eighty_characters_of_a_file_at_most(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"boxes\.json:1: ") as caught:
         read_detections(coco)
     assert len(str(caught.value)) < 400
+
+
+FLOORS = ("runtime", "training", "export")
+COMMANDS_OF_OTHERS: dict[str, str] = {
+    "runtime/sa_runtime/system/environment.py": "git describe",
+    "runtime/sa_runtime/tensorrt/ptx.py": "ptxas",
+    "runtime/sa_runtime/doctor.py": "pip, and docker run",
+}
+"""Files that start or name another program, whose options they write."""
+
+
+def _texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every string but docstrings; what an f-string fills in is left out."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                skipped.add(id(statement.value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part for part in node.values if isinstance(part, ast.Constant)]
+            skipped |= {id(part) for part in parts}
+            yield node.lineno, "".join(str(part.value) for part in parts)
+        elif isinstance(node, ast.Constant) and id(node) not in skipped:
+            yield node.lineno, str(node.value)
+
+
+def test_the_floors_below_the_command_line_speak_of_no_options() -> None:
+    """A whole command between backticks may have options: anybody can run it."""
+    root = Path(__file__).parents[2]
+    found = []
+    for path in (path for floor in FLOORS for path in sorted((root / floor).rglob("*.py"))):
+        name = str(path.relative_to(root))
+        for line, text in _texts(ast.parse(path.read_text())):
+            alone = re.sub(r"`(sa-deploy|ffmpeg|torchrun) [^`]*`", "", text)
+            if re.search(r"(?<![\w-])--[a-z]", alone) and name not in COMMANDS_OF_OTHERS:
+                found.append(f"{name}:{line}: {text}")
+    assert not found, "name the Python parameter, as `batch_size`:\n" + "\n".join(found)

@@ -264,7 +264,7 @@ def test_another_budget_replaces_it_and_is_planned_at_once(timed: Timed, tmp_pat
 
 def test_a_run_without_a_budget_gets_none_when_it_is_resumed(timed: Timed, tmp_path: Path) -> None:
     half = fit(timed.recipe, timed.training, options(tmp_path, max_steps=2))
-    with pytest.raises(CheckpointError, match=r"its run was begun without --time-budget; leave it"):
+    with pytest.raises(CheckpointError, match=r"its run was begun without `time_budget`; leave it"):
         timed.run(tmp_path, timed.pace(begun=False), resume=half.path)
 
 

@@ -216,8 +216,8 @@ class _Run:
         if begun is None:
             if self.pace is not None:
                 raise CheckpointError(
-                    f"{path}: its run was begun without --time-budget; leave it out, or pass "
-                    "--epochs"
+                    f"{path}: its run was begun without `time_budget`; leave it out, or pass "
+                    "`epochs`"
                 )
             return
         if self.pace is None and same_length:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-from sa_runtime.errors import InputError, check_fields
+from sa_runtime.errors import InputError, bad_value, check_fields
 from sa_training.network import Attention, NetworkConfig
 
 
@@ -293,7 +293,7 @@ def recipe(name: str) -> Recipe:
         InputError: an unknown name; the message lists the choices.
     """
     if name not in RECIPES:
-        raise InputError(f"recipe {name!r}: unknown; choose from {', '.join(RECIPES)}")
+        raise bad_value("recipe", name, f"unknown; choose from {', '.join(RECIPES)}")
     return RECIPES[name]()
 
 

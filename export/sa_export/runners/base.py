@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.errors import RunnerError, bad_value
 from sa_runtime.runners.base import BaseRunner
 
 _computed: set[int] = set()
@@ -101,7 +101,7 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as exc:
-        raise InputError(f"device {name!r}: expected cpu, cuda or cuda:N") from exc
+        raise bad_value("device", name, "expected cpu, cuda or cuda:N") from exc
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+        raise bad_value("device", name, f"torch sees {torch.cuda.device_count()} CUDA devices")
     return device

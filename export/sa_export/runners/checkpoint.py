@@ -12,7 +12,7 @@ from sa_export.contracts import contract_of
 from sa_export.deploy import DeployNetwork, GraphSpec
 from sa_export.options import ExportOptions
 from sa_export.runners.base import TorchRunner, require_threads
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_training.checkpoints import load_checkpoint
 from sa_training.pixels import network_input
 
@@ -51,7 +51,7 @@ class CheckpointRunner(TorchRunner):
     ) -> None:
         if precision not in get_args(CheckpointPrecision):
             choices = ", ".join(get_args(CheckpointPrecision))
-            raise InputError(f"precision={precision!r}: expected one of {choices}")
+            raise bad_value("precision", precision, f"expected one of {choices}")
         require_threads(path)
         chosen = embedding or "parts"
         checkpoint = load_checkpoint(path)

@@ -218,8 +218,10 @@ class Contract:
                 )
         names = ", ".join([self.output.embedding, *(extra.embedding for extra in held)])
         raise ContractError(
-            f"embedding {embedding!r}: the artefact holds {names}; export the weights again with "
-            f"--embedding {embedding}"
+            f"embedding={embedding!r}: the artefact holds {names}; export the weights again, with "
+            "that one",
+            parameter="embedding",
+            value=embedding,
         )
 
     def to_json(self) -> str:
@@ -303,5 +305,5 @@ def require_same_space(first: str, second: str, *, names: tuple[str, str]) -> No
     if first != second:
         raise ContractError(
             f"{names[0]} holds vectors of space {first}, {names[1]} of space {second}: they do not "
-            "compare. Embed both with artefacts of the same weights and the same --embedding"
+            "compare. Embed both with artefacts of the same weights and the same embedding"
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sa_runtime.bench.result import BenchResult, Series
-from sa_runtime.errors import InputError, RegressionError
+from sa_runtime.errors import InputError, RegressionError, bad_value
 
 WIDTH = 4.0
 """Half of the error bar in standard errors: neighbouring rounds are not independent."""
@@ -76,7 +76,7 @@ class Comparison:
         if noisy:
             found.append(
                 f"too noisy to see {100 * self.fail_above:g} % in {len(noisy)} of "
-                f"{len(self.changes)} series: measure longer (--duration) or on a quieter machine"
+                f"{len(self.changes)} series: measure longer (`duration`) or on a quieter machine"
             )
         return tuple(found)
 
@@ -97,9 +97,7 @@ def compare(base: BenchResult, new: BenchResult, *, fail_above: float) -> Compar
         InputError: nothing in common, or a fraction outside 0 to 1.
     """
     if not 0 < fail_above < 1:
-        raise InputError(
-            f"--fail-above {100 * fail_above:g}%: expected more than 0% and below 100%"
-        )
+        raise bad_value("fail_above", fail_above, "expected more than 0 and below 1 (100%)")
     old, current = _by_key(base), _by_key(new)
     common = [key for key in current if key in old]
     if not common:
@@ -196,7 +194,7 @@ def parse_percent(text: str) -> float:
     try:
         value = float(number)
     except ValueError as exc:
-        raise InputError(f"--fail-above {text}: expected a percentage such as 5%") from exc
+        raise bad_value("fail_above", text, "expected a percentage such as 5%") from exc
     return value if value < 1 and not text.strip().endswith("%") else value / 100
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from sa_runtime.datasets.table import load_dataset
-from sa_runtime.errors import InputError, MissingPackageError
+from sa_runtime.errors import InputError, MissingPackageError, bad_value, check_fields
 from sa_runtime.runners.base import Options
 from sa_runtime.runners.table import option_names, runner_class, runtimes_for
 from sa_runtime.sources.table import find_sources
@@ -45,16 +46,14 @@ class BenchOptions:
     def __post_init__(self) -> None:
         """Check every field; raises InputError."""
         rules = (
-            ("batch-sizes", self.batch_sizes, bool(self.batch_sizes), "at least one"),
-            ("batch-sizes", self.batch_sizes, all(b >= 1 for b in self.batch_sizes), "1 or more"),
-            ("duration", self.seconds, self.seconds > 0, "more than 0 seconds"),
-            ("iterations", self.iterations, self.iterations >= 0, "0 or more"),
-            ("streams", self.streams, self.streams >= 1, "1 or more"),
-            ("threads", self.threads, self.threads >= 0, "0 or more"),
+            ("batch_sizes", bool(self.batch_sizes), "at least one"),
+            ("batch_sizes", all(size >= 1 for size in self.batch_sizes), "1 or more"),
+            ("seconds", 0 < self.seconds < math.inf, "more than 0"),
+            ("iterations", self.iterations >= 0, "0 or more"),
+            ("streams", self.streams >= 1, "1 or more"),
+            ("threads", self.threads >= 0, "0 or more"),
         )
-        for name, value, holds, rule in rules:
-            if not holds:
-                raise InputError(f"--{name} {value}: expected {rule}")
+        check_fields(self, rules)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ def check_inputs(options: BenchOptions) -> None:
     if options.source != "synthetic":
         find_sources([Path(options.source)], [options.detections] if options.detections else [])
     elif options.detections is not None:
-        raise InputError(f"--detections {options.detections}: expected a video as --source")
+        raise bad_value("detections", str(options.detections), "expected a video as `source`")
     if options.data_dir is not None:
         load_dataset(options.dataset, options.data_dir)
     if options.reference is not None:

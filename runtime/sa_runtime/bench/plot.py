@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sa_runtime.bench.result import BenchResult
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_runtime.system.extras import require
 from sa_runtime.system.files import atomic_path
 
@@ -24,7 +24,7 @@ def plot_result(result: BenchResult, path: Path) -> None:
         MissingPackageError: matplotlib is not installed.
     """
     check_plot_path(path)
-    require("matplotlib", extra="train", purpose="--plot")
+    require("matplotlib", extra="train", purpose="drawing the plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -72,4 +72,4 @@ def plot_result(result: BenchResult, path: Path) -> None:
 def check_plot_path(path: Path) -> None:
     """Raise InputError unless a picture can be written under this name."""
     if path.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--plot {path}: expected a name that ends in .png, .svg or .pdf")
+        raise bad_value("plot", str(path), "expected a name that ends in .png, .svg or .pdf")

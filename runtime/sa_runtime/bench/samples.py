@@ -8,7 +8,7 @@ import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.arrays import Images
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 
 COUNT = 64
 
@@ -54,7 +54,7 @@ def bench_crops(
             if len(found) == COUNT:
                 break
     if not found:
-        raise InputError(f"--source {source}: no crop in it")
+        raise bad_value("source", str(source), "no crop in it")
     return np.concatenate(found)
 
 

@@ -19,7 +19,7 @@ from sa_runtime.datasets import cuhk03_mat
 from sa_runtime.datasets.base import ReidDataset, Sample, image_files
 from sa_runtime.datasets.layout import Layout, require_layout
 from sa_runtime.datasets.market import FOLDERS, kept
-from sa_runtime.errors import DatasetError, InputError
+from sa_runtime.errors import DatasetError, InputError, bad_value
 
 Boxes = Literal["labelled", "detected"]
 Protocol = Literal["new", "classic"]
@@ -76,7 +76,7 @@ def load_cuhk03(
     if protocol == "classic":
         return _classic(root, boxes, split)
     if split:
-        raise InputError(f"split={split!r}: the new protocol has one split, 0")
+        raise bad_value("split", split, "the new protocol has one split, 0")
     return _new(root, boxes)
 
 
@@ -137,9 +137,8 @@ def _classic(root: Path, boxes: Boxes, split: int) -> ReidDataset:
     require_layout(root, CLASSIC)
     test_sets = cuhk03_mat.read_test_sets(_mat(root))
     if not 0 <= split < len(test_sets):
-        raise InputError(
-            f"split={split!r}: {_mat(root)} has the test sets 0 to {len(test_sets) - 1}"
-        )
+        rule = f"{_mat(root)} has the test sets 0 to {len(test_sets) - 1}"
+        raise bad_value("split", split, rule)
     tested = {1000 * pair + person for pair, person in test_sets[split]}
     samples = [Sample(path, *_parsed(path)) for path in image_files(_unpacked(root, boxes))]
     test = tuple(sample for sample in samples if sample.person in tested)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.layout import Layout
-from sa_runtime.errors import DatasetError, InputError
+from sa_runtime.errors import DatasetError, InputError, bad_value
 
 DATASETS: dict[str, str] = {
     "market": "sa_runtime.datasets.market:load_market",
@@ -65,9 +65,8 @@ def canonical(name: str) -> str:
     found = ALIASES.get(name, name)
     if found not in DATASETS:
         aliases = ", ".join(f"{alias} ({full})" for alias, full in ALIASES.items())
-        raise InputError(
-            f"data set {name!r}: unknown; choose from {', '.join(DATASETS)}; short: {aliases}"
-        )
+        rule = f"unknown; choose from {', '.join(DATASETS)}; short: {aliases}"
+        raise bad_value("dataset", name, rule)
     return found
 
 
@@ -99,7 +98,7 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
         if other is None or layout.above(folder) or layout.share(folder) >= 0.5:
             raise
         title = layout_of(other).title
-        raise DatasetError(f"{exc}. It is laid out as {title}; pass --dataset {other}") from exc
+        raise DatasetError(f"{exc}. It is laid out as {title}; pass `dataset={other!r}`") from exc
 
 
 def layout_of(name: str) -> Layout:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sa_runtime.detections.base import Detections
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 
 Reader = Callable[[Path], Detections]
 """Reads one file; raises :class:`~sa_runtime.errors.DetectionError` where it cannot."""
@@ -48,7 +48,7 @@ def read_detections(path: Path | str, format: str | None = None) -> Detections:
     path = Path(path)
     name = _format_of(path) if format is None else format
     if name not in DETECTIONS:
-        raise InputError(f"format={name!r}: unknown; choose from {', '.join(DETECTIONS)}")
+        raise bad_value("format", name, f"unknown; choose from {', '.join(DETECTIONS)}")
     module, _, function = DETECTIONS[name].reader.partition(":")
     reader: Reader = getattr(importlib.import_module(module), function)
     return reader(path)

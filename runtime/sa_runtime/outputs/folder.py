@@ -80,14 +80,14 @@ class ShardFolder:
         if begun and not resume:
             raise InputError(
                 f"{target}: holds {Manifest.read(target).rows} rows of an earlier run; go on with "
-                "it with --resume, or choose another --out"
+                "it with `resume=True`, or choose another `out`"
             )
         if not begun and (
             target.exists() and (not target.is_dir() or any(target.glob("[!.]*.parquet")))
         ):
             raise InputError(
                 f"{target}: exists and was not written by `sa-deploy embed --out FOLDER`; "
-                "choose another --out"
+                "choose another `out`"
             )
 
     @classmethod
@@ -100,8 +100,8 @@ class ShardFolder:
         manifest = Manifest.read(target)
         if not (manifest.complete or (unfinished and manifest.shards)):
             raise InputError(
-                f"{target}: not finished, {manifest.rows} rows so far; run `sa-deploy embed` again "
-                "with --resume, or read what is there with unfinished=True"
+                f"{target}: not finished, {manifest.rows} rows so far; embed again with "
+                "`resume=True`, or read what is there with `unfinished=True`"
             )
         for shard in manifest.shards:
             shard.check(target)
@@ -154,5 +154,5 @@ class ShardFolder:
         if found := list(differences(self.manifest.plan, plan)):
             raise InputError(
                 f"{self.path}: cannot go on with what is there, because {'; '.join(found)}. "
-                "Run it as it was begun, or choose another --out"
+                "Run it as it was begun, or choose another `out`"
             )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
-from sa_runtime.errors import ContractError, InputError, MissingFileError
+from sa_runtime.errors import ContractError, InputError, MissingFileError, bad_value
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import PART_ROWS, Progress, StoredEmbeddings, StoredType
 from sa_runtime.system.files import HashedFile, atomic_path, remove_leftovers
@@ -72,7 +72,7 @@ class EmbeddingWriter:
         in_owned_folder: bool = False,
     ) -> None:
         if dtype not in get_args(StoredType):
-            raise InputError(f"dtype={dtype!r}: expected one of {', '.join(get_args(StoredType))}")
+            raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
         self.path = Path(path)
         self.count = 0
         self.size_bytes = 0
@@ -204,7 +204,9 @@ class ParquetFile:
             InputError: ``resume`` is set.
         """
         if resume:
-            raise InputError(f"--resume: {target} is one file; give --out a folder to go on with")
+            raise bad_value(
+                "resume", True, f"{target} is one file; choose a folder as `out` to go on with"
+            )
 
     @classmethod
     def read(cls, target: Path, *, unfinished: bool = False) -> list[StoredEmbeddings]:

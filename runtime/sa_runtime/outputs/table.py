@@ -6,7 +6,7 @@ import importlib
 import os
 from pathlib import Path
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_runtime.outputs.base import OutputKind
 
 FOLDER = ""
@@ -32,9 +32,8 @@ def output_kind(target: str | os.PathLike[str]) -> OutputKind:
     suffix = FOLDER if is_folder else Path(text).suffix.lower()
     if suffix not in OUTPUTS or "://" in text or text == "-":
         expected = ", ".join(f"NAME{suffix}" for suffix in OUTPUTS if suffix)
-        raise InputError(
-            f"out={text!r}: cannot be written to; expected {expected} or a folder, NAME/"
-        )
+        rule = f"cannot be written to; expected {expected} or a folder, NAME/"
+        raise bad_value("out", text, rule)
     module, _, name = OUTPUTS[suffix].partition(":")
     kind: OutputKind = getattr(importlib.import_module(module), name)
     return kind

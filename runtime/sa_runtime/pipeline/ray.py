@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.errors import InputError, SaDeployError
+from sa_runtime.errors import InputError, SaDeployError, bad_value
 from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.table import output_kind
@@ -90,7 +90,7 @@ def tasks_of(
             two sources of one name; or folders that an earlier run began while ``resume`` is false.
     """
     if output_kind(out) is not output_kind(""):
-        raise InputError(f"--ray-workers: {out} is one file; give --out a folder")
+        raise InputError(f"{out}: one file; embedding on Ray takes a folder as `out`")
     places = [Path(given) for given in paths]
     for path in places:
         if path.is_file() and is_image(path):
@@ -104,7 +104,7 @@ def tasks_of(
         if name in tasks:
             raise InputError(
                 f"{path} and {tasks[name].source}: both would be written to {out / name}; "
-                "embed them one after the other, each with an --out of its own"
+                "embed them one after the other, each with an `out` of its own"
             )
         tasks[name] = EmbedTask(
             source=path.resolve(),
@@ -115,8 +115,8 @@ def tasks_of(
     begun = [task.out for task in tasks.values() if (task.out / MANIFEST).exists()]
     if begun and not resume:
         raise InputError(
-            f"{begun[0]}: holds rows of an earlier run; go on with it with --resume, or choose "
-            "another --out"
+            f"{begun[0]}: holds rows of an earlier run; go on with it with `resume=True`, or "
+            "choose another `out`"
         )
     return list(tasks.values())
 
@@ -204,8 +204,8 @@ def embed_on_ray(
             configure_logging=False,
         )
     except ConnectionError as exc:
-        raise InputError(
-            f"--ray-address {address}: no cluster answers ({exc}); start one with `ray start`"
+        raise bad_value(
+            "address", address, f"no cluster answers ({exc}); start one with `ray start`"
         ) from exc
     try:
         _require_resources(ray, workers, cpus, gpus)
@@ -259,5 +259,5 @@ def _require_resources(ray: Any, workers: int, cpus: float, gpus: float) -> None
         if each * workers > held.get(name, 0):
             raise InputError(
                 f"{workers} Ray workers of {each:g} {name} each: the cluster has "
-                f"{held.get(name, 0):g}; pass fewer --ray-workers"
+                f"{held.get(name, 0):g}; pass fewer `workers`"
             )

@@ -25,7 +25,7 @@ import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Images
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 from sa_runtime.items import Item, Row, Sink
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
 from sa_runtime.runners.base import Runner, fitting_batch_size
@@ -93,7 +93,7 @@ def run_pipeline(
         Exception: whatever a stage raised, as it was raised; the others are stopped first.
     """
     if max_delay_ms is not None and not max_delay_ms > 0:
-        raise InputError(f"max_delay_ms={max_delay_ms}: expected more than 0, or none")
+        raise bad_value("max_delay_ms", max_delay_ms, "expected more than 0, or none")
     batch_size = fitting_batch_size(runner, batch_size)
     return _Pipeline(runner, sink, batch_size, max_delay_ms).run(items)
 

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_runtime.retrieval.product import padded, product_of
 from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows, require_equal_dim
 
@@ -68,7 +68,7 @@ class VectorDistances:
     ) -> None:
         require_equal_dim(query, gallery)
         if metric not in get_args(Metric):
-            raise InputError(f"metric={metric!r}: expected one of {', '.join(get_args(Metric))}")
+            raise bad_value("metric", metric, f"expected one of {', '.join(get_args(Metric))}")
         self._query, self._gallery, self._cosine = query, gallery, metric == "cosine"
         self._product = product_of(query, gallery, unit=self._cosine)
 
@@ -180,7 +180,7 @@ def nearest(
     [[0, 2, 3]]
     """
     if k < 1:
-        raise InputError(f"k={k}: expected at least 1 neighbour")
+        raise bad_value("k", k, "expected at least 1 neighbour")
     source = VectorDistances(query, gallery, metric)
     total, size = source.shape
     step, width = _search_tile(source, memory_bytes)

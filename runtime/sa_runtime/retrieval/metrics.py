@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.datasets.base import JUNK
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.distance import MEMORY_BYTES, Distances, Metric, VectorDistances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.vectors import AnyFloats, Ints, VectorRows, Vectors
@@ -365,7 +365,7 @@ def _check(
             f"{len(gallery)} gallery images: expected one for each"
         )
     if max_rank < 1:
-        raise InputError(f"max_rank={max_rank}: expected at least 1")
+        raise bad_value("max_rank", max_rank, "expected at least 1")
     check_conventions(conventions)
     for name, labels in (("query", query), ("gallery", gallery)):
         if np.any(labels.person == JUNK):

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from sa_runtime.artefact.contract import Contract, require_same_space
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 from sa_runtime.retrieval.distance import MEMORY_BYTES, Metric, Neighbours, nearest
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.vectors import VectorRows, Vectors
@@ -90,7 +90,7 @@ def rerank(
     [[1, 2]]
     """
     if k < 1:
-        raise InputError(f"k={k}: expected at least 1 neighbour")
+        raise bad_value("k", k, "expected at least 1 neighbour")
     rows = _comparable(query, gallery)
     source = RerankedDistances(*rows, settings or Reranking(), memory_bytes=memory_bytes)
     total, size = source.shape

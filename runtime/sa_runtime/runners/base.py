@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract, InputSpec
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.errors import ContractError, InputError, RunnerError
+from sa_runtime.errors import ContractError, InputError, RunnerError, bad_value
 from sa_runtime.runners.calls import Calls
 
 Options = dict[str, str | int | float | bool | None]
@@ -239,7 +239,7 @@ def fitting_batch_size(runner: Runner, batch_size: int) -> int:
         InputError: a batch size below 1.
     """
     if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected at least 1")
+        raise bad_value("batch_size", batch_size, "expected at least 1")
     if runner.contract.fixed_batch and runner.max_batch is not None:
         return runner.max_batch
     return min(batch_size, runner.max_batch or batch_size)

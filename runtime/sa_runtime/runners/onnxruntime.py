@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.errors import InputError, RunnerError, bad_value
 from sa_runtime.runners.base import BaseRunner, Options, contract_for
 from sa_runtime.system.extras import require
 
@@ -136,7 +136,7 @@ class OnnxRuntimeRunner(BaseRunner):
 
 
 def _package() -> ModuleType:
-    return require("onnxruntime", extra="cpu", purpose="--runtime onnxruntime")
+    return require("onnxruntime", extra="cpu", purpose="runtime onnxruntime")
 
 
 def preload(ort: ModuleType) -> None:
@@ -176,8 +176,10 @@ def _provider(
     provider = _PROVIDERS.get(kind, kind)
     offered = ort.get_available_providers()
     if provider not in offered:
-        raise InputError(
-            f"device {device!r}: this ONNX Runtime offers {', '.join(offered)}; for an NVIDIA GPU "
-            "install: pip install 'sa-deploy[gpu]'"
+        raise bad_value(
+            "device",
+            device,
+            f"this ONNX Runtime offers {', '.join(offered)}; for an NVIDIA GPU install: pip "
+            "install 'sa-deploy[gpu]'",
         )
     return provider, {**({"device_id": index} if index else {}), **options}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.errors import RunnerError, bad_value
 from sa_runtime.runners.base import Options, contract_for
 from sa_runtime.runners.openvino_graph import read_openvino_model
 from sa_runtime.runners.overlap import OverlappingRunner, Pool
@@ -82,9 +82,9 @@ class OpenVinoRunner(OverlappingRunner[_InFlight]):
         chosen = precision or _own_precision(core, device, contract)
         super().__init__(path, contract, precision=_label(contract, chosen))
         if hint not in get_args(Hint):
-            raise InputError(f"hint={hint!r}: expected one of {', '.join(get_args(Hint))}")
+            raise bad_value("hint", hint, f"expected one of {', '.join(get_args(Hint))}")
         if chosen not in _PRECISIONS:
-            raise InputError(f"precision={chosen!r}: expected one of {', '.join(_PRECISIONS)}")
+            raise bad_value("precision", chosen, f"expected one of {', '.join(_PRECISIONS)}")
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": hint.upper(),
             "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
@@ -185,9 +185,11 @@ class OpenVinoRunner(OverlappingRunner[_InFlight]):
         got = kind.to_string() if hasattr(kind, "to_string") else str(kind)
         short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}.get(got, got)
         if short != _PRECISIONS[chosen]:
-            raise InputError(
-                f"precision={chosen!r}: {device} computes this model in {short}; "
-                "choose another precision or leave it to the artefact"
+            raise bad_value(
+                "precision",
+                chosen,
+                f"{device} computes this model in {short}; choose another precision or leave it "
+                "to the artefact",
             )
 
     def _release(self) -> None:
@@ -215,7 +217,7 @@ def _label(contract: Contract, precision: str) -> str:
 
 
 def _package() -> ModuleType:
-    return require("openvino", extra="cpu", purpose="--runtime openvino")
+    return require("openvino", extra="cpu", purpose="runtime openvino")
 
 
 def _device(core: Any, wanted: str) -> str:
@@ -223,7 +225,7 @@ def _device(core: Any, wanted: str) -> str:
     found = core.available_devices
     composed = device.partition(":")[0] in ("AUTO", "HETERO", "MULTI", "BATCH")
     if not composed and device not in found and f"{device}.0" not in found:
-        raise InputError(f"device {wanted!r}: OpenVINO finds {', '.join(found)} on this machine")
+        raise bad_value("device", wanted, f"OpenVINO finds {', '.join(found)} on this machine")
     return device
 
 

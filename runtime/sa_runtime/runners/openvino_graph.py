@@ -50,8 +50,8 @@ def read_openvino_model(ov: ModuleType, core: Any, path: Path) -> Any:
 
 
 def _inlined(path: Path) -> bytes:
-    onnx = require("onnx", extra="cpu", purpose="--runtime openvino of an ONNX file")
-    require("onnx.inliner", extra="cpu", purpose="--runtime openvino of an ONNX file")
+    onnx = require("onnx", extra="cpu", purpose="runtime openvino of an ONNX file")
+    require("onnx.inliner", extra="cpu", purpose="runtime openvino of an ONNX file")
     data = path.read_bytes()
     try:
         model = onnx.load_model_from_string(data)
@@ -77,7 +77,7 @@ def lift_reductions(ov: ModuleType, model: Any) -> int:
     Returns:
         How many were changed.
     """
-    ops = require("openvino.opset13", extra="cpu", purpose="--runtime openvino")
+    ops = require("openvino.opset13", extra="cpu", purpose="runtime openvino")
     changed = 0
     for node in model.get_ordered_ops():
         if node.get_type_name() not in _REDUCTIONS or not _over_last_of_three(node):

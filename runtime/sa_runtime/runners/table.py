@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.artefact.formats import FORMATS
-from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.system.extras import require
 
@@ -49,9 +49,9 @@ def runner_class(runtime: str) -> type[BaseRunner]:
         MissingPackageError: what its module needs is not installed.
     """
     if runtime not in RUNNERS:
-        raise InputError(f"--runtime {runtime}: unknown; choose from auto, {', '.join(RUNNERS)}")
+        raise bad_value("runtime", runtime, f"unknown; choose from auto, {', '.join(RUNNERS)}")
     module, _, name = RUNNERS[runtime].partition(":")
-    loaded = require(module, extra=_EXTRAS.get(runtime, "cpu"), purpose=f"--runtime {runtime}")
+    loaded = require(module, extra=_EXTRAS.get(runtime, "cpu"), purpose=f"runtime {runtime}")
     found: type[BaseRunner] = getattr(loaded, name)
     return found
 
@@ -79,9 +79,11 @@ def open_runner(model: Path | str, runtime: str = "auto", **options: Any) -> Bas
     kind = runner_class(runtime)
     possible += FORMATS[path.suffix].on_request
     if runtime not in possible:
-        raise InputError(
-            f"{path}: --runtime {runtime} does not open {path.suffix} files; "
-            f"expected {' or '.join(possible)}"
+        raise bad_value(
+            "runtime",
+            runtime,
+            f"does not open {path.suffix} files; expected {' or '.join(possible)}",
+            prefix=f"{path}: ",
         )
     _check_options(runtime, kind, options)
     runner: BaseRunner = kind(path, **options)
@@ -92,9 +94,7 @@ def _check_options(runtime: str, kind: type[BaseRunner], options: dict[str, Any]
     known = option_names(kind)
     for name in options:
         if name not in known:
-            raise InputError(
-                f"--runtime {runtime}: no option {name!r}; expected {', '.join(known)}"
-            )
+            raise bad_value("runtime", runtime, f"no option {name!r}; expected {', '.join(known)}")
 
 
 def option_names(kind: type[BaseRunner]) -> tuple[str, ...]:

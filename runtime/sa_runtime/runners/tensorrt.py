@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.errors import ContractError, InputError, RunnerError
+from sa_runtime.errors import ContractError, InputError, RunnerError, bad_value
 from sa_runtime.runners.overlap import OverlappingRunner, Pool
 from sa_runtime.system.gpus import Gpu, probe
 from sa_runtime.tensorrt.device import CudaError, Device, cuda_index, open_device, unless_lost
@@ -86,7 +86,7 @@ class TensorRTRunner(OverlappingRunner[_InFlight]):
         binding: str | None = None,
     ) -> None:
         if streams not in (1, 2):
-            raise InputError(f"streams={streams}: expected 1 or 2")
+            raise bad_value("streams", streams, "expected 1 or 2")
         gpu = cuda_index(device)
         machine = probe()
         if path.suffix == ".onnx":
@@ -188,7 +188,7 @@ def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | Non
     if cache is None:
         raise InputError(
             f"{path}: TensorRT runs engines; build one with `sa-deploy build {path}`, or name a "
-            "folder that keeps engines: --cache DIR"
+            "folder that keeps engines: `cache=DIR`"
         )
     machine = probe()
     graph = read_graph(path)
@@ -202,7 +202,7 @@ def _from_cache(path: Path, cache: Path | str | None, flavour: FlavourName | Non
 
 
 _TENSORRT_INSTEAD = (
-    "build it with TensorRT itself: sa-deploy build MODEL.onnx --flavour tensorrt "
+    "build it with TensorRT itself: `sa-deploy build MODEL.onnx --flavour tensorrt` "
     f"({INSTALL['tensorrt']})"
 )
 

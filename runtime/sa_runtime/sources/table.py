@@ -62,7 +62,7 @@ def find_sources(
     needed = sum(kind is not None and kind.needs_detections for kind in kinds)
     if len(detections) > needed:
         raise InputError(
-            f"{needed} videos and {len(detections)} --detections: "
+            f"{needed} videos and {len(detections)} files of `detections`: "
             "expected one for each video, in the same order"
         )
     boxes = iter(detections)

@@ -54,7 +54,7 @@ class VideoSource:
             )
         if detections is None:
             raise InputError(
-                f"{location}: a video without boxes; pass --detections FILE for it, "
+                f"{location}: a video without boxes; pass `detections=FILE` for it, "
                 "lines of frame,id,left,top,width,height from a detector or tracker"
             )
         VideoReader(path).close()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sa_runtime.errors import BuildError, InputError
+from sa_runtime.errors import BuildError, bad_value
 from sa_runtime.system.gpus import Gpu
 from sa_runtime.tensorrt.flavour import (
     Flavour,
@@ -107,7 +107,7 @@ def engine_from_onnx(
     if plugin and fused != graph.attention_pools:
         raise BuildError(
             f"{graph.path}: {fused} of its {graph.attention_pools} AttentionPool nodes became the "
-            "fused kernel; export it again with this version, or build with --no-plugin"
+            "fused kernel; export it again with this version, or build with `plugin=False`"
         )
     config = _config(graph, flavour, builder, options)
     monitor = make_monitor(flavour, report)
@@ -163,31 +163,35 @@ def use_plugin(graph: OnnxGraph, flavour: Flavour, wanted: bool | None) -> bool:
     """
     obstacle = "" if wanted is False else plugin_obstacle(graph, flavour)
     if wanted and obstacle:
-        raise InputError(f"--plugin: {obstacle}; build with --no-plugin")
+        raise bad_value("plugin", True, f"{obstacle}; build with `plugin=False`")
     return wanted is not False and not obstacle
 
 
 def _require_gpu(flavour: Flavour, options: BuildOptions, gpu: Gpu | None) -> None:
     """Refuse what even TensorRT-RTX compiles on a GPU only."""
     asked = {
-        "--strip": options.strip,
-        "--hardware-compat same-cc": options.hardware_compat == "same-cc",
+        "strip": options.strip,
+        "hardware_compat": options.hardware_compat == "same-cc",
     }
-    for flag, wanted in asked.items():
+    for name, wanted in asked.items():
+        value = getattr(options, name)
         if wanted and flavour.rtx and gpu is None:
-            raise InputError(
-                f"{flag}: TensorRT-RTX needs an NVIDIA GPU for it and none is visible; build "
-                "without it, or where the engine shall run"
+            raise bad_value(
+                name,
+                value,
+                "TensorRT-RTX needs an NVIDIA GPU for it and none is visible; build without it, or "
+                "where the engine shall run",
             )
         if wanted and flavour.rtx and gpu is not None and (reason := rtx_obstacle(gpu)):
-            raise InputError(f"{flag}: {reason}; build without it, or where the engine shall run")
+            rule = f"{reason}; build without it, or where the engine shall run"
+            raise bad_value(name, value, rule)
 
 
 def _capability(gpu: Gpu | None) -> int:
     if gpu is None:
         raise BuildError(
             "no NVIDIA GPU is visible (see `sa-deploy doctor`), expected the one to build for; "
-            "--flavour tensorrt-rtx builds without"
+            "`flavour='tensorrt-rtx'` builds without"
         )
     return gpu.compute_capability
 
@@ -219,11 +223,11 @@ def _described(graph: OnnxGraph, error: Any) -> str:
         mend = "export the file again, so that the node carries its function body"
     elif "UNSUPPORTED" in code or "Plugin not found" in said:
         mend = (
-            f"TensorRT has no layer for {operator}; export with another --opset, or run the file "
-            "on another runtime (--runtime onnxruntime)"
+            f"TensorRT has no layer for {operator}; export with another opset, or run the file "
+            "on another runtime (`runtime='onnxruntime'`)"
         )
     else:
-        mend = "export the file again, or run it on another runtime (--runtime onnxruntime)"
+        mend = "export the file again, or run it on another runtime (`runtime='onnxruntime'`)"
     return f"node {name!r} (operator {operator}, {code}): {said}. {mend}"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.errors import InputError, MissingPackageError, RunnerError
+from sa_runtime.errors import MissingPackageError, RunnerError, bad_value
 
 Bytes = NDArray[np.uint8]
 BINDINGS: dict[str, str] = {
@@ -158,9 +158,8 @@ def cuda_index(device: str) -> int:
     """
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
     if match is None:
-        raise InputError(
-            f"device {device!r}: TensorRT runs on NVIDIA GPUs, expected cuda or cuda:1"
-        )
+        rule = "TensorRT runs on NVIDIA GPUs, expected cuda or cuda:1"
+        raise bad_value("device", device, rule)
     return int(match[1] or 0)
 
 
@@ -177,7 +176,7 @@ def open_device(index: int = 0, binding: str | None = None) -> Device:
         CudaError: there is no such GPU.
     """
     if binding is not None and binding not in BINDINGS:
-        raise InputError(f"binding={binding!r}: unknown; choose from {', '.join(BINDINGS)}")
+        raise bad_value("binding", binding, f"unknown; choose from {', '.join(BINDINGS)}")
     wanted = list(BINDINGS) if binding is None else [binding]
     for name in wanted:
         if installed(name):
@@ -212,7 +211,7 @@ def explain(call: str, reason: str, *, sticky: bool, context: str = "") -> CudaE
     if sticky:
         mend = "the GPU's context is lost: start the process again, and look at `nvidia-smi`"
     elif "memory" in reason and "out of" in reason:
-        mend = "free memory on the GPU, or build the engine with a smaller --max-batch"
+        mend = "free memory on the GPU, or build the engine with a smaller `max_batch`"
     else:
         mend = "look at `sa-deploy doctor`"
     return CudaError(f"CUDA: {call}{where} failed: {reason}; {mend}", sticky=sticky)

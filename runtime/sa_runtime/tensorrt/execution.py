@@ -161,13 +161,13 @@ def _refit(
     weights = path.with_suffix(".onnx")
     if not weights.is_file():
         raise RunnerError(
-            f"{path}: it was built with --strip and takes its weights from {weights}, which is "
-            "missing; put the ONNX file there, or build without --strip"
+            f"{path}: it was built with `strip=True` and takes its weights from {weights}, which "
+            "is missing; put the ONNX file there, or build without it"
         )
     if read_graph(weights).sha256 != info.onnx_sha256:
         raise RunnerError(
             f"{path}: {weights} is not the ONNX file it was built from; put that one there, or "
-            f"build it again: sa-deploy build {weights} --strip"
+            f"build it again: `sa-deploy build {weights} --strip`"
         )
     refitter = flavour.trt.Refitter(engine, logger)
     parser = flavour.trt.OnnxParserRefitter(refitter, logger)

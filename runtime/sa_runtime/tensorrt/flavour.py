@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from sa_runtime.errors import BuildError, InputError, MissingPackageError
+from sa_runtime.errors import BuildError, MissingPackageError, bad_value
 from sa_runtime.system.gpus import Gpu
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
@@ -79,7 +79,7 @@ class Flavour:
         except TypeError as exc:  # pybind11's name for "the library gave no object"
             raise BuildError(
                 f"TensorRT {self.version} cannot start a builder: it needs an NVIDIA GPU and a "
-                "driver (see `sa-deploy doctor`); --flavour tensorrt-rtx builds without"
+                "driver (see `sa-deploy doctor`); `flavour='tensorrt-rtx'` builds without"
             ) from exc
 
     def network(self, builder: Any, *, plugin: bool) -> Any:
@@ -108,10 +108,8 @@ class Flavour:
             return
         known = self.trt.HardwareCompatibilityLevel.__members__
         if _LEVELS[level] not in known:
-            raise InputError(
-                f"--hardware-compat {level}: TensorRT {self.version} knows "
-                f"{', '.join(name for name, theirs in _LEVELS.items() if theirs in known)}"
-            )
+            offered = ", ".join(name for name, theirs in _LEVELS.items() if theirs in known)
+            raise bad_value("hardware_compat", level, f"TensorRT {self.version} knows {offered}")
         config.hardware_compatibility_level = known[_LEVELS[level]]
 
     def set_version_compat(self, config: Any) -> None:
@@ -121,9 +119,11 @@ class Flavour:
             InputError: TensorRT-RTX, which cannot.
         """
         if self.rtx:
-            raise InputError(
-                "--version-compat: TensorRT-RTX has no version-compatible engines; "
-                "build again after an update (--cache does it by itself)"
+            raise bad_value(
+                "version_compat",
+                True,
+                "TensorRT-RTX has no version-compatible engines; build again after an update (a "
+                "`cache` does it by itself)",
             )
         config.set_flag(self.trt.BuilderFlag.VERSION_COMPATIBLE)
 
@@ -156,7 +156,7 @@ def load_flavour(name: FlavourName) -> Flavour:
     module = name.replace("-", "_")
     if importlib.util.find_spec(module) is None:
         raise MissingPackageError(
-            f"--flavour {name} needs the package {module!r}, which is not installed. "
+            f"{name} needs the package {module!r}, which is not installed. "
             f"Install it with: {INSTALL[name]}",
             name=module,
         )

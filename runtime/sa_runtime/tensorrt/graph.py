@@ -13,7 +13,7 @@ import numpy as np
 
 from sa_runtime.artefact.contract import Contract, Precision
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.errors import BuildError, InputError
+from sa_runtime.errors import BuildError, InputError, bad_value
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
@@ -137,10 +137,12 @@ def check_precision(graph: OnnxGraph, wanted: Precision | None) -> None:
         BuildError: its int8 quantisation is not symmetric, which TensorRT refuses or gets wrong.
     """
     if wanted is not None and wanted != graph.precision:
-        raise InputError(
-            f"{graph.path}: --precision {wanted} was asked for, the graph is {graph.precision} and "
-            f"TensorRT computes what the graph says; export it: sa-deploy export WEIGHTS "
-            f"--onnx --precision {wanted}"
+        raise bad_value(
+            "precision",
+            wanted,
+            f"the graph is {graph.precision} and TensorRT computes what the graph says; export it: "
+            f"`sa-deploy export WEIGHTS --onnx --precision {wanted}`",
+            prefix=f"{graph.path}: ",
         )
     if graph.precision == "int8":
         _require_symmetric(graph)
@@ -159,6 +161,6 @@ def _require_symmetric(graph: OnnxGraph) -> None:
             raise BuildError(
                 f"{graph.path}: node {node.name!r} ({node.op_type}) has a zero point of "
                 f"{zero.dtype} {zero.ravel()[:1].tolist()[0]}, expected int8 0: TensorRT takes "
-                "symmetric int8 only; quantise it again: sa-deploy export WEIGHTS "
-                "--onnx --precision int8 --int8-target tensorrt"
+                "symmetric int8 only; quantise it again: `sa-deploy export WEIGHTS "
+                "--onnx --precision int8 --int8-target tensorrt`"
             )

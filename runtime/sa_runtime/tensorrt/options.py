@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 from sa_runtime.tensorrt.flavour import HARDWARE_COMPAT, HardwareCompat
 
 DEFAULT_MAX_BATCH = 32
@@ -31,7 +31,7 @@ class Profile:
         """Check the order."""
         if not 1 <= self.min <= self.opt <= self.max:
             raise InputError(
-                f"--min-batch {self.min} --opt-batch {self.opt} --max-batch {self.max}: "
+                f"`min_batch={self.min}` `opt_batch={self.opt}` `max_batch={self.max}`: "
                 "expected 1 <= min <= opt <= max"
             )
 
@@ -72,13 +72,13 @@ class BuildOptions:
     def __post_init__(self) -> None:
         """Check every field."""
         if self.workspace_gib is not None and not 0 < self.workspace_gib < math.inf:
-            raise InputError(f"--workspace {self.workspace_gib}: expected GiB, more than 0")
+            raise bad_value("workspace_gib", self.workspace_gib, "expected GiB, more than 0")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise InputError(f"--optimization-level {self.optimization_level}: expected 0 to 5")
+            raise bad_value("optimization_level", self.optimization_level, "expected 0 to 5")
         if self.hardware_compat not in HARDWARE_COMPAT:
-            raise InputError(
-                f"--hardware-compat {self.hardware_compat}: unknown; choose from "
-                f"{', '.join(HARDWARE_COMPAT)}"
+            choices = ", ".join(HARDWARE_COMPAT)
+            raise bad_value(
+                "hardware_compat", self.hardware_compat, f"unknown; choose from {choices}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,14 +112,16 @@ def profile_for(
         InputError: sizes that contradict each other or the artefact.
     """
     limit = contract.max_batch
-    asked = {"--min-batch": min_batch, "--opt-batch": opt_batch, "--max-batch": max_batch}
+    asked = {"min_batch": min_batch, "opt_batch": opt_batch, "max_batch": max_batch}
     if limit is not None:
-        for flag, value in asked.items():
+        for name, value in asked.items():
             if value is not None and (value > limit or (contract.fixed_batch and value != limit)):
                 exactly = "exactly" if contract.fixed_batch else "at most"
-                raise InputError(
-                    f"{flag} {value}: the ONNX file takes {exactly} {limit} images a batch; export "
-                    "it again with a dynamic batch"
+                raise bad_value(
+                    name,
+                    value,
+                    f"the ONNX file takes {exactly} {limit} images a batch; export it again with a "
+                    "dynamic batch",
                 )
     if contract.fixed_batch and limit is not None:
         return Profile(min=limit, opt=limit, max=limit)

@@ -84,7 +84,7 @@ class AttentionPoolPlugin:
         if element is None:
             raise BuildError(
                 f"{PLUGIN}: a map of type {x.dtype}, expected FP32, FP16 or BF16; "
-                "build with --no-plugin"
+                "build with `plugin=False`"
             )
         try:
             return Pool(
@@ -177,7 +177,7 @@ def register_attention_pool(trt: ModuleType, compute_capability: int) -> None:
     if not hasattr(trt, "QuickPluginCreationRequest"):
         raise BuildError(
             f"TensorRT {trt.__version__} has no ahead-of-time Python plugins, expected 10.9 or "
-            "newer; update it, or build with --no-plugin"
+            "newer; update it, or build with `plugin=False`"
         )
     existing = _registered.get(trt.__name__)
     if existing is not None:

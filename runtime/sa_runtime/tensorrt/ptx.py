@@ -114,7 +114,7 @@ def kernel_from_pool(pool: Pool, tactic: int, compute_capability: int) -> Kernel
     except Exception as exc:  # Triton maps LLVM's, ptxas' and its own errors to no common base
         raise BuildError(
             f"AttentionPool kernel: Triton {triton.__version__} cannot compile it for compute "
-            f"capability {compute_capability / 10}: {exc}; build with --no-plugin"
+            f"capability {compute_capability / 10}: {exc}; build with `plugin=False`"
         ) from exc
     return _checked(compiled, cut.warps * 32)
 
@@ -182,7 +182,7 @@ def without_hidden_parameters(ptx: str, name: str, declared: int) -> str:
         if re.search(rf"\b{re.escape(symbol)}\b", body):
             raise BuildError(
                 f"PTX of {name}: its body reads {symbol}, a parameter that only Triton's launcher "
-                "passes; install another Triton version, or build with --no-plugin"
+                "passes; install another Triton version, or build with `plugin=False`"
             )
     kept = ",\n\t".join(parameters[:declared])
     return f"{ptx[: head.start(1)]}\n\t{kept}\n{ptx[head.end(1) :]}"

@@ -57,7 +57,7 @@ class Pool:
         if self.map_elements > MAX_MAP_ELEMENTS:
             raise InputError(
                 f"AttentionPool: a map of {self.height} x {self.width} pads to {self.map_elements} "
-                f"elements, expected at most {MAX_MAP_ELEMENTS}; build with --no-plugin"
+                f"elements, expected at most {MAX_MAP_ELEMENTS}; build with `plugin=False`"
             )
 
     @property

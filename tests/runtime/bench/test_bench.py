@@ -228,7 +228,7 @@ def test_an_error_bar_wider_than_the_gate_is_said() -> None:
     comparison = compare(base, new, fail_above=0.05)
     assert comparison.slower == ()
     (text,) = comparison.notes
-    assert text.startswith("too noisy to see 5 % in 1 of 1 series: measure longer (--duration)")
+    assert text.startswith("too noisy to see 5 % in 1 of 1 series: measure longer (`duration`)")
     require_no_slower(comparison)
 
 
@@ -252,7 +252,7 @@ def test_results_that_do_not_compare_say_so() -> None:
         "in the base only: openvino fp32 at batch 8",
     )
     for wrong in (0.0, 1.0, -0.1):
-        with pytest.raises(InputError, match=r"--fail-above -?\d+%: expected more than 0% and"):
+        with pytest.raises(InputError, match=r"fail_above=-?[\d.]+: expected more than 0 and"):
             compare(base, base, fail_above=wrong)
     for text in ("", "fast", "5 percent"):
         with pytest.raises(InputError, match="expected a percentage such as 5%"):
@@ -274,7 +274,7 @@ def test_a_base_that_is_none_is_named(tmp_path: Path, content: str, message: str
     (tmp_path / "base.json").write_text(content)
     with pytest.raises(InputError, match=rf"base\.json: {message}"):
         BenchResult.from_file(tmp_path / "base.json")
-    with pytest.raises(InputError, match=r"absent\.json: not a result of .*No such file"):
+    with pytest.raises(InputError, match=r"absent\.json: no such file"):
         BenchResult.from_file(tmp_path / "absent.json")
 
 
@@ -290,12 +290,12 @@ def test_percentiles_are_values_that_so_many_stay_below(values: list[float]) -> 
 
 def test_options_that_cannot_be_are_named() -> None:
     for options, message in (
-        ({"batch_sizes": ()}, r"--batch-sizes \(\): expected at least one"),
-        ({"batch_sizes": (1, 0)}, r"--batch-sizes \(1, 0\): expected 1 or more"),
-        ({"seconds": 0.0}, r"--duration 0\.0: expected more than 0 seconds"),
-        ({"iterations": -1}, "--iterations -1: expected 0 or more"),
-        ({"streams": 0}, "--streams 0: expected 1 or more"),
-        ({"threads": -2}, "--threads -2: expected 0 or more"),
+        ({"batch_sizes": ()}, r"batch_sizes=\(\): expected at least one"),
+        ({"batch_sizes": (1, 0)}, r"batch_sizes=\(1, 0\): expected 1 or more"),
+        ({"seconds": 0.0}, r"seconds=0\.0: expected more than 0"),
+        ({"iterations": -1}, "iterations=-1: expected 0 or more"),
+        ({"streams": 0}, "streams=0: expected 1 or more"),
+        ({"threads": -2}, "threads=-2: expected 0 or more"),
     ):
         with pytest.raises(InputError, match=message):
             BenchOptions(**options)
@@ -314,7 +314,7 @@ def test_the_plan_takes_what_fits_and_says_what_does_not(
     assert skipped == {}
     (auto,), _ = plan([model], BenchOptions(runtimes=("auto",)))
     assert (auto.runtime, auto.options) == ("auto", {})
-    with pytest.raises(InputError, match="--runtime tensor: unknown; choose from auto, "):
+    with pytest.raises(InputError, match="runtime='tensor': unknown; choose from auto, "):
         plan([model], BenchOptions(runtimes=("tensor",)))
     with pytest.raises(
         InputError, match=r"nothing to measure it with \(.* torchscript: it does not open \.onnx"
@@ -324,7 +324,7 @@ def test_the_plan_takes_what_fits_and_says_what_does_not(
     planned, skipped = plan([model], BenchOptions())
     assert [p.runtime for p in planned] == ["onnxruntime"]
     assert skipped == {f"{model.name} openvino": "not installed"}
-    with pytest.raises(MissingPackageError, match="--runtime openvino needs"):
+    with pytest.raises(MissingPackageError, match="runtime openvino needs"):
         plan([model], BenchOptions(runtimes=("openvino",)))
 
 
@@ -346,7 +346,7 @@ def test_inputs_are_looked_at_before_anything_is_measured(
     for options, message in (
         ({"source": str(tmp_path / "gone")}, "gone: no such file or folder"),
         ({"source": str(tmp_path)}, "no images below it"),
-        ({"detections": tmp_path / "d.txt"}, r"d\.txt: expected a video as --source"),
+        ({"detections": tmp_path / "d.txt"}, r"d\.txt': expected a video as `source`"),
         ({"data_dir": tmp_path, "dataset": "nosuch"}, "nosuch"),
         ({"reference": tmp_path / "gone.pt"}, r"gone\.pt: no such file"),
     ):
@@ -445,5 +445,5 @@ def test_the_plot_is_a_picture(measured: BenchResult, tmp_path: Path) -> None:
     assert picture is not None
     assert min(picture.shape[:2]) > 500
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
-    with pytest.raises(InputError, match=r"plot\.jpeg: expected a name that ends in \.png"):
+    with pytest.raises(InputError, match=r"plot\.jpeg': expected a name that ends in \.png"):
         plot_result(measured, tmp_path / "plot.jpeg")

@@ -319,7 +319,7 @@ def test_another_data_set_than_said(miniatures: Miniatures, tmp_path: Path) -> N
     message = (
         f"{root}: not MSMT17: it holds bounding_box_test, bounding_box_train, gt_bbox, query and "
         f"readme.txt; expected {MSMT17_ENTRIES}. It is laid out as Market-1501; pass "
-        "--dataset market"
+        "`dataset='market'`"
     )
     refused(CASES[5], root, message)
 

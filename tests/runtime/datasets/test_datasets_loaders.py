@@ -258,7 +258,7 @@ def test_several_data_sets_with_folders_that_do_not_fit(
 
 
 def test_unknown_names_and_options(tmp_path: Path) -> None:
-    text = "data set 'makret': unknown; choose from market, duke, cuhk03, cuhk03-labelled,"
+    text = "dataset='makret': unknown; choose from market, duke, cuhk03, cuhk03-labelled,"
     with pytest.raises(InputError, match=f"^{text}"):
         load_dataset("makret", tmp_path)
     text = "data set duke: unknown option camstile; expected camstyle"

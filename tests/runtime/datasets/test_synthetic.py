@@ -233,13 +233,13 @@ def test_a_camera_projects_as_a_pinhole() -> None:
         ({"identities": 2.5}, "identities=2.5: expected 2 to 9999, a number of type int"),
         ({"identities": True}, "identities=True: expected 2 to 9999, a number of type int"),
         ({"cameras": 1}, "cameras=1: expected 2 to 9"),
-        ({"images_per_camera": 1}, "images_per_camera=1 (--images): expected 2 to 99"),
+        ({"images_per_camera": 1}, "images_per_camera=1: expected 2 to 99"),
         ({"train_fraction": math.nan}, "train_fraction=nan: expected 0.0 to 1.0"),
         ({"train_fraction": 0.0}, "leaves 0 of 200 identities to train on"),
         ({"train_fraction": 1.0}, "leaves 200 of 200 identities to train on"),
         ({"videos": 7}, "videos=7: expected 0 to 6"),
-        ({"people_per_video": 101}, "people_per_video=101 (--people): expected 1 to 100"),
-        ({"video_seconds": 0.0}, "video_seconds=0.0 (--seconds): expected 0.1 to 3600.0"),
+        ({"people_per_video": 101}, "people_per_video=101: expected 1 to 100"),
+        ({"video_seconds": 0.0}, "video_seconds=0.0: expected 0.1 to 3600.0"),
         ({"fps": 0}, "fps=0: expected 1 to 60"),
         ({"frame_width": 321}, "frame_width=321: expected an even number"),
     ],
@@ -268,7 +268,7 @@ class TestExistingFolder:
         out = tmp_path / "world"
         write_synthetic(out, self.small)
         before = contents(out)
-        with pytest.raises(DatasetError, match="another name, or replace it with --force"):
+        with pytest.raises(DatasetError, match="another name, or replace it with `force=True`"):
             write_synthetic(out, dataclasses.replace(self.small, seed=9))
         assert contents(out) == before
 

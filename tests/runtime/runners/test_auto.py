@@ -215,7 +215,7 @@ def test_what_is_not_installed_or_fails_is_passed_over(
                 "openvino not taken: not installed"
             )
         patch.setitem(RUNNERS, "onnxruntime", "sa_runtime.runners.absent:Nothing")
-        with pytest.raises(MissingPackageError, match=r"--runtime openvino needs .*\[cpu\]"):
+        with pytest.raises(MissingPackageError, match=r"runtime openvino needs .*\[cpu\]"):
             open_runner(model)
 
     def failing(*_: object) -> Iterator[object]:

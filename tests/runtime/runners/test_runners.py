@@ -209,21 +209,21 @@ def test_names_files_and_options_that_do_not_fit_are_refused(
     tiny_artefacts: TinyArtefacts, tmp_path: Path
 ) -> None:
     model = tiny_artefacts.files["onnx"]
-    with pytest.raises(InputError, match="--runtime coreml: unknown; choose from auto, openvino, "):
+    with pytest.raises(InputError, match="runtime='coreml': unknown; choose from auto, openvino, "):
         open_runner(model, "coreml")
     with pytest.raises(InputError, match=r"absent\.onnx: no such file"):
         open_runner(tmp_path / "absent.onnx")
     (tmp_path / "model.tflite").touch()
     with pytest.raises(InputError, match=r"no runtime opens '\.tflite'; expected \.onnx, \.xml"):
         open_runner(tmp_path / "model.tflite")
-    with pytest.raises(InputError, match=r"openvino does not open \.torchscript .*torchscript$"):
+    with pytest.raises(InputError, match=r"openvino': does not open \.torchscript .*torchscript$"):
         open_runner(tiny_artefacts.files["torchscript"], "openvino")
-    with pytest.raises(InputError, match="--runtime onnxruntime: no option 'stream'; expected"):
+    with pytest.raises(InputError, match="runtime='onnxruntime': no option 'stream'; expected"):
         open_runner(model, "onnxruntime", stream=2)
     for runtime, options, message in (
-        ("onnxruntime", {"device": "cuda"}, r"device 'cuda': this ONNX Runtime offers .*\[gpu\]"),
+        ("onnxruntime", {"device": "cuda"}, r"device='cuda': this ONNX Runtime offers .*\[gpu\]"),
         ("onnxruntime", {"graph": "most"}, "graph='most': expected one of none, basic, extended"),
-        ("openvino", {"device": "GPU.7"}, r"device 'GPU\.7': OpenVINO finds CPU"),
+        ("openvino", {"device": "GPU.7"}, r"device='GPU\.7': OpenVINO finds CPU"),
         ("openvino", {"hint": "fast"}, "hint='fast': expected one of latency, throughput"),
         ("openvino", {"precision": "int4"}, "precision='int4': expected one of fp32, bf16, fp16"),
         ("openvino", {"precision": "fp16"}, "precision='fp16': CPU computes this model in"),
@@ -231,8 +231,8 @@ def test_names_files_and_options_that_do_not_fit_are_refused(
         with pytest.raises(InputError, match=message):
             open_runner(model, runtime, **options)
     for runtime, options, message in (
-        ("torch", {"device": "cuda:9"}, "device 'cuda:9': torch sees 0 CUDA devices"),
-        ("torch", {"device": "npu!"}, "device 'npu!': expected cpu, cuda or cuda:N"),
+        ("torch", {"device": "cuda:9"}, "device='cuda:9': torch sees 0 CUDA devices"),
+        ("torch", {"device": "npu!"}, "device='npu!': expected cpu, cuda or cuda:N"),
         ("torch", {"precision": "fp8"}, "precision='fp8': expected one of fp32, bf16"),
     ):
         with pytest.raises(InputError, match=message):
@@ -244,7 +244,7 @@ def test_an_embedding_that_the_artefact_does_not_hold_is_named(
 ) -> None:
     for artefact, runtime in OPENED:
         with pytest.raises(
-            ContractError, match=r"model\.\w+: embedding 'global': the artefact holds parts; export"
+            ContractError, match=r"model\.\w+: embedding='global': the artefact holds parts; export"
         ):
             open_runner(tiny_artefacts.files[artefact], runtime, embedding="global")
 
@@ -252,7 +252,7 @@ def test_an_embedding_that_the_artefact_does_not_hold_is_named(
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNNERS, "torch", "sa_export.runners.absent:Nothing")
     with pytest.raises(
-        MissingPackageError, match=r"--runtime torch needs .*absent.*'sa-deploy\[train\]'"
+        MissingPackageError, match=r"runtime torch needs .*absent.*'sa-deploy\[train\]'"
     ):
         runner_class("torch")
 

@@ -239,7 +239,7 @@ def too_little_memory_is_said_and_nothing_stays(world: World) -> None:
     from sa_runtime.tensorrt.device import CudaError
 
     world.set("memory_limit", 1000, ctypes.c_size_t)
-    text = "cuMemAlloc.*failed: out of memory; free memory on the GPU, or build.*--max-batch"
+    text = "cuMemAlloc.*failed: out of memory; free memory on the GPU, or build.*`max_batch`"
     expect(CudaError, text, world.open)
     assert world.held() == dict.fromkeys(world.held(), 0)
 
@@ -387,7 +387,7 @@ def a_gpu_that_is_not_there_is_refused(world: World) -> None:
 
     expect(RunnerError, "GPU 3 is not there", open_third)
     expect(InputError, "streams=3: expected 1 or 2", open_three_streams)
-    expect(InputError, "device 'CPU': .* expected cuda or cuda:1", open_processor)
+    expect(InputError, "device='CPU': .* expected cuda or cuda:1", open_processor)
 
 
 @scenario

@@ -194,7 +194,7 @@ def test_the_whole_image_tactic_is_for_images_that_fit() -> None:
         ({"parts": 9}, "parts=9: expected 1 to 8"),
         ({"normalize": "max"}, "normalize='max', expected one of sum, softmax, none"),
         ({"element": "int8"}, "element='int8', expected one of fp32, fp16, bf16"),
-        ({"height": 300, "width": 300}, "at most 65536; build with --no-plugin"),
+        ({"height": 300, "width": 300}, "at most 65536; build with `plugin=False`"),
     ],
 )
 def test_pools_out_of_range_are_named(change: dict[str, Any], text: str) -> None:

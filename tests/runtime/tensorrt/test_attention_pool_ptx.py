@@ -134,5 +134,5 @@ def test_the_assembler_refuses_what_is_not_a_program() -> None:
 
 
 def test_an_architecture_triton_does_not_know_is_named() -> None:
-    with pytest.raises(BuildError, match=r"compute capability 3.0: (.|\n)*build with --no-plugin"):
+    with pytest.raises(BuildError, match=r"compute capability 3.0: (.|\n)*`plugin=False`"):
         kernel_from_pool(pool(), 3, 30)

@@ -103,7 +103,7 @@ def test_the_real_validators_see_every_annotation(stub_tensorrt: ModuleType) -> 
 @pytest.mark.parametrize(
     ("kind", "dims", "text"),
     [
-        ("INT8", (-1, 64, 8, 4), "expected FP32, FP16 or BF16; build with --no-plugin"),
+        ("INT8", (-1, 64, 8, 4), "expected FP32, FP16 or BF16; build with `plugin=False`"),
         ("HALF", (-1, 64, -1, 4), "height=-1, expected a fixed size"),
         ("HALF", (-1, 64, 4, 4), "parts=6: expected 1 to 4"),
     ],

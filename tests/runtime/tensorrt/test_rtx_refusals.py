@@ -31,7 +31,7 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 def test_what_the_graph_is_not_is_refused_with_the_command_that_gives_it(
     exported_models: dict[str, Path], tmp_path: Path
 ) -> None:
-    text = r"--precision fp16 was asked for, the graph is fp32 .* --onnx --precision fp16"
+    text = r"precision='fp16': the graph is fp32 .* --onnx --precision fp16"
     with pytest.raises(InputError, match=text):
         build_engine(
             read_graph(exported_models["fp32"]),
@@ -48,7 +48,7 @@ def test_what_the_graph_is_not_is_refused_with_the_command_that_gives_it(
         (
             UNSUPPORTED,
             r"node 'my_det' \(operator Det, UNSUPPORTED_NODE\).* TensorRT has no layer for Det; "
-            r"export with another --opset, or run the file on another runtime",
+            r"export with another opset, or run the file on another runtime",
         ),
         (
             FOREIGN,
@@ -110,10 +110,13 @@ def test_weights_in_other_files_are_found_and_hashed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"plugin": True}, "--plugin: TensorRT-RTX has no plugin layers"),
-        ({"version_compat": True}, "--version-compat: TensorRT-RTX has no version-compatible"),
-        ({"strip": True}, "--strip: TensorRT-RTX needs an NVIDIA GPU for it and none is visible"),
-        ({"hardware_compat": "same-cc"}, "--hardware-compat same-cc: TensorRT-RTX needs an NVIDIA"),
+        ({"plugin": True}, "plugin=True: TensorRT-RTX has no plugin layers"),
+        ({"version_compat": True}, "version_compat=True: TensorRT-RTX has no version-compatible"),
+        (
+            {"strip": True},
+            "strip=True: TensorRT-RTX needs an NVIDIA GPU for it and none",
+        ),
+        ({"hardware_compat": "same-cc"}, "hardware_compat='same-cc': TensorRT-RTX needs an NVIDIA"),
     ],
 )
 def test_what_rtx_does_not_have_here_is_refused(
@@ -125,7 +128,7 @@ def test_what_rtx_does_not_have_here_is_refused(
 
 
 def test_batches_the_profile_refuses_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--min-batch 4 --opt-batch 2 --max-batch 8: expected 1"):
+    with pytest.raises(InputError, match="`min_batch=4` `opt_batch=2` `max_batch=8`: expected 1"):
         options(sizes=(4, 2, 8))
     graph = read_graph(write_model(tmp_path / "m.onnx", RELU))
     changed = dataclasses.replace(
@@ -142,7 +145,10 @@ def test_batches_the_profile_refuses_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "flag"),
-    [({"strip": True}, "--strip"), ({"hardware_compat": "same-cc"}, "--hardware-compat same-cc")],
+    [
+        ({"strip": True}, "strip=True"),
+        ({"hardware_compat": "same-cc"}, "hardware_compat='same-cc'"),
+    ],
 )
 def test_what_tensorrt_rtx_compiles_on_the_gpu_is_refused_on_one_it_does_not_know(
     exported_models: dict[str, Path], tmp_path: Path, changes: dict[str, Any], flag: str

@@ -127,7 +127,7 @@ def test_the_driver_is_asked_without_any_package(simulated_driver: Path) -> None
 
 
 def test_an_onnx_file_needs_a_cache() -> None:
-    with pytest.raises(InputError, match=r"build one with `sa-deploy build .*--cache DIR"):
+    with pytest.raises(InputError, match=r"build one with `sa-deploy build .*`cache=DIR`"):
         TensorRTRunner(Path("model.onnx"))
 
 

@@ -188,9 +188,9 @@ def test_without_a_gpu_the_builder_says_what_is_missing(
     stub_tensorrt: ModuleType, graph: OnnxGraph
 ) -> None:
     # The stub libraries answer as TensorRT does where there is no driver: with nothing.
-    with pytest.raises(BuildError, match=r"cannot start a builder: .* --flavour tensorrt-rtx"):
+    with pytest.raises(BuildError, match=r"cannot start a builder: .* `flavour='tensorrt-rtx'`"):
         built(graph, gpu=None, plugin=False)
-    with pytest.raises(BuildError, match=r"no NVIDIA GPU is visible .*--flavour tensorrt-rtx"):
+    with pytest.raises(BuildError, match=r"no NVIDIA GPU is visible .*`flavour='tensorrt-rtx'`"):
         built(graph, gpu=None)
 
 
@@ -211,7 +211,7 @@ def test_where_the_plugin_cannot_be_had_the_body_is_built(
     else:
         monkeypatch.delattr(site.trt, missing)
     assert built(graph).plugin_nodes == 0
-    with pytest.raises(InputError, match=f"--plugin: .*{text}.*build with --no-plugin"):
+    with pytest.raises(InputError, match=f"plugin=True: .*{text}.*build with `plugin=False`"):
         built(graph, plugin=True)
 
 
@@ -294,9 +294,9 @@ def test_the_doubles_refuse_what_the_classes_do_not_take(stub_tensorrt: ModuleTy
 
 def test_options_out_of_range_are_named() -> None:
     for change, text in (
-        ({"workspace_gib": 0}, "--workspace 0: expected GiB, more than 0"),
-        ({"optimization_level": 6}, "--optimization-level 6: expected 0 to 5"),
-        ({"hardware_compat": "all"}, "--hardware-compat all: unknown; choose from none, ampere"),
+        ({"workspace_gib": 0}, "workspace_gib=0: expected GiB, more than 0"),
+        ({"optimization_level": 6}, "optimization_level=6: expected 0 to 5"),
+        ({"hardware_compat": "all"}, "hardware_compat='all': unknown; choose from none, ampere"),
     ):
         with pytest.raises(InputError, match=text):
             BuildOptions(profile=PROFILE, **change)

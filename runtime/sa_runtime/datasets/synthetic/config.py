@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import bad_value
 
 MAX_IDENTITIES = 9999
 """Market-1501 names give an identity four digits, and 0000 means distractor."""
@@ -16,12 +16,6 @@ MAX_CAMERAS = 9
 MAX_IMAGES = 99
 """Market-1501 names give the box two digits."""
 
-_OPTIONS = {
-    "images_per_camera": "--images",
-    "video_seconds": "--seconds",
-    "people_per_video": "--people",
-}
-"""Options of ``sa-deploy data synth`` that are not called as their field, for messages."""
 STREAMS = {
     "split": 1,
     "person": 2,
@@ -109,15 +103,16 @@ class SyntheticConfig:
             self._check(field, low, high, int)
         self._check("train_fraction", 0.0, 1.0, float)
         if not 1 <= self.train_identities < self.identities:
-            raise InputError(
-                f"train_fraction={self.train_fraction}: leaves {self.train_identities} of "
-                f"{self.identities} identities to train on; expected at least one in each split"
+            raise bad_value(
+                "train_fraction",
+                self.train_fraction,
+                f"leaves {self.train_identities} of {self.identities} identities to train on; "
+                "expected at least one in each split",
             )
         for field in ("frame_width", "frame_height"):
             if getattr(self, field) % 2:
-                raise InputError(
-                    f"{field}={getattr(self, field)}: expected an even number, as MPEG-4 needs it"
-                )
+                rule = "expected an even number, as MPEG-4 needs it"
+                raise bad_value(field, getattr(self, field), rule)
         self._check("video_seconds", 0.1, 3600.0, float)
         if self.videos:
             self._check("people_per_video", 1, self.test_identities, int)
@@ -150,9 +145,8 @@ class SyntheticConfig:
 
     def _check(self, field: str, low: float, high: float, kind: type) -> None:
         value = getattr(self, field)
-        given = f"{field}={value!r}" + (f" ({_OPTIONS[field]})" if field in _OPTIONS else "")
         expected = f"expected {low} to {high}"
         if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-            raise InputError(f"{given}: {expected}, a number of type {kind.__name__}")
+            raise bad_value(field, value, f"{expected}, a number of type {kind.__name__}")
         if not (math.isfinite(value) and low <= value <= high):
-            raise InputError(f"{given}: {expected}")
+            raise bad_value(field, value, expected)

@@ -21,7 +21,7 @@ from sa_runtime.datasets.synthetic import shots
 from sa_runtime.datasets.synthetic.cameras import camera
 from sa_runtime.datasets.synthetic.config import SyntheticConfig, rng
 from sa_runtime.datasets.synthetic.video import write_video
-from sa_runtime.errors import DatasetError, InputError
+from sa_runtime.errors import DatasetError, bad_value
 from sa_runtime.system.environment import cores
 
 TRAIN, QUERY, GALLERY, VIDEOS = "bounding_box_train", "query", "bounding_box_test", "videos"
@@ -69,7 +69,7 @@ def write_synthetic(
         InputError: ``workers`` below 1.
     """
     if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}: expected at least 1")
+        raise bad_value("workers", workers, "expected at least 1")
     _require_free(out, force=force)
     tell = on_progress or (lambda count: None)
     with _folder_in_place(out) as folder:
@@ -108,7 +108,7 @@ def _require_free(out: Path, *, force: bool) -> None:
     if not force:
         raise DatasetError(
             f"{out}: already holds a synthetic data set; choose another name, or replace it "
-            "with --force"
+            "with `force=True`"
         )
 
 

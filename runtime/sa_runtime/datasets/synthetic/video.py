@@ -139,7 +139,7 @@ def write_video(folder: Path, config: SyntheticConfig, index: int) -> int:
     if not writer.isOpened():
         raise VideoError(
             f"{path}: this build of OpenCV cannot write MPEG-4 video; install "
-            "opencv-python-headless from PyPI, or make the data set with --videos 0"
+            "opencv-python-headless from PyPI, or make the data set with `videos=0`"
         )
     lines = []
     try:
