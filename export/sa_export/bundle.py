@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.external_data import external_files
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, bad_value, check_fields
 from sa_runtime.system.files import atomic_path
@@ -77,6 +78,10 @@ def write_triton(model: Path, repository: Path, options: TritonOptions) -> Path:
     folder = repository / options.name
     with atomic_path(folder / "1" / file_name) as temporary:
         shutil.copyfile(model, temporary)
+    if model.suffix == ".onnx":  # the files of external weights go by their names
+        for file in external_files(model):
+            with atomic_path(folder / "1" / file.relative_to(model.parent)) as temporary:
+                shutil.copyfile(file, temporary)
     config = folder / "config.pbtxt"
     with atomic_path(config) as temporary:
         temporary.write_text(triton_config(model.suffix, contract, options))

@@ -206,7 +206,7 @@ def _tensor(kind: str, shape: Shape) -> str:
 
 def _onnx_graph(path: Path) -> GraphSummary:
     onnx = require("onnx", extra="cpu", purpose="inspecting ONNX files")
-    model = onnx.load(str(path))
+    model = onnx.load(str(path), load_external_data=False)
     names = {kind: onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in (1, 2, 3, 6, 7, 10)}
     names[onnx.TensorProto.BFLOAT16] = "bfloat16"
     tensors = {}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import ColourOrder
+from sa_runtime.artefact.external_data import external_files
 from sa_runtime.artefact.metadata import contract_text
 from sa_runtime.errors import InputError, RunnerError, bad_value, check_fields
 from sa_runtime.system.extras import require
@@ -111,6 +112,7 @@ def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
     onnx = require("onnx", extra="cpu", purpose="sa-deploy adopt")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: expected an .onnx file")
+    external_files(path)  # refused with our words, where they are outside the model's folder
     if contract_text(path) is not None:
         raise InputError(f"{path}: carries a contract already; see it with `sa-deploy inspect`")
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
+from sa_runtime.artefact.external_data import WEIGHTS_KEY, weights_record
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -34,10 +35,11 @@ class OnnxWriter:
 
     def __init__(self, model: ModelProto) -> None:
         self._model = model
+        self._weights = weights_record(model)
 
     def __call__(self, metadata: Mapping[str, str], path: Path) -> None:
-        """Write the file with these entries as its ``metadata_props``, and no others."""
-        set_metadata(self._model, metadata)
+        """Write the file with these ``metadata_props`` and hashes of its weights, and no others."""
+        set_metadata(self._model, {**metadata, WEIGHTS_KEY: self._weights})
         path.write_bytes(self._model.SerializeToString())
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sa_runtime.artefact.external_data import IR_WEIGHTS, WEIGHTS_KEY, file_hash
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ class OpenVinoWriter:
         self._half = half
 
     def __call__(self, metadata: Mapping[str, str], path: Path) -> None:
-        """Write both files with these entries in ``rt_info``."""
+        """Write both files with these entries, and the hash of the weights, in ``rt_info``."""
         for key, value in metadata.items():
             self._model.set_rt_info(value, key.split("."))
+        self._openvino.save_model(self._model, str(path), compress_to_fp16=self._half)
+        weights = json.dumps({IR_WEIGHTS: file_hash(path.with_suffix(".bin"))})
+        self._model.set_rt_info(weights, WEIGHTS_KEY.split("."))
         self._openvino.save_model(self._model, str(path), compress_to_fp16=self._half)

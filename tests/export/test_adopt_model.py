@@ -234,7 +234,7 @@ def test_what_is_not_a_foreign_model_is_refused(tiny_onnx_model: Path, tmp_path:
         read_foreign(tiny_onnx_model, ModelHints())
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x07\x3a\x03abc")
-    with pytest.raises(InputError, match="not a valid ONNX model"):
+    with pytest.raises(InputError, match=r"not a (whole .onnx file|valid ONNX model)"):
         read_foreign(broken, ModelHints())
     path = Model().save(tmp_path / "m.onnx")
     with pytest.raises(

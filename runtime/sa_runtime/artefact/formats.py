@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 
@@ -17,6 +18,7 @@ class ModelFormat:
         metadata: "module:function" that reads what such a file carries under a key, see
             :func:`sa_runtime.artefact.metadata.metadata_text`; empty where it carries nothing.
         beside: suffixes of the files beside it without which it is not whole.
+        external: "module:function" that lists the further files which it names itself.
     """
 
     title: str
@@ -24,6 +26,7 @@ class ModelFormat:
     on_request: tuple[str, ...] = ()
     metadata: str = ""
     beside: tuple[str, ...] = ()
+    external: str = ""
 
 
 FORMATS: dict[str, ModelFormat] = {
@@ -32,6 +35,7 @@ FORMATS: dict[str, ModelFormat] = {
         runtimes=("openvino", "onnxruntime"),
         on_request=("tensorrt",),
         metadata="sa_runtime.artefact.metadata:onnx_text",
+        external="sa_runtime.artefact.external_data:external_files",
     ),
     ".xml": ModelFormat(
         title="OpenVINO IR",
@@ -66,9 +70,18 @@ ARTEFACTS: tuple[str, ...] = tuple(suffix for suffix, row in FORMATS.items() if 
 def files_of(model: Path) -> list[Path]:
     """The file and those beside it that belong to it and exist.
 
+    Raises:
+        InputError: it names a file that is missing or outside its folder.
+
     >>> files_of(Path("model.onnx"))
     [PosixPath('model.onnx')]
     """
     row = FORMATS.get(model.suffix)
-    beside = [model.with_suffix(suffix) for suffix in (row.beside if row else ())]
-    return [model, *(file for file in beside if file.exists())]
+    if row is None or not model.exists():
+        return [model]
+    beside = [model.with_suffix(suffix) for suffix in row.beside]
+    files = [model, *(file for file in beside if file.exists())]
+    if row.external:
+        module, _, function = row.external.partition(":")
+        files += getattr(importlib.import_module(module), function)(model)
+    return files

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 from xml.etree import ElementTree
 
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.artefact.formats import ARTEFACTS, FORMATS
+from sa_runtime.artefact.protobuf import fields, opened
 from sa_runtime.errors import ContractError, InputError, MissingFileError
 
 RT_INFO_PATH = tuple(METADATA_KEY.split("."))
@@ -82,58 +82,15 @@ def read_contract(path: Path) -> Contract:
 
 
 def onnx_text(path: Path, key: str) -> str | None:
-    """Of ``metadata_props``."""
-    with path.open("rb") as file:
-        for name, value in _onnx_metadata(file, path.stat().st_size):
-            if name == key:
-                return value
+    """Of ``metadata_props``; the graph is skipped, not read."""
+    with opened(path) as data:
+        for number, start, end in fields(data, 0, len(data)):
+            if number == _METADATA_PROPS:
+                entry = {1: b"", 2: b""}
+                entry |= {inner: data[a:b] for inner, a, b in fields(data, start, end)}
+                if entry[1].decode() == key:
+                    return entry[2].decode()
     return None
-
-
-def _onnx_metadata(file: BinaryIO, end: int) -> Iterator[tuple[str, str]]:
-    """``metadata_props`` of a serialised ModelProto; the graph is skipped, not read."""
-    while file.tell() < end:
-        field, size = _field(file)
-        if field != _METADATA_PROPS:
-            if file.tell() + size > end:
-                raise EOFError("it ends too early")
-            file.seek(size, 1)
-            continue
-        stop = file.tell() + size
-        entry = {1: b"", 2: b""}
-        while file.tell() < stop:
-            inner, length = _field(file)
-            entry[inner] = file.read(length)
-        yield entry[1].decode(), entry[2].decode()
-
-
-def _field(file: BinaryIO) -> tuple[int, int]:
-    """Number and byte length of the protobuf field that starts here; the file stands before it."""
-    tag = _varint(file)
-    wire = tag & 7
-    if wire == 0:
-        start = file.tell()
-        _varint(file)
-        length = file.tell() - start
-        file.seek(start)
-        return tag >> 3, length
-    if wire == 2:
-        return tag >> 3, _varint(file)
-    if wire in (1, 5):
-        return tag >> 3, {1: 8, 5: 4}[wire]
-    raise EOFError("not an ONNX model")
-
-
-def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte:
-            raise EOFError("it ends too early")
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-        shift += 7
 
 
 def zip_text(path: Path, key: str) -> str | None:

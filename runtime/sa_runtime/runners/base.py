@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract, InputSpec
+from sa_runtime.artefact.external_data import check_weights
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, RunnerError, bad_value
 from sa_runtime.runners.calls import Calls
@@ -248,11 +249,15 @@ def fitting_batch_size(runner: Runner, batch_size: int) -> int:
 def contract_for(path: Path, embedding: str | None) -> Contract:
     """The contract of an artefact, with one of its embeddings selected where it holds several.
 
+    The weights that it keeps in other files are checked as well.
+
     Raises:
-        InputError: not an artefact.
-        ContractError: no readable contract, or no such embedding.
+        InputError: not an artefact, or one whose weights are missing or outside its folder.
+        ContractError: no readable contract, no such embedding, or other weights than it was
+            written with.
     """
     contract = read_contract(path)
+    check_weights(path)
     if embedding is None:
         return contract
     try:

@@ -11,9 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sa_runtime.artefact.external_data import external_bytes, external_files, external_tensors
 from sa_runtime.errors import RunnerError
 from sa_runtime.system.extras import require
 
+_MOST_BYTES = 2**31 - 2**20
+"""What a protocol buffer holds, less a little for the graph."""
 _REDUCTIONS = {
     "ReduceL1": "reduce_l1",
     "ReduceL2": "reduce_l2",
@@ -41,26 +44,45 @@ def read_openvino_model(ov: ModuleType, core: Any, path: Path) -> Any:
         RunnerError: the file cannot be read.
     """
     try:
-        source = _inlined(path) if path.suffix == ".onnx" else str(path)
-        model = core.read_model(source)
+        model = core.read_model(_readable(path) if path.suffix == ".onnx" else str(path))
     except (RuntimeError, ValueError) as exc:
         raise RunnerError(f"{path}: OpenVINO cannot read it: {exc}") from exc
     lift_reductions(ov, model)
     return model
 
 
-def _inlined(path: Path) -> bytes:
+def _readable(path: Path) -> bytes | str:
+    """An ONNX file as OpenVINO's reader knows it: functions inlined, external weights put in.
+
+    Bytes have no folder, and OpenVINO would look for external weights in the working directory; by
+    path it refuses links that download caches make.
+    """
     onnx = require("onnx", extra="cpu", purpose="runtime openvino of an ONNX file")
     require("onnx.inliner", extra="cpu", purpose="runtime openvino of an ONNX file")
-    data = path.read_bytes()
     try:
-        model = onnx.load_model_from_string(data)
+        model = onnx.load_model_from_string(path.read_bytes())
     except Exception as exc:  # protobuf's DecodeError, whose module depends on its version
         raise RunnerError(f"{path}: not an ONNX model: {exc}") from exc
-    if not model.functions:
-        return data
-    inlined: bytes = onnx.inliner.inline_local_functions(model).SerializeToString()
-    return inlined
+    external = external_tensors(path)
+    if not model.functions and not external:
+        return str(path)
+    initializers = {item.name: item for item in model.graph.initializer}
+    size = sum(file.stat().st_size for file in external_files(path))
+    if size > _MOST_BYTES or any(tensor.name not in initializers for tensor in external):
+        if not model.functions:
+            return str(path)
+        raise RunnerError(
+            f"{path}: OpenVINO cannot read model-local functions beside {size} bytes of external "
+            "weights, or such weights in a subgraph; export the model as OpenVINO IR: "
+            "sa-deploy export WEIGHTS --openvino"
+        )
+    for tensor in external:
+        item = initializers[tensor.name]
+        item.raw_data = external_bytes(path, tensor)
+        item.ClearField("external_data")
+        item.ClearField("data_location")
+    whole: bytes = onnx.inliner.inline_local_functions(model).SerializeToString()
+    return whole
 
 
 def lift_reductions(ov: ModuleType, model: Any) -> int:

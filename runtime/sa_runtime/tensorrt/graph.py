@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sa_runtime.artefact.contract import Contract, Precision
+from sa_runtime.artefact.external_data import check_weights, external_files
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import BuildError, InputError, bad_value
 from sa_runtime.system.extras import require
@@ -93,8 +94,10 @@ def read_graph(path: Path) -> OnnxGraph:
     """Read an ONNX artefact.
 
     Raises:
-        InputError: no such file, no ONNX file, or one that is broken.
-        ContractError: it carries no readable contract.
+        InputError: no such file, no ONNX file, one that is broken, or one whose weights are missing
+            or outside its folder.
+        ContractError: it carries no readable contract, or has other weights than it was written
+            with.
         MissingPackageError: onnx is not installed.
     """
     if path.suffix != ".onnx":
@@ -102,28 +105,14 @@ def read_graph(path: Path) -> OnnxGraph:
             f"{path}: expected an .onnx file; `sa-deploy export` writes one from weights"
         )
     contract = read_contract(path)
+    check_weights(path)
     onnx = require("onnx", extra="gpu", purpose="building an engine")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as exc:  # protobuf's own, which its two implementations name differently
         raise InputError(f"{path}: not an ONNX model ({exc}); export it again") from exc
-    return OnnxGraph(
-        path=path, contract=contract, model=model, files=(path, *_weights(path, model))
-    )
-
-
-def _weights(path: Path, model: ModelProto) -> list[Path]:
-    names = {
-        entry.value
-        for tensor in model.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    files = [path.with_name(name) for name in sorted(names)]
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{path}: its weights are kept in {file}, which is missing")
-    return files
+    files = (path, *external_files(path))
+    return OnnxGraph(path=path, contract=contract, model=model, files=files)
 
 
 def check_precision(graph: OnnxGraph, wanted: Precision | None) -> None:
