@@ -147,6 +147,26 @@ def clip_boxes(boxes: ArrayLike, frame_height: int, frame_width: int) -> Clipped
     return ClippedBoxes(clipped, valid)
 
 
+def reach_out(boxes: ArrayLike, frame_height: int, frame_width: int) -> NDArray[np.bool_]:
+    """Which boxes reach out of the frame by half a pixel or more, so that clipping cuts them.
+
+    Args:
+        boxes: (N, 4) ``x0, y0, x1, y1``.
+        frame_height: rows of the frame.
+        frame_width: columns of the frame.
+
+    Returns:
+        (N,) bool.
+
+    >>> reach_out([[-3.2, 1.5, 4.4, 9], [-0.4, 0, 10.4, 5]], 9, 10).tolist()
+    [True, False]
+    """
+    array = np.asarray(boxes, np.float64).reshape(-1, 4)
+    limits = np.array([frame_width, frame_height], np.float64)
+    outside = (array[:, :2] < -0.5) | (array[:, 2:] >= limits + 0.5)
+    return np.asarray(outside.any(axis=1), np.bool_)
+
+
 def crop_batch(
     frame: Image, boxes_xyxy: ArrayLike, height: int, width: int, out: Image | None = None
 ) -> Image:

@@ -71,6 +71,7 @@ class Counts:
         invalid_boxes: boxes left out because they are not finite or have no size.
         beyond_end: boxes of frames after the last one that can be decoded.
         outside: boxes left out because nothing of them was inside their picture.
+        clipped: boxes that were cut because they reach out of their picture.
         truncated_videos: videos that end before the frame count they announce, while boxes were
             still waiting.
     """
@@ -81,4 +82,5 @@ class Counts:
     invalid_boxes: int = 0
     beyond_end: int = 0
     outside: int = 0
+    clipped: int = 0
     truncated_videos: list[str] = dataclasses.field(default_factory=list)

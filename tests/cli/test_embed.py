@@ -128,6 +128,21 @@ def test_what_is_left_out_is_counted(run: Run, tmp_path: Path) -> None:
     assert summary["truncated_videos"] == []
 
 
+def test_boxes_that_lose_area_are_counted_and_doubted(run: Run, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 3)
+    # x1,y1,x2,y2 in a frame of 64x48, without and with the line of names that says so.
+    text = "1,1,30,20,60,46\n2,1,34,8,50,40\n3,1,2,2,20,30\n"
+    summary = run(video, "--detections", write_boxes(tmp_path / "a.txt", text))
+    assert (summary["rows"], summary["boxes_clipped"]) == (3, 2)
+    assert "warning: 2 of 3 boxes reach out of their frame and lost area" in summary["notes"]
+    Path(summary["out"]).unlink()
+    named = write_boxes(tmp_path / "a.txt", "frame,id,x1,y1,x2,y2\n" + text)
+    summary = run(video, "--detections", named)
+    assert (summary["rows"], summary["boxes_clipped"]) == (3, 0)
+    assert "warning" not in summary["notes"]
+    assert [r["width"] for r in read_embeddings(summary["out"]).rows.to_pylist()] == [30, 16, 18]
+
+
 def test_a_cut_video_is_embedded_as_far_as_it_goes(run: Run, tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.avi", 40, "MJPG").read_bytes()
     cut = tmp_path / "cut.avi"

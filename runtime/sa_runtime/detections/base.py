@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sa_runtime.errors import DetectionError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,3 +46,17 @@ class Detections:
             (frame, slice(start, end))
             for frame, (start, end) in zip(frames.tolist(), pairwise(borders), strict=True)
         ]
+
+
+def require_pixels(detections: Detections, path: Path) -> None:
+    """Refuse boxes that are parts of their frame instead of pixels.
+
+    Raises:
+        DetectionError: there are boxes, and all lie below one pixel.
+    """
+    xyxy = detections.xyxy
+    if len(xyxy) and xyxy.min() >= -1 and xyxy.max() <= 1:
+        raise DetectionError(
+            f"{path}: all {len(detections)} boxes lie below one pixel, as coordinates from 0 to 1 "
+            "do; expected pixels: multiply them by the width and height of the frame"
+        )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from sa_runtime.detections.base import Detections
+from sa_runtime.detections.base import Detections, require_pixels
 from sa_runtime.errors import bad_value
 
 Reader = Callable[[Path], Detections]
@@ -51,7 +51,9 @@ def read_detections(path: Path | str, format: str | None = None) -> Detections:
         raise bad_value("format", name, f"unknown; choose from {', '.join(DETECTIONS)}")
     module, _, function = DETECTIONS[name].reader.partition(":")
     reader: Reader = getattr(importlib.import_module(module), function)
-    return reader(path)
+    detections = reader(path)
+    require_pixels(detections, path)
+    return detections
 
 
 def _format_of(path: Path) -> str:

@@ -78,6 +78,21 @@ class EmbedResult:
         """Rows of this run in a second of it."""
         return self.timing.rows / self.timing.wall_s if self.timing.wall_s else 0.0
 
+    @property
+    def doubt(self) -> str:
+        """Why the boxes may mean something else than they were read as; empty where they fit."""
+        counts = self.counts
+        # Of the rows, those of whole images fit.
+        boxes = self.rows - counts.images + counts.outside
+        amiss = counts.clipped + counts.outside
+        if not amiss or 2 * amiss < boxes:
+            return ""
+        return (
+            f"{amiss} of {boxes} boxes reach out of their frame and lost area: are they "
+            "x1,y1,x2,y2? A first line of names, frame,id,x1,y1,x2,y2,conf, says so; or do they "
+            "belong to a video of another size?"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         counts, timing = self.counts, self.timing
@@ -109,6 +124,7 @@ class EmbedResult:
                 "boxes_beyond_end": counts.beyond_end,
                 "unreadable_images": counts.unreadable_images,
             },
+            "boxes_clipped": counts.clipped,
             "truncated_videos": counts.truncated_videos,
         }
 
@@ -287,6 +303,7 @@ def _fill(
                 _require_pictures(items.counts)
         total += result
         items.counts.outside += result.outside
+        items.counts.clipped += result.clipped
         output.commit(
             Progress(
                 rows=output.progress.rows + result.rows,

@@ -42,6 +42,7 @@ class PipelineResult:
         items: pictures decoded.
         rows: vectors written.
         outside: boxes left out because nothing of them was inside their picture.
+        clipped: boxes that were cut because they reach out of their picture.
         decode_s: seconds the stage was busy; the four overlap, so that their sum may exceed
             ``wall_s``.
         crop_s: likewise.
@@ -54,6 +55,7 @@ class PipelineResult:
     items: int = 0
     rows: int = 0
     outside: int = 0
+    clipped: int = 0
     decode_s: float = 0.0
     crop_s: float = 0.0
     inference_s: float = 0.0
@@ -207,6 +209,8 @@ class _Pipeline:
             raise InputError(f"an item of {len(boxes)} boxes and {len(item.rows)} rows")
         chosen = np.flatnonzero(valid)
         self._result.outside += len(boxes) - len(chosen)
+        cut = crops.reach_out(item.boxes, image.shape[0], image.shape[1])
+        self._result.clipped += int(np.count_nonzero(cut[chosen]))
         while len(chosen):
             buffer, rows = self._open_batch()
             part = chosen[: len(buffer) - len(rows)]

@@ -149,6 +149,8 @@ def embed(
         )
     for text in result.counts.truncated_videos:
         note(f"truncated video: {text}")
+    if result.doubt:
+        note(f"warning: {result.doubt}")
     if result.resumed_rows:
         note(f"resumed: {result.resumed_rows} rows were in {out}")
     if not result.rows:
@@ -186,6 +188,7 @@ def _print(summary: dict[str, Any]) -> None:
         ("seconds", summary["seconds"]),
         ("rows/s", summary["rows_per_s"]),
         *((f"busy seconds: {stage}", seconds) for stage, seconds in summary["busy_s"].items()),
+        ("boxes clipped", summary["boxes_clipped"]),
         *((f"skipped: {what.replace('_', ' ')}", n) for what, n in summary["skipped"].items()),
         ("embedding", f"{summary['embedding']}, {summary['dim']} x {summary['dtype']}"),
         ("feature space", summary["space"]),
