@@ -151,7 +151,10 @@ class ShardFolder:
         self._ownership.close()
 
     def _check_plan(self, plan: dict[str, Any]) -> None:
-        if found := list(differences(self.manifest.plan, plan)):
+        before = self.manifest.plan
+        if "device" not in before:  # older versions did not note it
+            plan = {key: value for key, value in plan.items() if key != "device"}
+        if found := list(differences(before, plan)):
             raise InputError(
                 f"{self.path}: cannot go on with what is there, because {'; '.join(found)}. "
                 "Run it as it was begun, or choose another `out`"

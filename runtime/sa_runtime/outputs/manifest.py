@@ -134,6 +134,7 @@ def plan_of(
     contract: Contract,
     *,
     runtime: str,
+    device: str,
     sources: Sequence[dict[str, Any]],
     **options: str | float | bool | None,
 ) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def plan_of(
     Args:
         contract: of the model.
         runtime: that computes the vectors, with its precision.
+        device: it computes on, without a number.
         sources: the identity of each, in order.
         options: further ones that change rows.
     """
@@ -155,6 +157,7 @@ def plan_of(
             "contract": hashlib.sha256(contract.to_json().encode()).hexdigest()[:16],
         },
         "runtime": runtime,
+        "device": device,
         "options": options,
         "sources": list(sources),
     }

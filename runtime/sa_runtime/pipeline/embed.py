@@ -187,6 +187,7 @@ def embed(
             plan = plan_of(
                 runner.contract,
                 runtime=getattr(runner, "label", runner.name),
+                device=getattr(runner, "device_kind", ""),
                 sources=[source.identity() for source in found],
                 dtype=dtype,
                 camera=camera,

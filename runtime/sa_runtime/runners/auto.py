@@ -60,9 +60,9 @@ class Choice:
     Attributes:
         runtime: that was taken.
         options: it is opened with.
-        measured: images a second by label.
-        cosine: to the artefact's own precision by label, of those that lower it.
-        skipped: why others were not taken, by label.
+        measured: images a second by the runner's identity.
+        cosine: to the artefact's own precision by identity, of those that lower it.
+        skipped: why others were not taken, by identity.
         when: date of the measurement.
     """
 
@@ -124,7 +124,7 @@ def open_fastest(
         runner = open_runner(path, first.runtime, **first.options)
         why = "nothing was measured" if len(candidates) > 1 else "nothing else fits"
         left_out = "".join(f"; {name} not taken: {text}" for name, text in skipped.items())
-        runner.reason = f"{runner.label}: first choice for {path.suffix}, {why}{left_out}"
+        runner.reason = f"{runner.identity}: first choice for {path.suffix}, {why}{left_out}"
         return runner
     memory = _memory(path, candidates)
     choice = _remembered(memory)
@@ -139,7 +139,10 @@ def open_fastest(
 
 def _opened(path: Path, choice: Choice) -> BaseRunner:
     runner = open_runner(path, choice.runtime, **choice.options)
-    runner.reason = choice.reason(runner.label)
+    if runner.identity not in choice.measured:  # of a version with other names, or edited
+        runner.close()
+        raise RunnerError(f"{path}: {runner.identity} was never measured")
+    runner.reason = choice.reason(runner.identity)
     return runner
 
 
@@ -196,7 +199,10 @@ def _remembered(memory: Path) -> Choice | None:
         choice = Choice(**json.loads(memory.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return choice if choice.measured else None
+    tables = (choice.options, choice.measured, choice.cosine, choice.skipped)
+    whole = all(isinstance(table, dict) for table in tables) and choice.measured
+    speeds = (*choice.measured.values(), *choice.cosine.values()) if whole else ()
+    return choice if speeds and all(isinstance(speed, float) for speed in speeds) else None
 
 
 def _calibrated(path: Path, candidates: Sequence[Candidate], skipped: dict[str, str]) -> Choice:
@@ -214,10 +220,12 @@ def _calibrated(path: Path, candidates: Sequence[Candidate], skipped: dict[str, 
                 )
                 problem = _problem(runner, candidate, canary, own, cosine)
             except (RunnerError, InputError) as exc:  # InputError: a device it does not know
-                skipped[candidate.runtime] = str(exc).splitlines()[0]
+                where = str(candidate.options.get("device", "cpu"))
+                on = "" if where.lower() == "cpu" else f" on {where}"
+                skipped[candidate.runtime + on] = str(exc).splitlines()[0]
                 continue
             if problem:
-                skipped[runner.label] = problem
+                skipped[runner.identity] = problem
             else:
                 entries.append((candidate, runner))
         if not entries:
@@ -228,7 +236,7 @@ def _calibrated(path: Path, candidates: Sequence[Candidate], skipped: dict[str, 
         for index, speed in enumerate(speeds):
             if speed > MARGIN * speeds[best]:
                 best = index
-        measured = {runner.label: s for (_, runner), s in zip(entries, speeds, strict=True)}
+        measured = {runner.identity: s for (_, runner), s in zip(entries, speeds, strict=True)}
     return Choice(
         runtime=entries[best][0].runtime,
         options=entries[best][0].options,
@@ -253,9 +261,9 @@ def _problem(
     if candidate.lowered:
         if candidate.runtime not in own:
             return "its own precision could not be run"
-        cosine[runner.label] = least_cosine(vectors, own[candidate.runtime])
-        if cosine[runner.label] <= LOWERED_COSINE:
-            return f"cosine {cosine[runner.label]:.5f} on the canary crops"
+        cosine[runner.identity] = least_cosine(vectors, own[candidate.runtime])
+        if cosine[runner.identity] <= LOWERED_COSINE:
+            return f"cosine {cosine[runner.identity]:.5f} on the canary crops"
         return ""
     if vectors.shape == canary.vectors.shape:
         found = least_cosine(vectors, canary.vectors)

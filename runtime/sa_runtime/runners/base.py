@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,17 @@ class BaseRunner(ABC):
     def label(self) -> str:
         """Runtime and precision, as tables and plots call it."""
         return f"{self.name} {self.precision}"
+
+    @property
+    def identity(self) -> str:
+        """:attr:`label`, and the device where it is not the processor: tells two runners apart."""
+        kind = self.device_kind
+        return self.label if kind == "cpu" else f"{self.label} on {kind}"
+
+    @property
+    def device_kind(self) -> str:
+        """The device without its number: another card of the same kind is no other runner."""
+        return re.split(r"[:.]", self.device.lower())[0]
 
     @abstractmethod
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -96,7 +96,22 @@ def test_a_measurement_decides_and_is_remembered(
         open_runner(tiny_artefacts.files["onnx"])
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", '{"runtime": "openvino"}', "[1]"])
+TABLES = {"runtime": "openvino", "options": {}, "cosine": {}, "skipped": {}, "when": ""}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "{}",
+        '{"runtime": "openvino"}',
+        "[1]",
+        json.dumps({**TABLES, "measured": {"another": 1.0}}),
+        json.dumps({**TABLES, "measured": 2, "options": 1}),
+        json.dumps({**TABLES, "measured": {"openvino fp32": "fast"}}),
+    ],
+)
 def test_a_damaged_memory_is_measured_anew(
     tiny_artefacts: TinyArtefacts, cache: Path, speeds: dict[str, float], content: str
 ) -> None:
@@ -151,6 +166,40 @@ def test_a_lower_precision_is_not_taken_where_they_disagree_or_are_missing(
     with open_runner(tiny_artefacts.files["canary"]) as runner:
         assert runner.label == "openvino fp32"
         assert re.search(r"openvino bf16 not taken: cosine [01]\.\d+ on the canary", runner.reason)
+
+
+def test_two_devices_of_one_runtime_are_told_apart(
+    tiny_artefacts: TinyArtefacts, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OnnxRuntimeRunner.__init__
+
+    def on(self: OnnxRuntimeRunner, path: Path, *, device: str = "cpu") -> None:
+        opened(self, path)
+        self.device = device
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", on)
+    monkeypatch.setattr(
+        OnnxRuntimeRunner, "variants", lambda path: ({"device": "cuda:1"}, {"device": "cpu"})
+    )
+    monkeypatch.setitem(RUNNERS, "openvino", "sa_runtime.runners.absent:Nothing")
+    monkeypatch.setattr(auto, "_speeds", lambda runners, canary: [300.0, 20.0])
+    for _ in range(2):  # measured, and remembered
+        with open_runner(tiny_artefacts.files["onnx"]) as runner:
+            assert (runner.label, runner.identity) == (
+                "onnxruntime fp32",
+                "onnxruntime fp32 on cuda",
+            )
+            assert runner.reason.startswith(
+                "onnxruntime fp32 on cuda: 300.0 images/s in batches of 1 and 4 "
+                "(onnxruntime fp32 20.0)"
+            )
+    # The memory of an older version, which had one name for both.
+    (stored,) = (cache / "auto").glob("*.json")
+    kept = json.loads(stored.read_text())
+    stored.write_text(json.dumps({**kept, "measured": {"onnxruntime fp32": 20.0}}))
+    with open_runner(tiny_artefacts.files["onnx"]) as runner:
+        assert "on cuda: 300.0 images/s" in runner.reason
+    assert json.loads(stored.read_text())["measured"] == kept["measured"]
 
 
 def test_a_small_advantage_does_not_decide(
