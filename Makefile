@@ -34,7 +34,7 @@ fast: $(DEV)
 
 lowest:  ## the tests that need no torch, with the lowest versions that are promised
 	$(PYTHON) -m venv out/lowest
-	out/lowest/bin/pip install -q -c constraints-lowest.txt '.[cpu]' hypothesis pillow pytest scikit-learn
+	out/lowest/bin/pip install -q -c constraints-lowest.txt '.[cpu]' hypothesis pillow pytest pytest-xdist scikit-learn
 	out/lowest/bin/pytest -m "not slow and not alone and not gpu and not soak" tests/runtime \
 		--ignore tests/runtime/tensorrt
 
