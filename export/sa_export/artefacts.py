@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ from sa_training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_log = logging.getLogger(__name__)
 
 RUNTIMES: dict[Format, str] = {
     "onnx": "onnxruntime",
@@ -164,6 +167,8 @@ class Exporter:
             size_bytes=sum(path.stat().st_size for path in files_of(target)),
         )
         write_report(artefact, self.gates)
+        size = artefact.size_bytes
+        _log.info("%s: written, %.1f MB", target, size / 1e6, extra={"size_bytes": size})
         return artefact
 
     def reference(self, embedding: str) -> Embeddings:

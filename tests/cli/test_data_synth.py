@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sa_deploy.commands.data.command import app
+from sa_deploy.app import app
 from sa_runtime.errors import DatasetError, InputError
 
 SMALL = ["--identities", "4", "--cameras", "2", "--images", "2", "--workers", "1"]
@@ -17,7 +17,7 @@ SMALL = ["--identities", "4", "--cameras", "2", "--images", "2", "--workers", "1
 def test_json_tells_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "world"
     run = CliRunner().invoke(
-        app, ["synth", str(out), *SMALL, "--seconds", "0.2", "--seed", "5", "--json"]
+        app, ["data", "synth", str(out), *SMALL, "--seconds", "0.2", "--seed", "5", "--json"]
     )
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout) == {
@@ -43,14 +43,14 @@ def test_json_tells_what_was_written(tmp_path: Path) -> None:
 
 def test_table_and_next_step(tmp_path: Path) -> None:
     out = tmp_path / "world"
-    run = CliRunner().invoke(app, ["synth", str(out), *SMALL, "--videos", "0"])
+    run = CliRunner().invoke(app, ["data", "synth", str(out), *SMALL, "--videos", "0"])
     assert run.exit_code == 0, run.output
     assert "distractors" in run.stdout
     assert f"sa-deploy data check --data-dir {out}" in run.stderr
 
 
 def test_force_is_asked_for(tmp_path: Path) -> None:
-    arguments = ["synth", str(tmp_path / "world"), *SMALL, "--videos", "0"]
+    arguments = ["data", "synth", str(tmp_path / "world"), *SMALL, "--videos", "0"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, DatasetError)
@@ -67,7 +67,7 @@ def test_force_is_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_named(tmp_path: Path, option: str, value: str, text: str) -> None:
-    run = CliRunner().invoke(app, ["synth", str(tmp_path / "world"), *SMALL, option, value])
+    run = CliRunner().invoke(app, ["data", "synth", str(tmp_path / "world"), *SMALL, option, value])
     assert isinstance(run.exception, InputError)
     with pytest.raises(InputError, match=text):
         raise run.exception

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-import typer
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from sa_deploy.commands.embed.command import embed
+from sa_deploy.app import app
 from sa_runtime import crops
 from sa_runtime.errors import DetectionError, InputError, VideoError
 from sa_runtime.outputs.read import read_embeddings
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.tiny_onnx",)
 
-APP = typer.Typer()
-APP.command()(embed)
 
 Run = Callable[..., dict[str, Any]]
 
@@ -37,7 +34,7 @@ def run(tiny_model: TinyModel, tmp_path: Path) -> Run:
     def call(*arguments: str | Path) -> dict[str, Any]:
         words = [str(tiny_model.path), *map(str, arguments), "--out", str(tmp_path / "o.parquet")]
         words += ["--runtime", "onnxruntime", "--json"]
-        result = CliRunner().invoke(APP, words, catch_exceptions=False)
+        result = CliRunner().invoke(app, ["embed", *words], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         summary: dict[str, Any] = json.loads(result.stdout)
         return summary | {"notes": result.stderr.replace("\n", " ")}
@@ -217,7 +214,9 @@ def test_the_table_names_rows_and_file(tiny_model: TinyModel, tmp_path: Path, ou
     write_image(tmp_path / "a.png", 0)
     words = [str(tiny_model.path), str(tmp_path / "a.png"), "--out", str(out)]
     words += ["--dtype", "float16", "--runtime", "onnxruntime"]
-    result = CliRunner().invoke(APP, words, catch_exceptions=False, env={"COLUMNS": "200"})
+    result = CliRunner().invoke(
+        app, ["embed", *words], catch_exceptions=False, env={"COLUMNS": "200"}
+    )
     assert result.exit_code == 0
     lines = {
         cells[0]: cells[1]

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from sa_deploy.commands.embed.command import embed
+from sa_deploy.app import app
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.read import read_embeddings
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.tiny_onnx",)
 
-APP = typer.Typer()
-APP.command()(embed)
 FRAMES, PER_FRAME = 60, 3
 ROWS = 2 * FRAMES * PER_FRAME + 8
 
@@ -71,7 +68,7 @@ def run(tiny_model: TinyModel, sources: list[str]) -> Callable[..., dict[str, An
     def call(out: Path, *more: str, given: list[str] | None = None) -> dict[str, Any]:
         words = [str(tiny_model.path), *(given or sources), "--out", str(out), *more]
         words += ["--runtime", "onnxruntime", "--json", "-b", "8"]
-        result = CliRunner().invoke(APP, words, catch_exceptions=False)
+        result = CliRunner().invoke(app, ["embed", *words], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         summary: dict[str, Any] = json.loads(result.stdout)
         return summary
@@ -252,7 +249,9 @@ def test_what_differs_is_named_and_refused(
             run(out, "--resume", *more, given=given)
     words = [str(make_tiny_model(seed=1).path), *sources, "--out", str(out), "--resume"]
     with pytest.raises(InputError, match=r"model\.space was \"tiny-0\" and is \"tiny-1\""):
-        CliRunner().invoke(APP, [*words, "--runtime", "onnxruntime"], catch_exceptions=False)
+        CliRunner().invoke(
+            app, ["embed", *words, "--runtime", "onnxruntime"], catch_exceptions=False
+        )
     assert (out / MANIFEST).read_bytes() == before
     with pytest.raises(InputError, match=r"resume=True: .*o\.parquet is one file"):
         run(tmp_path / "o.parquet", "--resume")

@@ -1,10 +1,8 @@
-"""``sa-deploy evaluate`` on the synthetic data set, through the installed command's own process."""
+"""``sa-deploy evaluate`` on the synthetic data set."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from sa_runtime import crops
 from sa_runtime.datasets.table import load_dataset
 from sa_runtime.retrieval.evaluation import labels_of
 from sa_runtime.retrieval.metrics import evaluate_vectors
+from tests.cli.invoke import Done, invoke
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
@@ -23,13 +22,8 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.tiny_onnx",)
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sa_deploy", "evaluate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(*arguments: object) -> Done:
+    return invoke("evaluate", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +81,7 @@ def test_json_holds_every_documented_key(result: tuple[dict[str, Any], Path]) ->
     assert {name: list(curve) for name, curve in figures["cmc"].items()} == {
         name: ["rank1", "rank5", "rank10"] for name in ("market1501", "allshots", "cuhk03")
     }
-    documented = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs" / "commands" / "evaluate.md").read_text()
     assert [key for key in figures if f"`{key}`" not in documented] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
+from sa_deploy.progress import INTERVAL_VARIABLE
 from sa_deploy.threads import SPINS
 from sa_runtime.errors import CheckpointError, DatasetError, InputError, MissingFileError
 from sa_training.checkpoints import load_checkpoint, weights_sha256
@@ -212,9 +214,16 @@ def test_a_budget_that_the_trial_uses_up_says_so(synthetic_root: Path) -> None:
     assert "s; planned: 1 at step 0" in done.stderr
 
 
-def test_tables_for_people(synthetic_root: Path) -> None:
-    done = train(f"{TINY} -d synthetic --epochs 1 --split 0 --out run", synthetic_root)
+def test_tables_for_people(synthetic_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INTERVAL_VARIABLE, "0.02")
+    line = f"{TINY} -d synthetic --epochs 1 --split 0 --out run --evaluate-every 1 -v"
+    done = train(line, synthetic_root)
     assert done.exit_code == 0, done.output
+    assert re.search(r"(?m)^train tiny: step \d of 6, \d+ %", done.stderr)
+    assert re.search(r"(?m)^sa_training.loop: epoch 1: mAP 0\.\d{4}, rank1 ", done.stderr)
+    assert re.search(r"(?m)^loss +\d+\.\d{1,3} *$", done.stdout)
+    assert re.search(r"(?m)^weights \(SHA-256\) +[0-9a-f]{12}\.\.\. *$", done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert "--split has no effect" in done.stderr
     assert "last, epoch 1" in done.stdout
     assert "next: sa-deploy export --onnx run/checkpoint.pt --out run" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,8 @@ from sa_training.recipes import Recipe
 from sa_training.step import Trainer
 from sa_training.watch import Metrics
 from sa_training.weights import load_weights
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit"]
 
@@ -209,6 +212,7 @@ class _Run:
         self.step = state["step"]
         self.sums = np.array(state["sums"])
         self.best = state["best"]
+        _log.info("%s: goes on after step %d of %d", path, self.step, self.steps)
 
     def _keep_pace(self, path: Path, state: dict[str, Any], *, same_length: bool) -> None:
         """Go on in the time budget of a run, unless the recipe has another length now."""
@@ -270,6 +274,7 @@ class _Run:
                 },
                 keep_previous=True,
             )
+            _log.debug("%s: written after step %d", self.options.out / CHECKPOINT, self.step)
 
     def _order(self) -> dict[str, int]:
         """What decides which images a step sees."""
@@ -378,6 +383,8 @@ class _Run:
         if self.evaluate is not None and every and epoch % every == 0:
             with self.pace.paused() if self.pace is not None else nullcontext():
                 figures = dict(self.evaluate(self._evaluated()))
+            said = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            _log.info("epoch %d: %s", epoch, said, extra={"epoch": epoch, **figures})
             score = next(iter(figures.values()))
             if self.best is None or score > self.best:
                 self.best = score

@@ -10,6 +10,7 @@ checkpoint: a resumed run decides by it as the run that was interrupted would ha
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import Any
 
 from sa_training.optimisation import lr_factor
 from sa_training.recipes import Recipe
+
+_log = logging.getLogger(__name__)
 
 MOST = 4
 """A budget gives at most so many times the recipe's epochs."""
@@ -178,6 +181,9 @@ class Pace:
         self.plans.append(
             Planned(step=step, position=position, steps=steps, elapsed_s=elapsed_s, step_s=step_s)
         )
+        fields = {"step": step, "steps": steps, "step_s": round(step_s, 6)}
+        said = "planned at step %d: %d steps of %.0f ms"
+        _log.info(said, step, steps, 1000 * step_s, extra=fields)
         if not self._marks:
             self._marks.append((step, elapsed_s))
             self._next = step + self._interval(step_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 from contextlib import redirect_stdout
@@ -17,6 +18,8 @@ from sa_training.backbones import BACKBONES
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe
 from sa_training.weights import is_state_dict, plain_names
+
+_log = logging.getLogger(__name__)
 
 
 def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwork:
@@ -56,6 +59,7 @@ def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwor
                 f"{network.config.backbone} under torchvision's names (pass another backbone or "
                 "another file)"
             )
+    _log.info("the backbone %s starts from %s", network.config.backbone, source)
     network.base.load_state_dict(given, strict=False)
     network.initialise(pretrained=True)
     return network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,6 +23,8 @@ from sa_training.ranges import Calibrator, value_range
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_log = logging.getLogger(__name__)
 
 Encode = Callable[[Images], NDArray[Any]]
 """(N, H, W, 3) uint8 BGR -> what the model's input takes."""
@@ -106,6 +109,8 @@ class Quantizer:
                 "no layer can be quantised within the limits; no file was left. Try another "
                 f"`calibrator` or more `calibration` crops, {QAT_ADVICE}, or `precision='bf16'`"
             )
+        for layer in kept:
+            _log.info("%s stays in float", layer)
         if kept:
             self._on_note(
                 f"{len(kept)} of {len(layers(model))} layers stay in float; to have them in int8 "

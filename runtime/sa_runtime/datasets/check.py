@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from sa_runtime.datasets.market import FOLDERS, scan
 from sa_runtime.datasets.published import PUBLISHED, Published
 from sa_runtime.datasets.recognise import recognise
 from sa_runtime.datasets.table import canonical, layout_of, load_dataset
+
+_log = logging.getLogger(__name__)
 
 _COPY = re.compile(r" \(\d+\)\.|^Copy of | - Copy\b")
 _NOT_IMAGES = {"thumbs.db", "desktop.ini", "readme.txt", "readme.md", "license.txt"}
@@ -119,6 +122,7 @@ def check_dataset(
         DatasetError: the folder cannot be used; the message names the path to pass.
     """
     found = recognise(root) if name == "auto" else canonical(name)
+    _log.info("%s: read as %s", root, found)
     dataset = load_dataset(found, root, **options)
     reports = {split: _split_report(dataset, split) for split in SPLITS}
     return DatasetReport(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from sa_runtime.detections.base import Detections, require_pixels
 from sa_runtime.errors import bad_value
+
+_log = logging.getLogger(__name__)
 
 Reader = Callable[[Path], Detections]
 """Reads one file; raises :class:`~sa_runtime.errors.DetectionError` where it cannot."""
@@ -51,9 +54,10 @@ def read_detections(path: Path | str, format: str | None = None) -> Detections:
         raise bad_value("format", name, f"unknown; choose from {', '.join(DETECTIONS)}")
     module, _, function = DETECTIONS[name].reader.partition(":")
     reader: Reader = getattr(importlib.import_module(module), function)
-    detections = reader(path)
-    require_pixels(detections, path)
-    return detections
+    found = reader(path)
+    require_pixels(found, path)
+    _log.info("%s: %d boxes, read as %s", path, len(found), name, extra={"boxes": len(found)})
+    return found
 
 
 def _format_of(path: Path) -> str:

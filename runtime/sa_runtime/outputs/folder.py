@@ -7,6 +7,7 @@ counts are exact and a run that goes on forms the same batches as one that was n
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from sa_runtime.outputs.manifest import MANIFEST, Manifest, Shard, differences
 from sa_runtime.outputs.parquet import EmbeddingWriter, read_parquet
 from sa_runtime.system.files import remove_leftovers
 from sa_runtime.system.locking import owned
+
+_log = logging.getLogger(__name__)
 
 
 class ShardFolder:
@@ -62,6 +65,9 @@ class ShardFolder:
             begun = (target / MANIFEST).exists()
             self.manifest = Manifest.read(target) if begun else Manifest(plan=plan)
             self._check_plan(plan)
+            if begun:
+                files, rows = len(self.manifest.shards), self.manifest.rows
+                _log.info("%s: goes on after %d rows in %d files", target, rows, files)
             for shard in self.manifest.shards:
                 shard.check(target)
             remove_leftovers(target, r"part-\d{5}", ".parquet")

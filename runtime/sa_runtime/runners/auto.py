@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from sa_runtime.runners.table import open_runner, option_names, runner_class, ru
 from sa_runtime.system.cache import cache_dir
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.files import atomic_path
+
+_log = logging.getLogger(__name__)
 
 CALIBRATE_VARIABLE = "SA_DEPLOY_CALIBRATE"
 """``0`` in the environment: nothing is measured, the first installed runtime is taken."""
@@ -130,8 +133,15 @@ def open_fastest(
     choice = _remembered(memory)
     if choice is not None:
         with contextlib.suppress(RunnerError, InputError):
-            return _opened(path, choice)
+            runner = _opened(path, choice)
+            _log.info("%s: the choice of %s is read from %s", path, choice.when, memory)
+            return runner
+    _log.info("%s: measuring %d ways to run it", path, len(candidates))
     choice = _calibrated(path, candidates, skipped)
+    for name, speed in choice.measured.items():
+        _log.info("%s: %s runs %.1f images/s", path, name, speed, extra={"images_per_s": speed})
+    for name, why in choice.skipped.items():
+        _log.info("%s: %s is left out: %s", path, name, why)
     with contextlib.suppress(OSError), atomic_path(memory) as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(choice), indent=2) + "\n")
     return _opened(path, choice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from sa_runtime.runners.openvino_graph import read_openvino_model
 from sa_runtime.runners.overlap import OverlappingRunner, Pool
 from sa_runtime.system.cache import cache_dir
 from sa_runtime.system.extras import require
+
+_log = logging.getLogger(__name__)
 
 Hint = Literal["latency", "throughput"]
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -119,7 +122,10 @@ class OpenVinoRunner(OverlappingRunner[_InFlight]):
             if key in self._compiled.get_property("SUPPORTED_PROPERTIES"):
                 self.details[key.lower()] = str(self._compiled.get_property(key))
         if cache:
-            self.details["from_cache"] = str(self._compiled.get_property("LOADED_FROM_CACHE"))
+            cached = bool(self._compiled.get_property("LOADED_FROM_CACHE"))
+            self.details["from_cache"] = str(cached)
+            how = "is read from" if cached else "was compiled and is kept in"
+            _log.info("%s: the compiled model %s %s", path, how, settings["CACHE_DIR"])
         self.depth = max(2, int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
         self._requests: Pool[Any] = Pool(self._compiled.create_infer_request)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from sa_runtime.artefact.formats import FORMATS
 from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.system.extras import require
+
+_log = logging.getLogger(__name__)
 
 RUNNERS: dict[str, str] = {
     "openvino": "sa_runtime.runners.openvino:OpenVinoRunner",
@@ -86,7 +90,10 @@ def open_runner(model: Path | str, runtime: str = "auto", **options: Any) -> Bas
             prefix=f"{path}: ",
         )
     _check_options(runtime, kind, options)
+    began = time.perf_counter()
     runner: BaseRunner = kind(path, **options)
+    seconds = round(time.perf_counter() - began, 3)
+    _log.info("%s: opened on %s in %.2f s", path, runner.label, seconds, extra={"seconds": seconds})
     return runner
 
 

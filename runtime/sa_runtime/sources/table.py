@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,8 @@ from sa_runtime.detections.base import Detections
 from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError
 from sa_runtime.sources.base import Source, SourceKind
+
+_log = logging.getLogger(__name__)
 
 SOURCES: dict[str, str] = {
     "images": "sa_runtime.sources.images:ImageSource",
@@ -72,7 +75,9 @@ def find_sources(
             found.append(one)
         elif kind is not None:
             read = _next(boxes) if kind.needs_detections else None
-            found.append(kind.open(os.fspath(one), detections=read, strict=strict, camera=camera))
+            source = kind.open(os.fspath(one), detections=read, strict=strict, camera=camera)
+            _log.info("%s: at most %d rows", one, len(source), extra={"rows": len(source)})
+            found.append(source)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ from sa_runtime.tensorrt.sidecar import (
     write_engine,
 )
 from sa_runtime.tensorrt.timing import TimingCache
+
+_log = logging.getLogger(__name__)
 
 Note = Callable[[str], None]
 Log = Callable[[str, str], None]
@@ -130,6 +133,7 @@ def build_engine(
         build_seconds=round(built.seconds, 3),
     )
     write_engine(out, built.engine, info)
+    _log.info("%s: built in %.1f s", out, built.seconds, extra={"seconds": info.build_seconds})
     return info
 
 
@@ -154,6 +158,7 @@ def cached_engine(
     with locked(engine, on_wait=lambda: context.note(waited)):
         reason = stale(engine, graph, options, context)
         if not reason:
+            _log.info("%s: read from the cache", engine)
             return engine, read_sidecar(engine)
         context.note(f"{engine}: {reason}; building it")
         return engine, build_engine(graph, engine, options, context)

@@ -64,8 +64,12 @@ def test_without_calibration_the_first_runtime_is_taken_at_the_artefacts_precisi
 
 
 def test_a_measurement_decides_and_is_remembered(
-    tiny_artefacts: TinyArtefacts, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_artefacts: TinyArtefacts,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "sa_runtime.runners.auto")
     with open_runner(tiny_artefacts.files["onnx"]) as runner:
         first = runner.reason
         np.testing.assert_allclose(
@@ -89,6 +93,10 @@ def test_a_measurement_decides_and_is_remembered(
     monkeypatch.setattr(auto, "_speeds", measured_again)
     with open_runner(tiny_artefacts.files["onnx"]) as runner:
         assert runner.reason == first
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said[0] == "measuring 2 ways to run it"
+    assert re.fullmatch(r"openvino fp32 runs [\d.]+ images/s", said[1])
+    assert re.fullmatch(rf"the choice of \d{{4}}-\d\d-\d\d is read from {stored}", said[-1])
     with pytest.raises(AssertionError, match="second time"):
         open_runner(tiny_artefacts.files["onnx"], threads=1)
     monkeypatch.setattr("sa_runtime.system.environment._versions", lambda: {"openvino": "2099.1"})
