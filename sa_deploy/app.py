@@ -83,8 +83,7 @@ class _Root(HelpGroup):
             raise known_error(error) or error from error
 
 
-app = make_app("Person re-identification from weights to production embeddings.")
-app.info.cls = _Root
+app = make_app("Person re-identification from weights to production embeddings.", _Root)
 
 
 def _version(wanted: bool) -> None:

@@ -39,10 +39,12 @@ class Formatter(Protocol):
         """A heading; what follows is indented."""
 
 
-def make_app(help_text: str | None = None) -> typer.Typer:
+def make_app(
+    help_text: str | None = None, cls: type[typer.core.TyperGroup] | None = None
+) -> typer.Typer:
     """A typer application with this project's help; ``help_text`` makes it a group."""
     return typer.Typer(
-        cls=HelpGroup,
+        cls=cls or HelpGroup,
         help=help_text,
         no_args_is_help=help_text is not None,
         add_completion=False,

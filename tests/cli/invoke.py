@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import typer.main
 from typer.testing import CliRunner
 
 from sa_deploy.app import app
-from sa_runtime.errors import SaDeployError
+from sa_deploy.errors import for_command, known_error, running_command
 
 
 class Done(NamedTuple):
@@ -18,10 +19,13 @@ class Done(NamedTuple):
 
 def invoke(*words: object) -> Done:
     """Run ``sa-deploy WORDS`` before a terminal of 200 columns."""
-    done = CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
+    arguments = list(map(str, words))
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     error = done.exception
-    if isinstance(error, SaDeployError):
-        return Done(error.exit_code, done.stdout, f"{done.stderr}error: {error}\n")
-    if error is not None and not isinstance(error, SystemExit):
+    if error is None or isinstance(error, SystemExit):
+        return Done(done.exit_code, done.stdout, done.stderr)
+    known = known_error(error)
+    if known is None:
         raise error
-    return Done(done.exit_code, done.stdout, done.stderr)
+    said = for_command(known, running_command(typer.main.get_command(app), arguments))
+    return Done(known.exit_code, done.stdout, f"{done.stderr}error: {said}\n")

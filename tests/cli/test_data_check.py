@@ -49,7 +49,7 @@ def test_the_folder_is_given_as_the_other_commands_take_it(synthetic_root: Path)
 def test_unknown_name(synthetic_root: Path) -> None:
     code, _, err = invoke("data", "check", synthetic_root, "-d", "makret")
     assert code == 2
-    assert "error: data set 'makret': unknown; choose from market, duke, " in err
+    assert "error: --dataset makret: unknown; choose from market, duke, " in err
 
 
 def test_unreadable_images_fail_after_the_report(synthetic_root: Path, tmp_path: Path) -> None:

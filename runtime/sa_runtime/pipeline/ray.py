@@ -79,6 +79,16 @@ class TaskResult:
     seconds: float = 0.0
     error: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "source": str(self.task.source),
+            "out": str(self.task.out),
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+        }
+
 
 def tasks_of(
     paths: Sequence[str | Path], detections: Sequence[Path], out: Path, *, resume: bool

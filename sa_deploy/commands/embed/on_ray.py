@@ -47,16 +47,7 @@ def embed_on_workers(
     done.sort(key=lambda result: tasks.index(result.task))
     rows = sum(result.rows for result in done)
     if json_output:
-        sources = [
-            {
-                "source": str(result.task.source),
-                "out": str(result.task.out),
-                "rows": result.rows,
-                "seconds": round(result.seconds, 3),
-                "error": result.error,
-            }
-            for result in done
-        ]
+        sources = [result.to_dict() for result in done]
         print_json({"workers": workers, "rows": rows, "sources": sources})
     else:
         print_table(
