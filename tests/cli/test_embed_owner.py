@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,6 +161,34 @@ def test_a_stopped_run_into_a_file_leaves_nothing(
         embed(clip.video, tiny_model.path, tmp_path / "people.parquet", detections=clip.detections)
         (tmp_path / "people.parquet").unlink()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_limit_on_the_size_of_files_is_said_and_what_is_finished_stays(
+    tiny_model: TinyModel, clip: Clip, whole: Path, tmp_path: Path
+) -> None:
+    largest = max(path.stat().st_size for path in whole.glob("*.parquet"))
+    words = [tiny_model.path, clip.video, "--detections", clip.detections, "-b", "8"]
+    words += ["--runtime", "onnxruntime", "--shard-rows", "40", "--resume"]
+    for size, left in ((largest - 1, True), (2_000, False)):
+        out = tmp_path / str(size)
+        process = subprocess.run(
+            [sys.executable, "-m", "sa_deploy", "embed", *map(str, words), "--out", str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)),
+        )
+        assert process.returncode == 2, process.stderr
+        assert "Traceback" not in process.stderr
+        last = process.stderr.splitlines()[-1]
+        assert last.startswith(f"error: {out}/part-0000"), last
+        assert "larger than a file may be here" in last
+        assert not list(out.glob(".*"))
+        assert bool(list(out.glob("*.parquet"))) == left
+    code, error = finished(start(tiny_model.path, clip, out, "--shard-rows", "40", "--resume"))
+    assert code == 0, error
+    same_rows(out, whole)
 
 
 def test_what_others_keep_in_the_folder_stays(

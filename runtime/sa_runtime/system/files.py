@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -16,6 +17,8 @@ from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
+
+_OF_WRITING = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 
 
 @contextmanager
@@ -43,8 +46,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         # The name is kept by the folder; some systems and file systems do not sync folders.
         with suppress(OSError):
             _to_disk(target.parent)
+    except OSError as error:
+        # What failed on an open file does not say which one it was.
+        if error.filename is None and error.errno in _OF_WRITING:
+            error.filename = str(target)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason above is the one to hear
+            temporary.unlink(missing_ok=True)
 
 
 class HashedFile(io.RawIOBase):
