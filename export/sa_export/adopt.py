@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.foreign import ForeignModel, Preprocessing, reference_vectors
 from sa_export.onnx_graph import (
     OnnxWriter,

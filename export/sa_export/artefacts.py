@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sa_export.contracts import contract_of, resized
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.deploy import DeployNetwork, FloatType, GraphSpec
 from sa_export.describe import quantization_rows
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
@@ -106,7 +106,7 @@ class Exporter:
         options: what to write.
         crops: to compare artefacts and network on, at the size of the input.
         calibration: where int8 ranges come from; needed for that precision only.
-        on_note: told what takes long.
+        on_note: called with a sentence about what takes long.
 
     Raises:
         InputError: options that do not fit the network or each other.

@@ -73,7 +73,7 @@ def write_triton(model: Path, repository: Path, options: TritonOptions) -> Path:
             f"{model}: Triton serves {' and '.join(_BACKENDS)} here; export it as ONNX, or build "
             "an engine with `sa-deploy build`"
         )
-    contract = contract_of_artefact(model)
+    contract = read_contract(model)
     file_name = _BACKENDS[model.suffix][1]
     folder = repository / options.name
     with atomic_path(folder / "1" / file_name) as temporary:
@@ -138,7 +138,7 @@ def write_deepstream(model: Path, target: Path, *, batch: int = 100) -> Path:
         InputError: an artefact that nvtracker cannot feed.
         ContractError: no readable contract.
     """
-    contract = contract_of_artefact(model)
+    contract = read_contract(model)
     spec = contract.input
     if model.suffix != ".onnx" or spec.dtype != "float32" or spec.mean is not None:
         raise InputError(
@@ -182,20 +182,6 @@ def write_deepstream(model: Path, target: Path, *, batch: int = 100) -> Path:
             f"{contract.space}.\nReID:\n{text}"
         )
     return target
-
-
-def contract_of_artefact(model: Path) -> Contract:
-    """The contract inside an artefact, or in the sidecar of an engine.
-
-    Raises:
-        ContractError: no readable contract.
-        InputError: no such file, or not an artefact.
-    """
-    if model.suffix != ".engine":
-        return read_contract(model)
-    from sa_runtime.tensorrt.sidecar import read_sidecar
-
-    return read_sidecar(model).contract
 
 
 def _tensor(kind: str, name: str, data_type: str, dims: tuple[int, ...]) -> str:

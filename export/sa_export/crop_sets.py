@@ -7,21 +7,19 @@ import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.arrays import Images
-from sa_runtime.crops import read_image, resize
-from sa_runtime.datasets.base import IMAGE_SUFFIXES, Sample
+from sa_export.crop_set import CropSet, spread
+from sa_runtime.crops import IMAGE_SUFFIXES, is_image, read_image, resize
+from sa_runtime.datasets.base import Sample
 from sa_runtime.datasets.market import FOLDERS, load_market
 from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.manifest import MANIFEST
 from sa_runtime.retrieval.metrics import Labels
 
-T = TypeVar("T")
 GENERATED = SyntheticConfig(
     seed=20_180, identities=26, cameras=4, images_per_camera=3, train_fraction=0.08,
     distractors=20, junk=0, videos=0, people_per_video=1,
@@ -31,34 +29,6 @@ GENERATED_CALIBRATION = dataclasses.replace(
     GENERATED, seed=20_181, identities=22, train_fraction=0.91, images_per_camera=4
 )
 """The calibration set where the user gives none: 20 other people, 320 crops."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class CropSet:
-    """Crops at a network's size: queries first, then the gallery they are sought in.
-
-    Attributes:
-        source: where they came from, for people.
-        images: (N, H, W, 3) uint8 BGR.
-        names: of the N crops.
-        queries: how many of the first rows are queries.
-        labels: who is on each crop and which camera took it; ``None`` where nobody knows.
-    """
-
-    source: str
-    images: Images
-    names: tuple[str, ...]
-    queries: int
-    labels: Labels | None = None
-
-    def __post_init__(self) -> None:
-        """Check the sizes; raises InputError."""
-        count = len(self.images)
-        if len(self.names) != count or not 0 < self.queries < count:
-            raise InputError(f"{self.source}: {count} crops, {self.queries} queries")
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 def validation_crops(
@@ -72,7 +42,7 @@ def validation_crops(
             sought in the rest. ``None`` draws a small synthetic set.
         height: of the network's input.
         width: of the network's input.
-        limit: take whole people, evenly spread over the ids, until so many crops are reached.
+        limit: take whole people, evenly spread over the ids, until this number of crops is reached.
 
     Raises:
         InputError: no such folder, or fewer than four crops in it.
@@ -94,14 +64,14 @@ def calibration_crops(folder: Path | None, *, height: int, width: int, limit: in
             synthetic set.
         height: of the network's input.
         width: of the network's input.
-        limit: at most so many, evenly spread over the sorted names or the rows.
+        limit: the largest number of crops, evenly spread over the sorted names or the rows.
 
     Raises:
         InputError: no such folder or file, fewer than four images in it, or images and videos that
             are no longer where they were embedded.
     """
     if folder is not None and (folder.suffix == ".parquet" or (folder / MANIFEST).is_file()):
-        from sa_export.stored_crops import crops_of_rows
+        from sa_export.stored_crops import crops_of_rows  # pyarrow, which only this needs
 
         return crops_of_rows(folder, height=height, width=width, limit=limit)
     if folder is None:
@@ -181,27 +151,12 @@ def _some_people(
     )
 
 
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` items, evenly spread.
-
-    >>> spread(range(10), 4)
-    [0, 2, 5, 7]
-    """
-    if len(items) <= count:
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
-
-
 def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise MissingFileError(
             f"{folder}: no such folder; expected a folder of crops of people", path=folder
         )
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    return sorted(path for path in folder.rglob("*") if is_image(path))
 
 
 def _cut(paths: Sequence[Path], height: int, width: int) -> NDArray[np.uint8]:

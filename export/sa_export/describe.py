@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from sa_export.bundle import contract_of_artefact
-from sa_runtime.artefact.contract import Contract
+from sa_runtime.artefact.contract import Contract, tensor_fault
 from sa_runtime.artefact.formats import ARTEFACTS, FORMATS, files_of
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError, MissingPackageError
 from sa_runtime.runners.table import runtimes_for
 from sa_runtime.system.extras import require
@@ -49,7 +49,7 @@ class Description:
         size_bytes: with the weights beside it.
         contract: as it stands inside.
         graph: as it stands inside; ``None`` for engines.
-        runtimes: that open it, the fastest first.
+        runtimes: names of those that open it, the fastest first.
         engine: what the sidecar of an engine says beside the contract, else empty.
     """
 
@@ -104,7 +104,7 @@ def describe(path: Path) -> Description:
         raise InputError(
             f"{path}: not an artefact; expected a file that ends in {', '.join(ARTEFACTS)}"
         )
-    contract = contract_of_artefact(path)
+    contract = read_contract(path)
     graph = _graph(path)
     if graph is not None and (differing := differences(contract, graph)):
         raise ContractError(
@@ -176,32 +176,14 @@ def differences(contract: Contract, graph: GraphSummary) -> list[str]:
     """
     if not graph.tensors:
         return []
-    spec = contract.input
-    size = (spec.height, spec.width)
-    expected: dict[str, tuple[str, Shape]] = {
-        spec.name: (spec.dtype, (*size, 3) if spec.layout == "nhwc" else (3, *size)),
-        contract.output.name: ("float32", (contract.output.dim,)),
-        **{extra.name: ("float32", extra.shape) for extra in contract.extra_outputs},
+    stated = contract.tensors()
+    faults = {
+        name: tensor_fault(tensor, graph.tensors.get(name)) for name, tensor in stated.items()
     }
-    found = []
-    for name, (kind, shape) in expected.items():
-        if name not in graph.tensors:
-            found.append(f"{name} is absent, the contract says {_tensor(kind, shape)}")
-            continue
-        came_kind, came = graph.tensors[name]
-        fits = len(came) == len(shape) and all(
-            a is None or a == b for a, b in zip(came, shape, strict=True)
-        )
-        if not fits or came_kind != kind:
-            found.append(
-                f"{name} is {_tensor(came_kind, came)}, the contract says {_tensor(kind, shape)}"
-            )
-    found += [f"{name} is not in the contract" for name in graph.tensors if name not in expected]
-    return found
-
-
-def _tensor(kind: str, shape: Shape) -> str:
-    return f"{kind} ({', '.join(['N', *('?' if n is None else str(n) for n in shape)])})"
+    found = [f"{name} {fault}" for name, fault in faults.items() if fault]
+    return found + [
+        f"{name} is not in the contract" for name in graph.tensors if name not in stated
+    ]
 
 
 def _onnx_graph(path: Path) -> GraphSummary:

@@ -20,7 +20,7 @@ from sa_training.ranges import Calibrator
 from sa_training.recipes import recipe as recipe_by_name
 
 VALIDATION_CROPS, CALIBRATION_CROPS = 2000, 512
-"""At most so many crops are compared on, and calibrated on."""
+"""The largest number of crops to compare on, and to calibrate on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,10 @@ class CropSources:
     Attributes:
         validation: a folder in Market-1501's layout or any folder of crops; ``None`` draws a small
             set.
-        validation_limit: take whole people until about so many crops are reached.
+        validation_limit: take whole people until about this number of crops is reached.
         calibration: a folder of crops, or what ``sa-deploy embed`` wrote; ``None`` draws a small
             set.
-        calibration_limit: take at most so many of them.
+        calibration_limit: the largest number of crops to calibrate on.
         calibrator: how a range is taken from them.
         int8_target: what an int8 artefact is for; ``None``: ``cpu`` for OpenVINO, ``any`` for ONNX.
     """
@@ -90,7 +90,7 @@ def export_model(
             ``sa-deploy embed``; a small generated set by default.
         max_map_drop: points of mAP that the artefact may lose; 0.5 by default.
         min_cosine: least cosine to the network on the worst crop; by default that of the precision.
-        on_note: told in a sentence what takes long.
+        on_note: called with a sentence about what takes long.
 
     Returns:
         What was written: ``path``, ``contract``, ``size_bytes``, and ``parity`` by embedding.
@@ -124,7 +124,7 @@ def export_model(
 
 
 def load_weights_of(path: Path, recipe: str | None = None) -> Checkpoint:
-    """A checkpoint whose recipe is told by its file, or by a name where the file tells none.
+    """A checkpoint, with the recipe that its file states, or the named one where it states none.
 
     Raises:
         CheckpointError: weights that cannot be loaded.
@@ -151,7 +151,7 @@ def exporter_from_checkpoint(
         checkpoint: the weights.
         options: what to write.
         crops: where they come from; generated ones by default.
-        on_note: told in a sentence what takes long.
+        on_note: called with a sentence about what takes long.
 
     Raises:
         InputError: options that do not fit the network or each other, or crops that are not there.

@@ -103,7 +103,7 @@ def example_input(contract: Contract) -> Tensor:
 
 
 def dynamic_shapes(contract: Contract) -> tuple[dict[int, object]] | None:
-    """What :mod:`torch.export` is told of the batch axis."""
+    """The batch axis as :mod:`torch.export` wants it described."""
     return None if contract.fixed_batch else ({0: torch.export.Dim.DYNAMIC},)
 
 

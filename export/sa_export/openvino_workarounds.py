@@ -62,7 +62,7 @@ def _trapped(model: ModelProto) -> list[NodeProto]:
 
 
 def _axes(model: ModelProto, node: NodeProto) -> list[int]:
-    """Of a reduction: an attribute in old opsets, a constant input in new ones."""
+    """The axes of a reduction: an attribute in old opsets, a constant input in new ones."""
     from onnx import numpy_helper
 
     for attribute in node.attribute:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_export.crop_sets import CropSet, spread
+from sa_export.crop_set import CropSet, spread
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import make_canary
 from sa_runtime.artefact.contract import Precision

@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sa_export.crop_sets import CropSet, spread
+from sa_export.crop_set import CropSet, spread
 from sa_runtime.arrays import Images
-from sa_runtime.crops import crop_batch, read_image
+from sa_runtime.crops import crop_batch, has_image_suffix, read_image
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.manifest import Manifest
-from sa_runtime.sources.images import is_image
 from sa_runtime.sources.reader import VideoReader
 
 _BOX = ("left", "top", "width", "height")
@@ -32,7 +31,7 @@ def crops_of_rows(path: Path, *, height: int, width: int, limit: int) -> CropSet
         path: a file of ``sa-deploy embed``, or a folder of its shards.
         height: of the crops.
         width: of the crops.
-        limit: at most so many, evenly spread over the rows.
+        limit: the largest number of crops, evenly spread over the rows.
 
     Raises:
         InputError: not such a file, fewer than four rows, or an image or video that is no longer
@@ -79,7 +78,7 @@ def _rows(path: Path) -> pa.Table:
 
 def _cut(source: Path, rows: Sequence[_Row], height: int, width: int) -> Iterator[Images]:
     """(n, height, width, 3) for each image or frame, in the order of the rows."""
-    if is_image(source):
+    if has_image_suffix(source):
         yield crop_batch(read_image(source), [_xyxy(row) for row in rows], height, width)
         return
     frames = {

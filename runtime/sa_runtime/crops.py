@@ -13,6 +13,7 @@ and lower edges exclusive.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sa_runtime.arrays import Image
 from sa_runtime.errors import InputError, MissingFileError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Files that are taken for images, whatever the case of their suffix."""
 
 _BLOCK = 8
 """Output rows filtered by one product: larger blocks multiply more zeros, smaller call more."""
@@ -216,6 +220,22 @@ def cut_into(frame: Image, boxes: NDArray[np.int64], out: Image) -> None:
     """
     for (x0, y0, x1, y1), row in zip(boxes.tolist(), out, strict=True):
         _resize_into(frame[y0:y1, x0:x1], row)
+
+
+def has_image_suffix(path: Path | str) -> bool:
+    """Whether a file's suffix is one of :data:`IMAGE_SUFFIXES`."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_image(path: Path | str) -> bool:
+    """Whether a file found in a folder is taken for an image: by its suffix, and not hidden.
+
+    macOS leaves hidden files (``._*.jpg``) beside images, which are none.
+
+    >>> is_image("0002_c1s1_000451_03.jpg.jpg"), is_image("Thumbs.db"), is_image("._a.jpg")
+    (True, False, False)
+    """
+    return has_image_suffix(path) and not os.path.basename(path).startswith(".")
 
 
 def read_image(path: Path | str) -> Image:

@@ -342,5 +342,5 @@ def _text(path: Path) -> str:
 
 
 def fixes(findings: Iterable[Finding]) -> list[str]:
-    """The commands that mend what is missing or broken, each once, in order."""
+    """The commands that fix what is missing or broken, each once, in order."""
     return list(dict.fromkeys(finding.fix for finding in findings if finding.fix))

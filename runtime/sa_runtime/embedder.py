@@ -35,8 +35,10 @@ class Embedder:
     opened it: open the model in each process.
 
     Args:
-        model: an artefact that ``sa-deploy export`` wrote.
-        runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
+        model: an artefact that ``sa-deploy export`` wrote, or an open runner, which
+            :meth:`close` closes.
+        runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``; says nothing
+            where ``model`` is a runner.
         batch_size: largest batch given to the runtime.
         options: passed to the runner.
 
@@ -48,7 +50,7 @@ class Embedder:
 
     def __init__(
         self,
-        model: Path | str,
+        model: Path | str | Runner,
         runtime: str = "auto",
         *,
         batch_size: int = 32,
@@ -56,19 +58,16 @@ class Embedder:
     ) -> None:
         if batch_size < 1:  # before a model is opened for nothing
             raise bad_value("batch_size", batch_size, "expected at least 1")
-        self._set_up(open_runner(model, runtime, **options), batch_size)
+        if isinstance(model, (Path, str)):
+            model = open_runner(model, runtime, **options)
+        self.runner = model
+        self.batch_size = fitting_batch_size(model, batch_size)
+        self._calls = Calls("the embedder")
 
     @classmethod
     def from_runner(cls, runner: Runner, *, batch_size: int = 32) -> Self:
         """An embedder on an open runner, which it closes in :meth:`close`."""
-        embedder = cls.__new__(cls)
-        embedder._set_up(runner, batch_size)
-        return embedder
-
-    def _set_up(self, runner: Runner, batch_size: int) -> None:
-        self.runner = runner
-        self.batch_size = fitting_batch_size(runner, batch_size)
-        self._calls = Calls("the embedder")
+        return cls(runner, batch_size=batch_size)
 
     @property
     def contract(self) -> Contract:

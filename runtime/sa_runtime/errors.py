@@ -4,7 +4,7 @@ Every class is also the built-in error that a Python program would catch anyway,
 
 ::
 
-    SaDeployError                   anything a user can mend: one line, exit code 2
+    SaDeployError                   anything a user can fix: one line, exit code 2
     ├── InputError                  [ValueError] a file, array or option that cannot be used
     │   ├── MissingFileError        [FileNotFoundError] a file or folder that is not there
     │   ├── DatasetError            a re-identification data set whose layout or content is wrong
@@ -39,7 +39,7 @@ MOST_SHOWN = 80
 
 
 class SaDeployError(Exception):
-    """Base of every error that a user can mend.
+    """Base of every error that a user can fix.
 
     What an error is about is kept when it is pickled, as between processes.
 

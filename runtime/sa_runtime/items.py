@@ -51,8 +51,8 @@ class Position:
 
     Attributes:
         source: index of the source, in the order given.
-        done: of that source: :attr:`Item.done` of the last item taken, 0 before the first.
-        digest: of that item's picture, where the source needs it to find the place again.
+        done: :attr:`Item.done` of the last item taken from that source, 0 before the first.
+        digest: hash of that item's picture, where the source needs it to find the place again.
     """
 
     source: int = 0

@@ -128,7 +128,7 @@ def test_other_settings_are_not_mixed_in(whole: Path, synthetic_root: Path) -> N
     with pytest.raises(
         InputError,
         match=r"seed-0: its run had lr 0\.003, this one 0\.1; pass the options of then, another "
-        r"`out`, or remove the folder to train it anew",
+        r"`out`, or remove the folder to train it again",
     ):
         CliRunner().invoke(
             app,

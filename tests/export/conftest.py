@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from sa_export.crop_sets import CropSet, calibration_crops, validation_crops
+from sa_export.crop_set import CropSet
+from sa_export.crop_sets import calibration_crops, validation_crops
 from tests.conftest import MadeOnce
 
 if TYPE_CHECKING:

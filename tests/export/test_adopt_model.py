@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sa_export.adopt import AdoptedModel, adopt
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.foreign import ForeignModel, ModelHints, Preprocessing, read_foreign
 from sa_export.parity import DEFAULT_GATES
 from sa_runtime.artefact.metadata import read_contract

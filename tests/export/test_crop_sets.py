@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sa_export.crop_sets import CropSet, calibration_crops, spread, validation_crops
+from sa_export.crop_set import CropSet, spread
+from sa_export.crop_sets import calibration_crops, validation_crops
 from sa_runtime.errors import InputError
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from sa_export.artefacts import Exporter
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.options import ExportOptions
 from sa_export.parity import Gates
 from sa_export.quantize.quantizer import Calibration

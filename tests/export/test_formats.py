@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from sa_export.artefacts import Artefact, Exporter
-from sa_export.crop_sets import CropSet, validation_crops
+from sa_export.crop_set import CropSet
+from sa_export.crop_sets import validation_crops
 from sa_export.options import FORMATS, ExportOptions, Format
 from sa_export.parity import DEFAULT_GATES, Gates
 from sa_export.quantize.quantizer import Calibration

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from sa_export.artefacts import Exporter
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.options import ExportOptions
 from sa_export.parity import DEFAULT_GATES
 from sa_export.quantize.qdq import (

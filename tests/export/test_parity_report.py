@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
 from sa_export.artefacts import Exporter
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.options import ExportOptions, Format
 from sa_export.parity import (
     DEFAULT_GATES,

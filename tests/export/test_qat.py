@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sa_export.artefacts import Artefact, Exporter
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.options import ExportOptions
 from sa_export.parity import Gates, cosines, crop_embedder
 from sa_export.quantize.quantizer import Calibration

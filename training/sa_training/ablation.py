@@ -59,7 +59,7 @@ class Run:
         test_seconds: of the evaluation.
         weights_sha256: of the network.
         settings_sha256: of what the run was made with, see ``settings.json``.
-        device: that it was trained on.
+        device: what it was trained on.
         versions: of sa-deploy and torch.
     """
 
@@ -98,7 +98,7 @@ def variants(
     vary, changes = vary or {}, changes or {}
     for key in vary:
         if key in changes:
-            raise InputError(f"recipe field {key}: is varied and set; leave one of them away")
+            raise InputError(f"recipe field {key}: is varied and set; leave one of the two out")
     found: dict[str, Variant] = {}
     for name in names:
         for values in itertools.product(*vary.values()):
@@ -108,7 +108,7 @@ def variants(
             )
             row = _UNSAFE.sub("_", row)
             if row in found:
-                raise InputError(f"recipe {row}: listed twice; leave one of them away")
+                raise InputError(f"recipe {row}: listed twice; leave one out")
             found[row] = Variant(name=row, recipe=override(recipe(name), {**changes, **chosen}))
     return tuple(found.values())
 
@@ -273,7 +273,7 @@ def _compare(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> N
         if then.get(field) != now[field]:
             raise InputError(
                 f"{folder}: its run had {field} {then.get(field)!r}, this one {now[field]!r}; pass "
-                "the options of then, another `out`, or remove the folder to train it anew"
+                "the options of then, another `out`, or remove the folder to train it again"
             )
 
 

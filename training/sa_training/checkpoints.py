@@ -54,7 +54,7 @@ class Checkpoint:
     Attributes:
         path: the file.
         network: with the weights loaded, in evaluation mode.
-        recipe: that trained it; for the authors' files their architecture.
+        recipe: what trained it; for the authors' files, their architecture.
         epoch: finished epochs.
         training: optimizer and generator states of our own files, empty for others.
     """
@@ -80,7 +80,7 @@ def save_checkpoint(
     Args:
         path: the file.
         network: the network, or its weights.
-        recipe: that trains it.
+        recipe: what trains it.
         epoch: finished epochs.
         training: what a resumed run needs beside; tensors and plain values.
         keep_previous: the checkpoint that it replaces stays as :func:`previous_of` names it.

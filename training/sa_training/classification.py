@@ -58,7 +58,7 @@ def train_classifier(
     Args:
         recipe: of head ``linear``, as ``cifar100-sa``; the class count comes from ``train``.
         train: images of the network's size.
-        test: likewise.
+        test: images of the same size to test with.
         options: where and how fast. With ``evaluate_every`` the lines of ``metrics.jsonl`` hold
             ``top1`` and ``top5`` and ``best.pt`` is the network of the best top-1 on ``test``;
             what is returned is always the last network.

@@ -34,7 +34,7 @@ class Draw(NamedTuple):
     image: int
 
 
-class ImageSource(Protocol):
+class TrainingImages(Protocol):
     """The training images of a data set at the network's size."""
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class FileImages:
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """ImageSource that are in memory already: ``images`` (N, height, width, 3) uint8 BGR."""
+    """TrainingImages that are in memory already: ``images`` (N, height, width, 3) uint8 BGR."""
 
     images: NDArray[np.uint8]
 
@@ -110,7 +110,7 @@ class TrainingCrops(Dataset[tuple[Tensor, int, int]]):
     """
 
     def __init__(
-        self, images: ImageSource, labels: Sequence[int], recipe: Recipe, seed: int
+        self, images: TrainingImages, labels: Sequence[int], recipe: Recipe, seed: int
     ) -> None:
         self.images = images
         self.labels = labels
@@ -195,7 +195,7 @@ class BatchSampler(Sampler[list[Draw]]):
         rank, processes: which process this is, of how many.
 
     Attributes:
-        epoch: whose order is given next.
+        epoch: the one whose order is given next.
         first: steps of it to leave out, when a run goes on in the middle of an epoch.
     """
 

@@ -1,4 +1,4 @@
-"""What a run is told, trains on, and says after each step."""
+"""The options of a run, what it trains on, and what it reports after each step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sa_runtime.errors import check_fields
-from sa_training.data import ImageSource
+from sa_training.data import TrainingImages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,10 @@ class TrainingOptions:
         accumulate: chunks that each batch is split into, for less memory. Batch norm and triplets
             then see a chunk at a time.
         max_steps: stop early, ``None`` for the whole recipe.
-        checkpoint_steps: also leave a checkpoint every so many steps; 0 does not.
-        checkpoint_seconds: also leave one when the last is so old; 0 does not.
-        evaluate_every: evaluate every so many epochs and keep the best network; 0 does not.
+        checkpoint_steps: steps between two further checkpoints; 0 leaves none.
+        checkpoint_seconds: age of the last checkpoint at which another is left; 0 leaves none.
+        evaluate_every: epochs between two evaluations, of which the best network is kept; 0
+            evaluates never.
         log_every: steps between two rows of the table of steps.
         tensorboard: also write events for TensorBoard.
     """
@@ -89,10 +90,10 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """ImageSource to train on, with labels 0..K-1, and what to call the set in messages."""
+    """TrainingImages to train on, with labels 0..K-1, and what to call the set in messages."""
 
     name: str
-    images: ImageSource
+    images: TrainingImages
     labels: Sequence[int]
 
     @property

@@ -3,8 +3,8 @@
 A schedule is a function of the fraction that is done. When the plan changes at some step, what was
 done stays done and what is left of the schedule is spread over the steps that are left: the
 learning rate has no jump, and reaches its end when the time does. A plan that never changes is the
-run of so many steps, bit for bit. What was planned when, and how long steps took, stands in the
-checkpoint: a resumed run decides by it as the run that was interrupted would have.
+run of that number of steps, bit for bit. What was planned when, and how long steps took, stands
+in the checkpoint: a resumed run decides by it as the run that was interrupted would have.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from sa_training.recipes import Recipe
 _log = logging.getLogger(__name__)
 
 MOST = 4
-"""A budget gives at most so many times the recipe's epochs."""
+"""The most that a budget multiplies the recipe's epochs by."""
 FIRST_REVIEW = 100
 """Steps after which the plan is looked at in any case, as it is after every epoch."""
 _RESERVE = 0.02
-"""Of the budget: what is left for the last checkpoint and for hiccups."""
+"""The share of the budget that is left for the last checkpoint and for hiccups."""
 _REVIEW = 0.01
-"""Of the budget: the plan is looked at so often, so that a machine that slows down five times
-between two looks overruns by at most four such shares."""
+"""The share of the budget between two looks at the plan: a machine that slows down five times in
+between overruns by at most four such shares."""
 _WINDOW = 0.03
-"""Of the budget: a step takes what it took in that time."""
+"""The share of the budget over which the time of a step is averaged."""
 _TOLERANCE, _TOLERANCE_LEFT = 0.02, 0.1
 """A plan holds as long as it errs by less of the budget, or of the time that is left."""
 
@@ -41,8 +41,8 @@ class Planned:
     """What was planned at some step.
 
     Attributes:
-        step: from which on it holds.
-        position: that the schedule had there, in steps of the first plan.
+        step: the one from which on it holds.
+        position: where the schedule stood there, in steps of the first plan.
         steps: of the whole run.
         elapsed_s: seconds of the budget that were gone.
         step_s: seconds that a step took.
@@ -90,7 +90,7 @@ class Pace:
 
     @property
     def steps(self) -> int:
-        """Of the whole run, as planned now."""
+        """Steps of the whole run, as planned now."""
         return self.plans[-1].steps
 
     def begin(self, recipe: Recipe, epoch_steps: int, step_s: float) -> float:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sa_runtime.errors import DatasetError, TrainingError, check_fields
 from sa_training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from sa_training.data import BatchSampler, ImageSource, TrainingCrops, training_loader
+from sa_training.data import BatchSampler, TrainingCrops, TrainingImages, training_loader
 from sa_training.network import SANetwork
 from sa_training.optimisation import resolve_device
 from sa_training.options import Progress, TrainingSet
@@ -51,7 +51,7 @@ class QatOptions:
         batch: images a step.
         lr: of AdamW at the start; it falls to zero by a cosine.
         calibrator: how the inputs' ranges are taken, as the exporter takes them.
-        calibration_images: that they are taken from, anew before every epoch.
+        calibration_images: number of images that ranges are taken from again before every epoch.
         seed: of order and augmentation.
         workers: processes that decode; 0 decodes in the training process.
         device: ``auto``, or a torch device.
@@ -149,7 +149,9 @@ def convolutions(network: SANetwork) -> dict[str, nn.Conv2d]:
     }
 
 
-def thresholds_of(network: SANetwork, images: ImageSource, options: QatOptions) -> dict[str, float]:
+def thresholds_of(
+    network: SANetwork, images: TrainingImages, options: QatOptions
+) -> dict[str, float]:
     """Ranges of the convolutions' inputs on images spread over a set, not augmented.
 
     Args:

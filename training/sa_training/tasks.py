@@ -131,7 +131,7 @@ class Classification:
         return training_set(recipe, self.train)
 
     def score(self, network: SANetwork) -> Mapping[str, float]:
-        """As :meth:`test`: the field reports its last epoch, not its best."""
+        """The figures of :meth:`test`: the field reports its last epoch, not its best."""
         return self.test(network)
 
     def test(self, network: SANetwork) -> Mapping[str, float]:
@@ -178,7 +178,7 @@ def split_off(dataset: ReidDataset, fraction: float, seed: int) -> Reidentificat
     """Hold a fraction of the training people out: one query a camera, the rest as gallery.
 
     Raises:
-        InputError: a fraction outside [0, 1), or one that leaves nobody on a side.
+        InputError: a fraction outside [0, 1), or one that leaves no people on one side.
     """
     if fraction == 0:
         return Reidentification(dataset=dataset)

@@ -21,7 +21,7 @@ from sa_training.recipes import Recipe
 WARM_UP, TIMED = 5, 25
 """Steps that are not timed, and that are."""
 _SHARE = 0.05
-"""Of the budget: what the trial may take."""
+"""The share of the budget that the trial may take."""
 _DURATION = re.compile(r"(?=\d)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")
 
 
@@ -62,7 +62,7 @@ def pace_from_trial(
     Args:
         recipe: how it will be trained.
         training: what on.
-        options: with which.
+        options: where and how fast it will be trained.
         budget_s: seconds for the whole run, this included, evaluation aside.
         clock: seconds from some moment.
 

@@ -61,7 +61,7 @@ def train_model(
         workers: processes that decode; 0 decodes in this process. By default 0 on a processor,
             where they would take the training's cores, and up to 8 beside a GPU.
         evaluate_every: epochs between two evaluations; 0 evaluates never.
-        max_steps: stop after so many steps; ``None`` trains the whole recipe.
+        max_steps: stop after this number of steps; ``None`` trains the whole recipe.
         resume: checkpoint of an interrupted run of the same recipe. The run goes on where it was
             written, to the same weights that it would have reached without the interruption.
         overwrite: start over on the run that ``out`` holds, which is refused otherwise.

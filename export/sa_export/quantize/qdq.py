@@ -60,7 +60,7 @@ SCHEMES: dict[Target, Scheme] = {
 """TensorRT takes symmetric int8 only and no int32 biases, and computes what is left in FP16.
 Processors multiply uint8 with int8; there ``cpu`` is 4 times as fast as ``any`` on ONNX Runtime.
 Those without VNNI add the products of two neighbouring input channels in 16 bits and saturate
-without a word: with weights up to 127 a sum was off by half. ``pairs`` keeps it within 16 bits."""
+silently: with weights up to 127 a sum was off by half. ``pairs`` keeps it within 16 bits."""
 
 
 def scheme_for(target: str) -> Scheme:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_export.crop_sets import CropSet
+from sa_export.crop_set import CropSet
 from sa_export.onnx_graph import inlined
 from sa_export.parity import cosines, score
 from sa_export.quantize.calibrate import histograms
@@ -67,7 +67,7 @@ class Quantizer:
         crops: to measure retrieval on.
         reference: the FP32 network's vectors of them.
         limits: of what quantisation may cost.
-        on_note: told what was measured.
+        on_note: called with a sentence about what was measured.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def choose_layers(
         layers: all of them.
         measure: cost of a network with some layers in float.
         limits: of the cost.
-        on_trial: told what was measured.
+        on_trial: called with what was measured.
     """
     trials = 0
 

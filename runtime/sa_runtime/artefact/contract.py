@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from sa_runtime.errors import ContractError
@@ -26,6 +27,8 @@ ColourOrder = Literal["bgr", "rgb"]
 Embedding = Literal["parts", "global", "reduced"]
 OutputKind = Literal["embedding", "attention"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Tensor = tuple[str, Sequence[object]]
+"""Type and shape without the batch; a size that is no integer is left open by the graph."""
 
 
 def _choice(owner: str, field: str, value: object, kind: object) -> None:
@@ -188,6 +191,16 @@ class Contract:
         if len(set(names)) != len(names):
             raise ContractError(f"contract outputs {', '.join(names)}: expected different names")
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Type and shape without the batch of the input and of every output, by name."""
+        size = (self.input.height, self.input.width)
+        pixels = (*size, 3) if self.input.layout == "nhwc" else (3, *size)
+        return {
+            self.input.name: (self.input.dtype, pixels),
+            self.output.name: ("float32", (self.output.dim,)),
+            **{extra.name: ("float32", extra.shape) for extra in self.extra_outputs},
+        }
+
     def select(self, embedding: str) -> Contract:
         """The contract of the same artefact with another of its embeddings as the one returned.
 
@@ -294,6 +307,40 @@ def space_id(weights_sha256: str, embedding: str) -> str:
     True
     """
     return hashlib.sha256(f"{weights_sha256}/{embedding}".encode()).hexdigest()[:16]
+
+
+def tensor_fault(stated: Tensor, found: Tensor | None) -> str:
+    """What is wrong with a graph's tensor, as the end of a sentence; empty where it is as stated.
+
+    Args:
+        stated: by the contract.
+        found: in the graph, ``None`` where it is absent.
+
+    >>> tensor_fault(("float32", (2,)), ("float32", (3,)))
+    'is float32 (N, 3), the contract says float32 (N, 2)'
+    >>> tensor_fault(("float32", (2,)), ("float32", ("dim",)))
+    ''
+    """
+    if found is None:
+        return f"is absent, the contract says {describe_tensor(stated)}"
+    fits = len(found[1]) == len(stated[1]) and all(
+        size == wanted or not isinstance(size, int)
+        for size, wanted in zip(found[1], stated[1], strict=True)
+    )
+    if fits and found[0] == stated[0]:
+        return ""
+    return f"is {describe_tensor(found)}, the contract says {describe_tensor(stated)}"
+
+
+def describe_tensor(tensor: Tensor) -> str:
+    """A type and a shape for people.
+
+    >>> describe_tensor(("uint8", (256, None, 3)))
+    'uint8 (N, 256, ?, 3)'
+    """
+    kind, shape = tensor
+    sizes = (str(size) if isinstance(size, int) else "?" for size in shape)
+    return f"{kind} ({', '.join(['N', *sizes])})"
 
 
 def require_same_space(first: str, second: str, *, names: tuple[str, str]) -> None:

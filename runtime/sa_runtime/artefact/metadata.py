@@ -82,7 +82,7 @@ def read_contract(path: Path) -> Contract:
 
 
 def onnx_text(path: Path, key: str) -> str | None:
-    """Of ``metadata_props``; the graph is skipped, not read."""
+    """The value of a key in ONNX's ``metadata_props``; the graph is skipped, not read."""
     with opened(path) as data:
         for number, start, end in fields(data, 0, len(data)):
             if number == _METADATA_PROPS:
@@ -94,7 +94,7 @@ def onnx_text(path: Path, key: str) -> str | None:
 
 
 def zip_text(path: Path, key: str) -> str | None:
-    """Of the extra files of TorchScript and torch.export."""
+    """The value of a key in the extra files of TorchScript and torch.export."""
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(f"/extra/{key}"):
@@ -103,7 +103,7 @@ def zip_text(path: Path, key: str) -> str | None:
 
 
 def openvino_text(path: Path, key: str) -> str | None:
-    """Of ``rt_info``."""
+    """The value of a key in OpenVINO's ``rt_info``."""
     root = ElementTree.parse(path).getroot()
     found = root.find("/".join(("rt_info", *key.split("."))))
     return None if found is None else found.get("value")

@@ -18,7 +18,7 @@ class Client:
     """A worker process.
 
     Args:
-        command: that starts it.
+        command: what starts the process.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:

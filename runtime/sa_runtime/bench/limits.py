@@ -78,7 +78,7 @@ class Pace:
         self._call()
 
     def measure(self, seconds: float) -> float:
-        """TFLOPS, the mean over so many seconds, at least one product."""
+        """TFLOPS: the mean over the given seconds, of at least one product."""
         start, count = time.perf_counter(), 0
         while count == 0 or time.perf_counter() - start < seconds:
             self._call()

@@ -85,7 +85,7 @@ class BenchResult:
     Attributes:
         created: UTC, ISO 8601.
         environment: of :func:`sa_runtime.system.environment.this_environment`, and the load before.
-        options: that the run was asked for.
+        options: what the run was asked for.
         limits_tflops: of the processor, by precision.
         reference: name of the contender that cosines refer to.
         contenders: in the order of measurement.

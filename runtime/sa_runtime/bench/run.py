@@ -28,7 +28,8 @@ ROUNDS = 20
 LEAST_ROUNDS = 5
 PACE_S = 0.01
 LIMIT_S = 0.5
-"""At most, of the roofline at each precision, before and after the rounds; the better counts."""
+"""The longest time that the roofline is measured for at each precision, before and after the
+rounds; the better measurement counts."""
 
 Progress = Callable[[int, int, str], None]
 """Told of (done, total, what comes next)."""
@@ -58,8 +59,8 @@ def run_bench(
     Args:
         models: artefacts.
         options: what to measure.
-        on_progress: told where the run is.
-        command: that starts a measuring process.
+        on_progress: called with a sentence about where the run is.
+        command: what starts a measuring process.
 
     Raises:
         InputError: options that do not fit, or models of different input sizes.
@@ -304,5 +305,5 @@ def _end_to_end(client: Client, options: BenchOptions) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back: lists and text for tuples and paths."""
+    """The value as JSON gives it back: lists and text for tuples and paths."""
     return json.loads(json.dumps(value, default=str))

@@ -81,7 +81,7 @@ class Worker:
             streams: batches in flight; with more than one, a latency counts from handing a batch
                 in to having its vectors.
             seconds: to go on for.
-            iterations: at least so many; exactly so many where ``seconds`` is 0.
+            iterations: the least number of runs; the exact one where ``seconds`` is 0.
         """
         images = self._batch(batch)
         if streams == 1:

@@ -11,13 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_runtime.crops import is_image
+
 Split = Literal["train", "query", "gallery"]
 SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 JUNK = -1
 """Person of images that Market-1501 marks as junk; the loaders drop them."""
 DISTRACTOR = 0
-"""Person of Market-1501's distractors, which stay in the gallery and match nobody."""
+"""Person of Market-1501's distractors, which stay in the gallery and match no query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +102,6 @@ def persons_of(samples: Iterable[Sample]) -> NDArray[np.int64]:
 def cameras_of(samples: Iterable[Sample]) -> NDArray[np.int64]:
     """(N,) int64 cameras, from 0."""
     return np.fromiter((sample.camera for sample in samples), np.int64)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name ends like an image and is not hidden (macOS leaves ``._*.jpg``).
-
-    >>> is_image("0002_c1s1_000451_03.jpg.jpg"), is_image("Thumbs.db"), is_image("._a.jpg")
-    (True, False, False)
-    """
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.crops import has_image_suffix
 from sa_runtime.datasets.base import (
     DISTRACTOR,
-    IMAGE_SUFFIXES,
     JUNK,
     SPLITS,
     ReidDataset,
@@ -224,7 +224,7 @@ def _foreign_files(dataset: ReidDataset) -> Iterable[str]:
             for entry in folder.iterdir()
             if entry.is_file()
             and not entry.name.startswith(".")
-            and not entry.name.lower().endswith(IMAGE_SUFFIXES)
+            and not has_image_suffix(entry.name)
             and entry.name.lower() not in _NOT_IMAGES
         )
         if foreign:

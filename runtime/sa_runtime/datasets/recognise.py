@@ -20,8 +20,8 @@ _DUKE_NAME = re.compile(r"_c\d+_f\d+")
 def recognise(root: Path) -> str:
     """Name of the data set that lies in a folder.
 
-    What has the folders of Market-1501 is told apart by its file names (DukeMTMC-reID) and by the
-    file that ``sa-deploy data synth`` leaves.
+    Data sets with the folders of Market-1501 are told apart by their file names (DukeMTMC-reID) and
+    by the file that ``sa-deploy data synth`` leaves.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -41,7 +41,7 @@ def recognise(root: Path) -> str:
 
 
 def _is_part(root: Path) -> bool:
-    """Whether a folder is inside of, or a damaged, data set that is told by its layout."""
+    """Whether a folder is a part of a data set recognised by its layout, or a damaged one."""
     layouts = [layout_of(name) for name in RECOGNITION_ORDER]
     return any(layout.above(root) or layout.share(root) >= _HALF for layout in layouts)
 

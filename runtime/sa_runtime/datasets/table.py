@@ -50,7 +50,7 @@ RECOGNITION_ORDER = (
     "cuhk03-labelled-classic",
     "market",
 )
-"""Data sets that are told by their layout, the most telling first."""
+"""Data sets that are recognised by their layout, the most distinctive one first."""
 
 
 def canonical(name: str) -> str:

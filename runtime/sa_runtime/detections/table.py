@@ -42,7 +42,7 @@ def read_detections(path: Path | str, format: str | None = None) -> Detections:
 
     Args:
         path: the file; an empty one holds no boxes.
-        format: a name of :data:`DETECTIONS`; told by the suffix where it is ``None``.
+        format: a name of :data:`DETECTIONS`; taken from the suffix where it is ``None``.
 
     Raises:
         InputError: an unknown format.

@@ -27,7 +27,7 @@ class Progress:
     """How far the rows of an output have come.
 
     Attributes:
-        rows: that are stored.
+        rows: number of rows stored.
         position: behind the last of them.
         counts: of what was met up to there.
         complete: whether nothing is left to embed.

@@ -122,7 +122,7 @@ class ShardFolder:
     def part(self) -> Iterator[EmbeddingWriter]:
         """The next file; a part without rows leaves none, unless it would be the only one.
 
-        That one holds the contract of a run that found nobody.
+        That one holds the contract of a run that found no people.
         """
         name = f"part-{len(self.manifest.shards):05d}.parquet"
         with EmbeddingWriter(

@@ -142,8 +142,8 @@ def plan_of(
 
     Args:
         contract: of the model.
-        runtime: that computes the vectors, with its precision.
-        device: it computes on, without a number.
+        runtime: name and precision of what computes the vectors.
+        device: what it computes on, without a number.
         sources: the identity of each, in order.
         options: further ones that change rows.
     """

@@ -99,7 +99,7 @@ class EmbeddingWriter:
                     remove_leftovers(self.path.parent, stem, suffix)
                 temporary = stack.enter_context(atomic_path(self.path))
                 self._file = stack.enter_context(HashedFile(temporary))
-                # Vectors neither repeat nor compress, so that only the other columns are told to.
+                # Vectors neither repeat nor compress; the other columns do.
                 writer = pq.ParquetWriter(
                     self._file,
                     self._schema,

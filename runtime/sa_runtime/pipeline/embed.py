@@ -36,7 +36,7 @@ class EmbedProgress:
 
     Attributes:
         rows: embedded so far, those of earlier runs included.
-        rows_at_most: that the sources can give.
+        rows_at_most: the largest number of rows that the sources can give.
         runner: the open model.
     """
 
@@ -51,13 +51,13 @@ class EmbedResult:
 
     Attributes:
         model: the artefact.
-        runtime: that ran it.
+        runtime: name of what ran it.
         contract: what its vectors mean.
         dtype: of the stored vectors.
         out: file or folder.
-        files: that hold the rows.
-        rows: that are stored, those of earlier runs included.
-        resumed_rows: of earlier runs.
+        files: those that hold the rows.
+        rows: number of rows stored, those of earlier runs included.
+        resumed_rows: number of rows of earlier runs.
         counts: what was met in the sources, by earlier runs too.
         timing: of this run, stage by stage.
     """
@@ -172,7 +172,7 @@ def embed(
 
     Raises:
         InputError: what cannot be embedded, or not be written to; nothing is changed then.
-        SaDeployError: whatever else a user can mend.
+        SaDeployError: whatever else a user can fix.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
     boxes = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.crops import has_image_suffix
 from sa_runtime.errors import InputError, SaDeployError, bad_value
 from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.table import output_kind
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.images import is_image
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
@@ -70,7 +70,7 @@ class TaskResult:
     Attributes:
         task: the task.
         rows: in its folder, those of earlier runs included.
-        seconds: that this run took for it.
+        seconds: how long this run took for it.
         error: why it is not complete; empty where it is.
     """
 
@@ -103,7 +103,7 @@ def tasks_of(
         raise InputError(f"{out}: one file; embedding on Ray takes a folder as `out`")
     places = [Path(given) for given in paths]
     for path in places:
-        if path.is_file() and is_image(path):
+        if path.is_file() and has_image_suffix(path):
             raise InputError(f"{path}: one image cannot be shared out; pass the folder it is in")
     with quiet_opencv():
         find_sources(paths, detections)
@@ -196,7 +196,7 @@ def embed_on_ray(
         settings: what they share.
         workers: sources embedded at a time, each by a process with a model of its own.
         cpus: cores of a worker, which Ray sets aside.
-        gpus: likewise.
+        gpus: number of GPUs of each worker, which may be a fraction.
         address: of a running cluster, ``auto`` for this machine's; a new one on this machine
             otherwise, which ends with the iteration.
 

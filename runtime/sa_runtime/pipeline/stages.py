@@ -18,7 +18,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -43,12 +42,12 @@ class PipelineResult:
         rows: vectors written.
         outside: boxes left out because nothing of them was inside their picture.
         clipped: boxes that were cut because they reach out of their picture.
-        decode_s: seconds the stage was busy; the four overlap, so that their sum may exceed
-            ``wall_s``.
-        crop_s: likewise.
+        decode_s: seconds in which pictures were decoded. The four stages overlap, so that the sum
+            of their times may exceed ``wall_s``.
+        crop_s: seconds in which crops were cut and resized.
         inference_s: seconds in which the runner was waited for; one that overlaps batches also
             computes while the next batch is awaited, which is not counted.
-        write_s: likewise.
+        write_s: seconds in which rows were written.
         wall_s: seconds from start to end.
     """
 
@@ -105,6 +104,20 @@ class _Batch(NamedTuple):
     rows: list[Row]
 
 
+class _Stopwatch:
+    """Adds up the seconds of its ``with`` blocks; each belongs to one thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds += time.perf_counter() - self._start
+
+
 class _Pipeline:
     """The stages and what passes between them; each field of the result has one writer."""
 
@@ -126,6 +139,7 @@ class _Pipeline:
         self._deadline: float | None = None
         self._in_flight: deque[_Batch] = deque()
         self._waited_s = 0.0
+        self._decoding, self._cropping, self._writing = _Stopwatch(), _Stopwatch(), _Stopwatch()
         self._error: BaseException | None = None
         self._lock = threading.Lock()
 
@@ -149,6 +163,9 @@ class _Pipeline:
             thread.join()
         if self._error is not None:
             raise self._error
+        self._result.decode_s = self._decoding.seconds
+        self._result.crop_s = self._cropping.seconds
+        self._result.write_s = self._writing.seconds
         self._result.wall_s = time.perf_counter() - start
         return self._result
 
@@ -164,20 +181,11 @@ class _Pipeline:
             for channel in (self._items, self._free, self._ready, self._done):
                 channel.cancel()
 
-    @contextmanager
-    def _timed(self, field: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed_s = time.perf_counter() - start
-            setattr(self._result, field, getattr(self._result, field) + elapsed_s)
-
     def _decode(self, items: Iterable[Item]) -> None:
         iterator = iter(items)
         try:
             while True:
-                with self._timed("decode_s"):
+                with self._decoding:
                     item = next(iterator, None)
                 if item is None:
                     break
@@ -214,7 +222,7 @@ class _Pipeline:
         while len(chosen):
             buffer, rows = self._open_batch()
             part = chosen[: len(buffer) - len(rows)]
-            with self._timed("crop_s"):
+            with self._cropping:
                 crops.cut_into(image, boxes[part], buffer[len(rows) : len(rows) + len(part)])
             rows.extend(item.rows[index] for index in part)
             chosen = chosen[len(part) :]
@@ -267,6 +275,6 @@ class _Pipeline:
 
     def _write(self) -> None:
         for rows, vectors in self._done:
-            with self._timed("write_s"):
+            with self._writing:
                 self._sink(rows, vectors)
             self._result.rows += len(rows)

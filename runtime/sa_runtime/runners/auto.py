@@ -61,8 +61,8 @@ class Choice:
     """What was found.
 
     Attributes:
-        runtime: that was taken.
-        options: it is opened with.
+        runtime: name of the one taken.
+        options: what it is opened with.
         measured: images a second by the runner's identity.
         cosine: to the artefact's own precision by identity, of those that lower it.
         skipped: why others were not taken, by identity.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings, Images
-from sa_runtime.artefact.contract import Contract, InputSpec
+from sa_runtime.artefact.contract import Contract, InputSpec, Tensor, tensor_fault
 from sa_runtime.artefact.external_data import check_weights
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, RunnerError, bad_value
@@ -61,7 +61,7 @@ class BaseRunner(ABC):
     Args:
         path: the artefact.
         contract: read from it.
-        precision: that the runtime computes in; the artefact's own by default.
+        precision: what the runtime computes in; the artefact's own by default.
 
     Attributes:
         device: what it runs on.
@@ -186,28 +186,20 @@ class BaseRunner(ABC):
                 f"(N, {spec.height}, {spec.width}, 3) uint8 BGR; cut crops with sa_runtime.crops"
             )
 
-    def _check_graph(self, found: Mapping[str, tuple[str, Sequence[object]]]) -> None:
+    def _check_graph(self, found: Mapping[str, Tensor]) -> None:
         """Raise ContractError where the graph's tensors are not those of the contract.
 
         Args:
             found: type and shape, without the batch, of the graph's inputs and outputs; a size
                 that is no integer is dynamic and fits any.
         """
-        spec = self.contract.input
-        size = (spec.height, spec.width)
-        expected: dict[str, tuple[str, Sequence[object]]] = {
-            spec.name: (spec.dtype, (*size, 3) if spec.layout == "nhwc" else (3, *size)),
-            self.contract.output.name: ("float32", (self.contract.output.dim,)),
-        }
-        for name, (dtype, tail) in expected.items():
-            came = found.get(name)
-            if came is not None and came[0] == dtype and _fits(came[1], tail):
-                continue
-            raise ContractError(
-                f"{self.path}: its contract says {name} is {_described(dtype, tail)}, "
-                f"the graph says {'absent' if came is None else _described(*came)}; "
-                "the file was changed after export, export it again"
-            )
+        stated = self.contract.tensors()
+        for name in (self.contract.input.name, self.contract.output.name):
+            if fault := tensor_fault(stated[name], found.get(name)):
+                raise ContractError(
+                    f"{self.path}: {name} {fault}; the file was changed after export, export it "
+                    "again"
+                )
 
     def _encode(self, images: Images) -> NDArray[np.generic]:
         """Images -> the input the contract describes."""
@@ -276,14 +268,3 @@ def contract_for(path: Path, embedding: str | None) -> Contract:
         return contract.select(embedding)
     except ContractError as exc:
         raise ContractError(f"{path}: {exc}") from exc
-
-
-def _fits(came: Sequence[object], expected: Sequence[object]) -> bool:
-    return len(came) == len(expected) and all(
-        not isinstance(size, int) or size == wanted
-        for size, wanted in zip(came, expected, strict=True)
-    )
-
-
-def _described(dtype: str, tail: Sequence[object]) -> str:
-    return f"{dtype} ({', '.join(map(str, ('N', *tail)))})"

@@ -45,13 +45,13 @@ class OnnxRuntimeRunner(BaseRunner):
     Args:
         path: the ``.onnx`` file.
         embedding: which of the artefact's embeddings; its first by default.
-        threads: that compute one operator, 0 for one per core.
+        threads: number of threads that compute one operator, 0 for one per core.
         graph: how far the graph is optimised while loading.
         arena: keep freed memory for the next batch; off, memory follows the batch size.
         spin: let idle threads wait in a loop: faster, but a core stays busy between batches.
         device: ``cpu``, ``cuda``, ``tensorrt``, or a provider by ONNX Runtime's name; an index
             follows a colon (``cuda:1``).
-        provider_options: of that provider, by ONNX Runtime's names.
+        provider_options: options of that provider, by ONNX Runtime's names.
         cache: folder for the engines that the device ``tensorrt`` builds.
 
     Raises:
@@ -155,7 +155,7 @@ def preload(ort: ModuleType) -> None:
 
 
 def _engine_options(precision: str, cache: Path | str | None) -> dict[str, str]:
-    """What TensorRT inside ONNX Runtime is told: to compute as the graph says, and what to keep.
+    """Options of TensorRT inside ONNX Runtime: compute as the graph says, and what to keep.
 
     >>> _engine_options("fp16", None)
     {'trt_fp16_enable': 'True'}

@@ -43,7 +43,7 @@ class OpenVinoRunner(OverlappingRunner[_InFlight]):
         path: the ``.onnx`` or ``.xml`` file.
         embedding: which of the artefact's embeddings; its first by default.
         device: as OpenVINO names it, in any case: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``, ``AUTO``.
-        precision: that layers which are not int8 compute in: ``fp32``, ``bf16`` or ``fp16``. The
+        precision: what layers that are not int8 compute in: ``fp32``, ``bf16`` or ``fp16``. The
             artefact's own by default, fp32 where it is int8 or the device has it not; ``auto``
             lowers it where that is faster and keeps the vectors.
         hint: ``latency`` gives each batch all cores, ``throughput`` runs several batches at once on
@@ -184,7 +184,7 @@ class OpenVinoRunner(OverlappingRunner[_InFlight]):
             raise RunnerError(f"{self.path}: OpenVINO failed on {inputs.shape}: {exc}") from exc
 
     def _check_precision(self, chosen: str, device: str) -> None:
-        """OpenVINO falls back without a word; a measurement must not carry the wrong name."""
+        """OpenVINO falls back silently; a measurement must not carry the wrong name."""
         if "INFERENCE_PRECISION_HINT" not in self._compiled.get_property("SUPPORTED_PROPERTIES"):
             return
         kind = self._compiled.get_property("INFERENCE_PRECISION_HINT")

@@ -100,7 +100,7 @@ class OverlappingRunner(BaseRunner, Generic[T]):
 
     @abstractmethod
     def _abandon(self, carrier: T) -> None:
-        """Nobody wants the batch any more; allowed after the runner was closed."""
+        """Give a batch up whose result is not wanted any more; allowed after closing."""
 
     def _infer(self, inputs: NDArray[np.generic]) -> NDArray[np.generic]:
         return self._finish(self._start(inputs))

@@ -42,7 +42,7 @@ class Source(Protocol):
         """The items behind a place, in order; what is met on the way is added to ``counts``."""
 
     def digest(self, item: Item) -> str:
-        """Of an item's picture, where its number alone does not lead back to it; else empty."""
+        """Hash of an item's picture where its number does not lead back to it; else empty."""
 
 
 class SourceKind(Protocol):

@@ -16,9 +16,6 @@ from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.items import Counts, Item, Row
 from sa_runtime.sources.base import START, OnSkip, Place, ignore
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Files taken from a folder, whatever the case of their suffix."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSource:
@@ -39,7 +36,7 @@ class ImageSource:
     @classmethod
     def takes(cls, location: str) -> bool:
         """Folders, and files that end as images do."""
-        return Path(location).is_dir() or is_image(Path(location))
+        return Path(location).is_dir() or crops.has_image_suffix(location)
 
     @classmethod
     def open(
@@ -96,20 +93,16 @@ class ImageSource:
         return ""
 
 
-def is_image(path: Path) -> bool:
-    """Whether the suffix is one of :data:`IMAGE_SUFFIXES`."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
 def find_images(folder: Path) -> list[Path]:
     """Every image below a folder, sorted by path.
 
     Raises:
         InputError: there is none.
     """
-    found = sorted(path for path in folder.rglob("*") if is_image(path) and path.is_file())
+    found = sorted(path for path in folder.rglob("*") if crops.is_image(path) and path.is_file())
     if not found:
         raise InputError(
-            f"{folder}: no images below it; expected files that end in {', '.join(IMAGE_SUFFIXES)}"
+            f"{folder}: no images below it; expected files that end in "
+            f"{', '.join(crops.IMAGE_SUFFIXES)}"
         )
     return found

@@ -107,7 +107,7 @@ class VideoSource:
                 )
 
     def digest(self, item: Item) -> str:
-        """Of the frame and its time, since containers may lead elsewhere by number."""
+        """Hash of the frame and its time: by number alone, containers may lead to another frame."""
         seconds = item.rows[0].timestamp_s
         return "" if seconds is None else frame_digest(item.image, seconds)
 

@@ -29,7 +29,7 @@ class Environment:
 
     Attributes:
         processor: model name.
-        cores: that this process may use.
+        cores: number of cores that this process may use.
         flags: instruction sets that matter.
         governor: of the processor's frequency; empty where the system does not say.
         memory_gb: in total.
@@ -122,7 +122,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the checkout this file lies in; an installed package has none."""
+    """The commit of the checkout this file lies in; an installed package has none."""
     folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():
         return ""

@@ -71,7 +71,7 @@ class HashedFile(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far."""
+        """The hash of what was written so far."""
         return self._digest.hexdigest()
 
     def writable(self) -> bool:
@@ -101,7 +101,7 @@ class HashedFile(io.RawIOBase):
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file."""
+    """The hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -131,7 +131,7 @@ def refuse_inputs(
     Args:
         target: file or folder to be written.
         inputs: files and folders that are read; those that do not exist are passed over.
-        parameter: that names the target.
+        parameter: name of the parameter that gave the target.
 
     Raises:
         InputError: the target is one of them, or lies in a folder among them.

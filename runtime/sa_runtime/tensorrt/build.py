@@ -80,7 +80,7 @@ def engine_from_onnx(
     Args:
         graph: the ONNX file; its types are the engine's.
         flavour: which TensorRT.
-        options: what was asked.
+        options: how to build it.
         gpu: the one that builds, ``None`` where there is none.
         timing_cache: measurements of layers, read before and written after.
         report: called with phase, steps done and steps in all.
@@ -156,10 +156,10 @@ def use_plugin(graph: OnnxGraph, flavour: Flavour, wanted: bool | None) -> bool:
     Args:
         graph: the ONNX file.
         flavour: which TensorRT.
-        wanted: as asked for; ``None`` where it can be had.
+        wanted: whether it was asked for; ``None`` embeds it wherever that is possible.
 
     Raises:
-        InputError: it was asked for where it cannot be had.
+        InputError: it was asked for and cannot be embedded.
     """
     obstacle = "" if wanted is False else plugin_obstacle(graph, flavour)
     if wanted and obstacle:
@@ -180,10 +180,10 @@ def _require_gpu(flavour: Flavour, options: BuildOptions, gpu: Gpu | None) -> No
                 name,
                 value,
                 "TensorRT-RTX needs an NVIDIA GPU for it and none is visible; build without it, or "
-                "where the engine shall run",
+                "on the machine that will run it",
             )
         if wanted and flavour.rtx and gpu is not None and (reason := rtx_obstacle(gpu)):
-            rule = f"{reason}; build without it, or where the engine shall run"
+            rule = f"{reason}; build without it, or on the machine that will run it"
             raise bad_value(name, value, rule)
 
 

@@ -89,7 +89,7 @@ def build_engine(
     Args:
         graph: the ONNX file.
         out: the ``.engine`` file.
-        options: what was asked.
+        options: how to build it.
         context: what builds it.
         precision: refused unless the graph is in it; ``None`` takes the graph's.
 
@@ -147,7 +147,7 @@ def cached_engine(
     Args:
         graph: the ONNX file.
         folder: of the cache; engines of other GPUs and options live beside each other in it.
-        options: what was asked.
+        options: how to build it.
         context: what builds it.
 
     Returns:

@@ -35,7 +35,7 @@ class Engine:
 
     Args:
         path: of the file, for messages.
-        flavour: that runs it.
+        flavour: the TensorRT that runs it.
         trt_engine: TensorRT's object.
         keep: objects of TensorRT that must live as long, for example its runtime.
         jit_cache: file of kernels that TensorRT-RTX compiled on this GPU; ``None`` for none.
@@ -65,7 +65,7 @@ class Engine:
         """A new execution context.
 
         Raises:
-            RunnerError: TensorRT gave none, most often for want of memory.
+            RunnerError: TensorRT gave none, most often because memory is short.
         """
         engine = self._engine
         context = (
@@ -192,7 +192,7 @@ def bucket(count: int, least: int, most: int) -> int:
 
 
 class ExecutionSlot:
-    """One way through an engine: memory, a context and a stream that nobody else uses.
+    """Memory, an execution context and a stream of an engine: what one batch at a time runs in.
 
     One thread at a time uses it; slots of one engine are used side by side, and made one by one.
 

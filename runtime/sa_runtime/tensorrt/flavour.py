@@ -60,7 +60,7 @@ class Flavour:
 
     @property
     def major(self) -> int:
-        """Of the version."""
+        """Major version of TensorRT."""
         return int(self.version.split(".")[0])
 
     @property
@@ -93,7 +93,7 @@ class Flavour:
         return builder.create_network(flags)
 
     def set_hardware_compat(self, config: Any, level: HardwareCompat) -> None:
-        """Which GPUs the engine shall run on.
+        """Set which GPUs the engine is to run on.
 
         Raises:
             InputError: a level this flavour does not have.

@@ -32,7 +32,7 @@ class OnnxGraph:
         path: of the file.
         contract: inside it.
         model: the graph; weights kept in other files are not read.
-        files: it and the files its weights are kept in.
+        files: the ONNX file, and the files its weights are kept in.
     """
 
     path: Path

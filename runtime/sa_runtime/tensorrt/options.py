@@ -1,4 +1,4 @@
-"""What a user may ask of an engine: batch sizes, memory, effort, where it shall run."""
+"""What a user may ask of an engine: batch sizes, memory, effort, the GPUs it is to run on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BuildOptions:
         workspace_gib: scratch memory a layer may use on the GPU; ``None`` for TensorRT's default,
             all of it.
         optimization_level: 0 (fast build) to 5 (fast engine); ``None`` for TensorRT's default.
-        hardware_compat: GPUs the engine shall run on besides the one that builds it.
+        hardware_compat: GPUs that the engine is to run on, besides the one that builds it.
         version_compat: later TensorRT versions of the same major run the engine.
         strip: leave the weights out; the engine is refitted from the ONNX file.
         plugin: pool with the fused kernel; ``None`` where it can be had.

@@ -30,11 +30,11 @@ class EngineInfo:
     Attributes:
         contract: of the engine: the ONNX file's, with the profile's largest batch.
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
-        tensorrt_version: that built it, for example ``11.4.0.106``.
+        tensorrt_version: the version that built it, for example ``11.4.0.106``.
         gpu: name of the GPU that built it, empty where none did.
         compute_capability: of that GPU, 90 for 9.0; ``None`` where none did.
         cuda_version: newest CUDA of the driver then, 13000 for 13.0; ``None`` without a driver.
-        options: it was built with, the profile among them.
+        options: what it was built with, the profile among them.
         precision: of the graph.
         plugin_nodes: AttentionPool nodes that run as the fused kernel.
         plugin_sha256: of that kernel, empty where there is none.

@@ -21,7 +21,7 @@ class TimingCache:
         self._cache: Any = None
 
     def attach(self, config: Any) -> None:
-        """Give the builder what the file holds; a file of another GPU or version starts anew."""
+        """Give the builder what the file holds; a file of another GPU or version is replaced."""
         known = self.path.read_bytes() if self.path.is_file() else b""
         self._cache = config.create_timing_cache(known)
         if not config.set_timing_cache(self._cache, False):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sa_deploy.output import note, print_json, progress
 
 if TYPE_CHECKING:
-    from sa_training.data import ImageSource
+    from sa_training.data import TrainingImages
     from sa_training.network import SANetwork
     from sa_training.options import Progress
     from sa_training.qat import QatOptions
@@ -74,7 +74,7 @@ def _figures(
     name: str,
     network: SANetwork,
     test: Callable[[SANetwork], Mapping[str, float]],
-    images: ImageSource,
+    images: TrainingImages,
     options: QatOptions,
 ) -> dict[str, dict[str, float]]:
     """Figures in float, and with every convolution of the backbone in int8."""

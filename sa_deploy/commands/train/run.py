@@ -68,7 +68,7 @@ def plan(
 def as_long_as(recipe: Recipe, resume: Path, *, step_size_given: bool) -> Recipe | None:
     """The recipe with the epochs and schedule of the run to go on with.
 
-    ``None`` where that is not told: a checkpoint of the authors, or one of another recipe.
+    ``None`` where the file does not say: a checkpoint of the authors, or one of another recipe.
     """
     import dataclasses
 

@@ -292,19 +292,19 @@ def test_broken_onnx_files_are_named(
     [
         (
             {"output": OutputSpec(dim=1535)},
-            r"says embeddings is float32 \(N, 1535\), the graph says float32 \(N, 1536\)",
+            r"embeddings is float32 \(N, 1536\), the contract says float32 \(N, 1535\)",
         ),
         (
             {"input": InputSpec(height=128, width=48)},
-            r"says images is uint8 \(N, 128, 48, 3\), the graph says uint8 \(N, 128, 64, 3\)",
+            r"images is uint8 \(N, 128, 64, 3\), the contract says uint8 \(N, 128, 48, 3\)",
         ),
         (
             {"input": InputSpec(height=128, width=64, layout="nchw", dtype="float32")},
-            r"says images is float32 \(N, 3, 128, 64\), the graph says uint8 \(N, 128, 64, 3\)",
+            r"images is uint8 \(N, 128, 64, 3\), the contract says float32 \(N, 3, 128, 64\)",
         ),
         (
             {"input": InputSpec(name="input", height=128, width=64)},
-            r"says input is uint8 \(N, 128, 64, 3\), the graph says absent",
+            r"input is absent, the contract says uint8 \(N, 128, 64, 3\)",
         ),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_contract_that_is_not_the_graphs_is_refused(
     contract = dataclasses.replace(Contract.from_json(text, source="test"), **change)
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     onnx.save(model, path)
-    with pytest.raises(ContractError, match=rf"model\.onnx: its contract {message}; the file was"):
+    with pytest.raises(ContractError, match=rf"model\.onnx: {message}; the file was"):
         open_runner(path, runtime)
 
 

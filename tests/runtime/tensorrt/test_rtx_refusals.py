@@ -157,6 +157,6 @@ def test_what_tensorrt_rtx_compiles_on_the_gpu_is_refused_on_one_it_does_not_kno
     machine = Machine(cuda_version=13000, gpus=(h100,), problem="")
     on_h100 = dataclasses.replace(context(), machine=machine)
     asked = dataclasses.replace(options(), **changes)
-    text = f"{flag}: TensorRT-RTX runs on .* and NVIDIA H100 has 9.0; build without it, or where"
+    text = f"{flag}: TensorRT-RTX runs on .* and NVIDIA H100 has 9.0; build without it, or on the"
     with pytest.raises(InputError, match=text):
         build_engine(read_graph(exported_models["fp32"]), tmp_path / "m.engine", asked, on_h100)

@@ -58,8 +58,8 @@ def write_synthetic(
         config: seed and sizes. Equal ones give equal bytes, whatever the number of workers.
         workers: processes; ``None`` takes one per core, 1 draws in this process.
         force: replace a synthetic data set that stands at ``out``.
-        on_progress: told the number of images and frames finished since the last call, out of
-            :func:`work`.
+        on_progress: called with the number of images and frames finished since the last call, of
+            :func:`work` in all.
 
     Returns:
         Counts: train, query, gallery, distractors, junk (images), videos, frames.

@@ -12,7 +12,8 @@ from sa_runtime.arrays import Bgr
 from sa_runtime.datasets.synthetic.config import rng
 
 OUTFITS = 24
-"""Sets of colours that clothes come in. Several people share one: colour alone tells nobody."""
+"""Sets of colours that clothes come in. Several people share one, so that colour alone identifies
+no person."""
 
 GARMENT_COLOURS: dict[str, tuple[Bgr, float]] = {
     "black": ((30, 27, 26), 3.0),
