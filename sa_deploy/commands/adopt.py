@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sa_deploy.options import JsonOutput, Validation, ValidationCrops
-from sa_deploy.output import note, print_json, print_table
+from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_export.adopt import AdoptedModel
@@ -116,9 +116,10 @@ def adopt(
     crops = crop_sets.validation_crops(
         validation, height=foreign.height, width=foreign.width, limit=validation_crops
     )
-    adopted = adopt_model(
-        foreign, out, preprocessing, crops, DEFAULT_GATES["fp32"], embedding=embedding
-    )
+    with progress(f"adopt {model.name}, {len(crops)} crops", None):
+        adopted = adopt_model(
+            foreign, out, preprocessing, crops, DEFAULT_GATES["fp32"], embedding=embedding
+        )
     if json_output:
         print_json(adopted.to_dict())
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sa_deploy.options import JsonOutput, Validation, ValidationCrops
-from sa_deploy.output import note, print_json, print_table
+from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -231,7 +231,10 @@ def export(
         ),
         on_note=note,
     )
-    artefacts = [exporter.write(kind, out) for kind in wanted]
+    artefacts = []
+    for kind in wanted:
+        with progress(f"export {kind}", None):
+            artefacts.append(exporter.write(kind, out))
     if json_output:
         print_json({"artefacts": [artefact.to_dict() for artefact in artefacts]})
         return

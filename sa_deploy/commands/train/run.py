@@ -172,7 +172,8 @@ def run(
         tested = {"last": checkpoint, **({"best": load_checkpoint(best)} if best.is_file() else {})}
         device = resolve_device(options.device)
         for name, one in tested.items():
-            found[f"{name}, epoch {one.epoch}"] = task.test(one.network.to(device))
+            with progress(f"test the {name} network", None):
+                found[f"{name}, epoch {one.epoch}"] = task.test(one.network.to(device))
     result = TrainingResult.of(
         checkpoint, last[0] if last else None, found, steps=checkpoint.training["step"]
     )
