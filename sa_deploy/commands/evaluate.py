@@ -51,7 +51,9 @@ def evaluate(
     seed: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Seed of the draws of cuhk03, and of the queries in the picture."
+            metavar="N",
+            min=0,
+            help="Seed of the draws of cuhk03, and of the queries in the picture.",
         ),
     ] = 0,
     json_output: JsonOutput = False,

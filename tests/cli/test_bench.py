@@ -101,7 +101,7 @@ def test_a_slower_build_ends_in_exit_code_3(
     [
         (("--batch-sizes", "1;8"), "--batch-sizes 1;8: expected numbers with commas, as 1,8,32"),
         (("--plot", "p.gif"), "--plot p.gif: expected a name that ends in .png, .svg or .pdf"),
-        (("--compare", "gone.json"), "gone.json: not a result of `sa-deploy bench --out`"),
+        (("--compare", "gone.json"), "gone.json: no such file; expected a result of"),
         (("--fail-above", "much"), "--fail-above much: expected a percentage such as 5%"),
         (("--runtime", "coreml"), "--runtime coreml: unknown; choose from auto, "),
     ],

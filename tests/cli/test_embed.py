@@ -181,8 +181,8 @@ def test_a_damaged_image_of_a_folder_is_left_out(run: Run, tmp_path: Path, out: 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("no-detections", InputError, r"a\.mp4: a video without boxes; pass --detections FILE"),
-        ("too-many", InputError, r"1 videos and 2 --detections: expected one for each"),
+        ("no-detections", InputError, r"a\.mp4: a video without boxes; pass `detections=FILE`"),
+        ("too-many", InputError, r"1 videos and 2 files of `detections`: expected one for each"),
         ("bad-line", DetectionError, r"bad\.txt:2: '1,1,0,0,9,x'"),
         ("unreadable", VideoError, r"text\.mp4: cannot be opened as a video"),
         ("absent", InputError, r"absent\.jpg: no such file or folder"),

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from sa_deploy.app import app
 from sa_deploy.progress import INTERVAL_VARIABLE
 from sa_deploy.threads import SPINS
-from sa_runtime.errors import CheckpointError, DatasetError, InputError, MissingFileError
+from sa_runtime.errors import DatasetError, InputError, MissingFileError
 from sa_training.checkpoints import load_checkpoint, weights_sha256
 from sa_training.network import SANetwork
 from sa_training.recipes import authors, sa
@@ -271,22 +271,22 @@ def _default(key: str) -> Any:
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
-        ("--time-budget soon", InputError, r"--time-budget soon: expected a duration, for example"),
+        ("--time-budget soon", InputError, r"time_budget='soon': expected a duration, for example"),
         ("--time-budget 1h --epochs 9", InputError, r"--time-budget: sets the number of epochs;"),
         ("--evaluate", InputError, r"--evaluate: expected --resume FILE"),
-        ("--recipe huge", InputError, r"recipe 'huge': unknown; choose from sa"),
+        ("--recipe huge", InputError, r"recipe='huge': unknown; choose from sa"),
         ("--set erase", InputError, r"--set erase: expected FIELD=VALUE"),
         ("-a vgg16", InputError, r"network backbone='vgg16': expected one of resnet10-thin"),
         ("--resume absent.pt", MissingFileError, r"absent.pt: no such file"),
-        ("--pretrained absent.pth", CheckpointError, r"--pretrained absent.pth: no such file"),
+        ("--pretrained absent.pth", InputError, r"pretrained='absent.pth': no such file"),
         ("--seed -1", InputError, r"seed=-1: expected 0 or more"),
         (
             "--recipe cifar100-sa",
             InputError,
             r"recipe cifar100-sa: classifies images, and .* holds",
         ),
-        ("-d market,cifar100", InputError, r"-d market,cifar100: cifar100 is classified, the othe"),
-        ("-d duck", InputError, r"data set 'duck': unknown"),
+        ("-d market,cifar100", InputError, r"names='market,cifar100': cifar100 is classified"),
+        ("-d duck", InputError, r"dataset='duck': unknown"),
     ],
 )
 def test_what_cannot_be_done(

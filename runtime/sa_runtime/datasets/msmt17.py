@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.layout import Layout, require_layout
-from sa_runtime.errors import DatasetError, MissingFileError
+from sa_runtime.errors import DatasetError, MissingFileError, shown
 
 _LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 _VERSIONS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
@@ -74,7 +74,7 @@ def _sample(folder: Path, line: str, where: str, shift: int) -> Sample:
     match = _NAME.match(image.rpartition("/")[2])
     if match is None or not person.isdigit() or int(match[1]) < 1:
         raise DatasetError(
-            f"{where}: {line.strip()!r}; expected an image with its camera as third number and "
-            "the person, like '0000/0000_000_01_0303morning_0015_0.jpg 0'. Copy the list again"
+            f"{where}: {shown(line.strip())}; expected an image with its camera as third number "
+            "and the person, like '0000/0000_000_01_0303morning_0015_0.jpg 0'. Copy the list again"
         )
     return Sample(folder / image, int(person) + shift, int(match[1]) - 1)

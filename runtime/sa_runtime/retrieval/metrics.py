@@ -219,6 +219,8 @@ def evaluate_distances(
             with a match.
     """
     _check(source, query_labels, gallery_labels, conventions, max_rank)
+    if seed < 0:
+        raise bad_value("seed", seed, "expected 0 or more")
     candidates = _Candidates(query_labels, gallery_labels)
     curves = {name: np.zeros(max_rank) for name in conventions}
     average_precision = np.full(len(query_labels), np.nan)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from sa_deploy.output import note, print_json, print_table, progress
-from sa_runtime.errors import RunnerError
+from sa_runtime.errors import IncompleteError
 from sa_runtime.pipeline.ray import EmbedTask, Settings, TaskResult, embed_on_ray
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
@@ -23,7 +23,7 @@ def embed_on_workers(
     """Embed every task on Ray and say what became of each.
 
     Raises:
-        RunnerError: some sources are not complete; the others are.
+        IncompleteError: some sources are not complete; the others are.
     """
     workers = min(workers, len(tasks))
     share = max(cores() // workers, 1)
@@ -59,7 +59,7 @@ def embed_on_workers(
             ],
         )
     if failed := [result for result in done if result.error]:
-        raise RunnerError(
+        raise IncompleteError(
             f"{len(failed)} of {len(done)} sources are not complete, {failed[0].task.source.name} "
             "for one; mend what is said of them and call again with --resume"
         )

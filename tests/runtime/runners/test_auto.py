@@ -131,6 +131,30 @@ def test_a_damaged_memory_is_measured_anew(
     assert stored.read_text() == whole
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"measured": {"another label": 1.0}},
+        {"measured": {}},
+        {"measured": [1.0]},
+        {"measured": {"openvino fp32": "fast"}},
+        {"options": {"device": "GPU.7"}},
+        {"options": None},
+        {"runtime": "no such"},
+        {"skipped": "nothing"},
+    ],
+)
+def test_a_memory_that_was_edited_is_measured_anew(
+    tiny_artefacts: TinyArtefacts, cache: Path, speeds: dict[str, float], changes: dict[str, Any]
+) -> None:
+    open_runner(tiny_artefacts.files["onnx"]).close()
+    (stored,) = (cache / "auto").glob("*.json")
+    whole = json.loads(stored.read_text())
+    stored.write_text(json.dumps({**whole, **changes}))
+    open_runner(tiny_artefacts.files["onnx"]).close()
+    assert json.loads(stored.read_text()) == whole
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(
     tiny_artefacts: TinyArtefacts, cache: Path, speeds: dict[str, float]
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -54,3 +55,14 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         write()
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_temporary_file_that_cannot_be_removed_does_not_hide_what_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="No space left"), atomic_path(tmp_path / "a.txt") as path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -96,15 +96,22 @@ def test_weights_in_other_files_are_found_and_hashed(tmp_path: Path) -> None:
     tensor = numpy_helper.from_array(numpy_helper.to_array(model.graph.initializer[0]), "outside")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="weights.bin")
+    tensor.external_data.add(key="location", value="parts/weights.bin")
     model.graph.initializer.append(tensor)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"weights\.bin is missing"):
         read_graph(path)
-    (tmp_path / "weights.bin").write_bytes(b"\0" * 4)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "weights.bin").write_bytes(b"\0" * 4)
     first = read_graph(path).sha256
-    (tmp_path / "weights.bin").write_bytes(b"\1" * 4)
+    (tmp_path / "parts" / "weights.bin").write_bytes(b"\1" * 4)
     assert len({plain, first, read_graph(path).sha256}) == 3
+    for outside in ("../weights.bin", str(tmp_path / "parts" / "weights.bin")):
+        tensor.external_data[0].value = outside
+        model.graph.initializer[-1].CopyFrom(tensor)
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(InputError, match=r"weights\.bin'; expected a file beside it or in"):
+            read_graph(path)
 
 
 @pytest.mark.parametrize(
