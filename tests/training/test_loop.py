@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sa_runtime.errors import CheckpointError, DatasetError, InputError, TrainingError
+from sa_runtime.system.locking import owned
 from sa_training.checkpoints import load_checkpoint
 from sa_training.data import ArrayImages
 from sa_training.loop import Progress, TrainingOptions, TrainingSet, fit
@@ -301,6 +302,12 @@ def test_a_run_is_not_overwritten_unless_asked(people: TrainingSet, tmp_path: Pa
         fit(small(), people, options(tmp_path, max_steps=1))
     done = fit(small(), people, options(tmp_path, max_steps=1, overwrite=True))
     assert done.training["step"] == 1
+
+
+def test_two_runs_do_not_share_a_folder(people: TrainingSet, tmp_path: Path) -> None:
+    with owned(tmp_path, folder=True), pytest.raises(InputError, match=r"is being written by"):
+        fit(small(), people, options(tmp_path, max_steps=1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_few_images(people: TrainingSet, tmp_path: Path) -> None:

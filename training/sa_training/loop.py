@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sa_runtime.errors import CheckpointError, DatasetError, TrainingError, bad_value
+from sa_runtime.system.locking import owned
 from sa_training.checkpoints import (
     BEST,
     CHECKPOINT,
@@ -92,9 +93,24 @@ def fit(
         run = _Run(trainer, training, options, on_step, evaluate, pace)
         if resume is not None:
             run.resume(resume)
-        run.train()
+        with _one_writer(options, resume, processes):
+            run.train()
         wait_for_all()
     return load_checkpoint(options.out / CHECKPOINT)
+
+
+@contextmanager
+def _one_writer(
+    options: TrainingOptions, resume: Path | None, processes: Processes
+) -> Iterator[None]:
+    """Nobody else trains into the folder; nobody has while this run was set up."""
+    if not processes.first:
+        yield
+        return
+    with owned(options.out, folder=True):
+        if not options.overwrite:
+            refuse_older_run(options.out, resume)
+        yield
 
 
 def timing_run(
