@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -21,8 +21,6 @@ _log = logging.getLogger("sa_deploy")
 
 _WIDEST_FIGURE = 16
 """Characters; what is longer is text."""
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 class _Output(Console):
