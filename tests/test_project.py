@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,3 +109,16 @@ def test_the_fast_tests_are_there() -> None:
     (line,) = re.findall(r"^FAST := (.*)$", text, re.MULTILINE)
     for word in line.replace("--ignore", "").split():
         assert (ROOT / word).exists(), f"Makefile: no {word}"
+
+
+@pytest.mark.slow
+def test_the_site_is_whole_without_a_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    subprocess.run([*command, tmp_path], cwd=ROOT, env=environment, check=True)
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        found = r'<(?:script|img|link|iframe)[^>]+(?:src|href)="?(https?:[^" >]+)'
+        fetched = re.findall(found, page.read_text())
+        assert not fetched, f"{page.name} fetches {fetched}"
