@@ -74,7 +74,7 @@ def _readable(path: Path) -> bytes | str:
         raise RunnerError(
             f"{path}: OpenVINO cannot read model-local functions beside {size} bytes of external "
             "weights, or such weights in a subgraph; export the model as OpenVINO IR: "
-            "sa-deploy export WEIGHTS --openvino"
+            "`sa-deploy export WEIGHTS --openvino`"
         )
     for tensor in external:
         item = initializers[tensor.name]
