@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_export.crop_set import CropSet, spread
-from sa_runtime.crops import IMAGE_SUFFIXES, is_image, read_image, resize
+from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import Sample
 from sa_runtime.datasets.market import FOLDERS, load_market
 from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
 from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.image_files import IMAGE_SUFFIXES, images_below
 from sa_runtime.outputs.manifest import MANIFEST
 from sa_runtime.retrieval.metrics import Labels
 
@@ -156,7 +157,7 @@ def _images_in(folder: Path) -> list[Path]:
         raise MissingFileError(
             f"{folder}: no such folder; expected a folder of crops of people", path=folder
         )
-    return sorted(path for path in folder.rglob("*") if is_image(path))
+    return images_below(folder).paths
 
 
 def _cut(paths: Sequence[Path], height: int, width: int) -> NDArray[np.uint8]:

@@ -14,6 +14,9 @@ and lower edges exclusive.
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +27,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sa_runtime.arrays import Image
 from sa_runtime.errors import InputError, MissingFileError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Files that are taken for images, whatever the case of their suffix."""
+from sa_runtime.image_files import MAX_PIXELS, image_size, jpeg_state, kind_of
 
 _BLOCK = 8
 """Output rows filtered by one product: larger blocks multiply more zeros, smaller call more."""
+_LISTENING = threading.Lock()
 _PRODUCT = 2**18
 """Multiplications in one product: OpenBLAS starts threads above, which wait for busy cores."""
 
@@ -222,36 +224,23 @@ def cut_into(frame: Image, boxes: NDArray[np.int64], out: Image) -> None:
         _resize_into(frame[y0:y1, x0:x1], row)
 
 
-def has_image_suffix(path: Path | str) -> bool:
-    """Whether a file's suffix is one of :data:`IMAGE_SUFFIXES`."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def is_image(path: Path | str) -> bool:
-    """Whether a file found in a folder is taken for an image: by its suffix, and not hidden.
-
-    macOS leaves hidden files (``._*.jpg``) beside images, which are none.
-
-    >>> is_image("0002_c1s1_000451_03.jpg.jpg"), is_image("Thumbs.db"), is_image("._a.jpg")
-    (True, False, False)
-    """
-    return has_image_suffix(path) and not os.path.basename(path).startswith(".")
-
-
-def read_image(path: Path | str) -> Image:
+def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Read an image file as BGR.
 
     Grey, transparent and 16-bit files become three channels of 8 bits (transparency is dropped);
-    the EXIF orientation is applied, as ``cv2.imread`` does.
+    the EXIF orientation is applied, as ``cv2.imread`` does; of an animation the first frame is
+    read.
 
     Args:
         path: a file of any format OpenCV reads; its name may hold any character.
+        max_pixels: of the largest image that is decoded.
 
     Returns:
         (H, W, 3) uint8 BGR.
 
     Raises:
-        InputError: no such file, or one that cannot be decoded to its end.
+        MissingFileError: no such file.
+        InputError: one that cannot be decoded to its end, or that is too large.
     """
     path = Path(path)
     try:
@@ -261,29 +250,77 @@ def read_image(path: Path | str) -> Image:
         raise kind(
             f"{path}: cannot be read ({exc.strerror or exc}); expected an image file", path=path
         ) from exc
-    image = None
-    if data and _is_whole(data):
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error as exc:
-            raise InputError(f"{path}: not an image that OpenCV can decode ({exc.err})") from exc
+    size = image_size(data)
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise InputError(
+            f"{path}: {size[0]}x{size[1]} pixels, expected at most {max_pixels / 1e6:g} million "
+            "(`max_pixels`); it is not decoded: scale it down or cut people from it first",
+            path=path,
+        )
+    try:
+        image = decode_image(data)
+    except cv2.error as exc:
+        raise InputError(
+            f"{path}: not an image that OpenCV can decode ({exc.err})", path=path
+        ) from exc
     if image is None:
         raise InputError(
-            f"{path}: not a whole image ({len(data)} bytes); expected JPEG, PNG, BMP or WebP, "
-            "copy the file again or leave it out"
+            f"{path}: not a whole image ({len(data)} bytes); expected JPEG, PNG, BMP, WebP, TIFF "
+            "or GIF, copy the file again or leave it out",
+            path=path,
         )
-    return check_image(np.asarray(image, np.uint8), str(path))
+    return check_image(image, str(path))
 
 
-def _is_whole(data: bytes) -> bool:
-    """False for a JPEG without an end marker: OpenCV 4 decodes it and fills up with noise."""
-    if not data.startswith(b"\xff\xd8"):
-        return True
-    position = 2
-    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        position += 2 + max(length, 2)
-    return data.find(b"\xff\xd9", position) >= 0
+def decode_image(data: bytes) -> Image | None:
+    """The pixels of an image file, or ``None`` where it is damaged.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        cv2.error: OpenCV refuses it.
+    """
+    listen = False
+    if kind_of(data) == "JPEG":
+        whole, listen = jpeg_state(data)
+        if not whole:
+            return None
+    if not data:
+        return None
+    buffer = np.frombuffer(data, np.uint8)
+    if listen:
+        image, told = _heard(lambda: cv2.imdecode(buffer, cv2.IMREAD_COLOR))
+        if told:
+            return None
+    else:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image, np.uint8)
+
+
+def _heard(decode: Callable[[], Any]) -> tuple[Any, bool]:
+    """What a decoder returns, and whether libjpeg complained meanwhile.
+
+    It complains on the process's stderr and fills the rest with grey. What others print in these
+    milliseconds is passed on.
+    """
+    with _LISTENING, tempfile.TemporaryFile() as file:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr to listen to
+            return decode(), False
+        try:
+            os.dup2(file.fileno(), 2)
+            result = decode()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        lines = file.read().splitlines(keepends=True)
+    told = [line for line in lines if b"JPEG" in line]
+    if others := b"".join(line for line in lines if b"JPEG" not in line):
+        os.write(2, others)
+    return result, bool(told)
 
 
 def describe_box(boxes: ArrayLike, index: int) -> str:

@@ -67,6 +67,7 @@ class Counts:
     Attributes:
         images: image files read.
         frames: video frames decoded to pixels: those with boxes.
+        other_files: files of folders that are no images.
         unreadable_images: image files left out because they cannot be decoded.
         invalid_boxes: boxes left out because they are not finite or have no size.
         beyond_end: boxes of frames after the last one that can be decoded.
@@ -78,6 +79,7 @@ class Counts:
 
     images: int = 0
     frames: int = 0
+    other_files: int = 0
     unreadable_images: int = 0
     invalid_boxes: int = 0
     beyond_end: int = 0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.crops import has_image_suffix
 from sa_runtime.datasets.base import (
     DISTRACTOR,
     JUNK,
@@ -22,6 +21,7 @@ from sa_runtime.datasets.market import FOLDERS, scan
 from sa_runtime.datasets.published import PUBLISHED, Published
 from sa_runtime.datasets.recognise import recognise
 from sa_runtime.datasets.table import canonical, layout_of, load_dataset
+from sa_runtime.image_files import has_image_suffix
 
 _log = logging.getLogger(__name__)
 

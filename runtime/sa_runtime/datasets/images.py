@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sa_runtime.image_files import kind_of
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _TAIL = 4096
@@ -12,7 +14,7 @@ _TAIL = 4096
 
 
 def image_fault(path: Path, *, decode: bool = False) -> str | None:
-    """What is wrong with a JPEG or PNG file, or None.
+    """What is wrong with an image file, or None.
 
     Args:
         path: the file.
@@ -20,7 +22,7 @@ def image_fault(path: Path, *, decode: bool = False) -> str | None:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            head = file.read(16)
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - _TAIL))
             tail = file.read()
@@ -32,10 +34,12 @@ def image_fault(path: Path, *, decode: bool = False) -> str | None:
         return "empty file"
     if head.startswith(_JPEG_START):
         end = _JPEG_END
-    elif head == _PNG_START:
+    elif head.startswith(_PNG_START):
         end = _PNG_END
+    elif kind_of(head) is not None:
+        end = b""
     else:
-        return "neither JPEG nor PNG"
+        return "neither JPEG, PNG, BMP, WebP, TIFF nor GIF"
     if end not in tail:
         return "cut off"
     return "cannot be decoded" if decode and not _decodes(data) else None
@@ -43,10 +47,10 @@ def image_fault(path: Path, *, decode: bool = False) -> str | None:
 
 def _decodes(data: bytes) -> bool:
     import cv2
-    import numpy as np
+
+    from sa_runtime.crops import decode_image
 
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        return decode_image(data) is not None
     except cv2.error:
         return False
-    return image is not None

@@ -125,6 +125,7 @@ class EmbedResult:
                 "unreadable_images": counts.unreadable_images,
             },
             "boxes_clipped": counts.clipped,
+            "other_files": counts.other_files,
             "truncated_videos": counts.truncated_videos,
         }
 

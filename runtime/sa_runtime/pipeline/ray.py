@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.crops import has_image_suffix
 from sa_runtime.errors import InputError, SaDeployError, bad_value
+from sa_runtime.image_files import has_image_suffix
 from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.table import output_kind

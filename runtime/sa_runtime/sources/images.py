@@ -13,6 +13,7 @@ import numpy as np
 from sa_runtime import crops
 from sa_runtime.detections.base import Detections
 from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.image_files import IMAGE_SUFFIXES, FoundImages, has_image_suffix, images_below
 from sa_runtime.items import Counts, Item, Row
 from sa_runtime.sources.base import START, OnSkip, Place, ignore
 
@@ -23,6 +24,7 @@ class ImageSource:
 
     Attributes:
         paths: the files, in order.
+        others: files of other kinds beside them in their folder.
         strict: makes a file that cannot be decoded an error; else it is left out.
         camera: goes into every row.
     """
@@ -30,13 +32,14 @@ class ImageSource:
     needs_detections: ClassVar[bool] = False
 
     paths: tuple[Path, ...]
+    others: int = 0
     strict: bool = True
     camera: str | None = None
 
     @classmethod
     def takes(cls, location: str) -> bool:
         """Folders, and files that end as images do."""
-        return Path(location).is_dir() or crops.has_image_suffix(location)
+        return Path(location).is_dir() or has_image_suffix(location)
 
     @classmethod
     def open(
@@ -49,7 +52,8 @@ class ImageSource:
         """
         path = Path(location)
         if path.is_dir():
-            return cls(paths=tuple(find_images(path)), strict=strict, camera=camera)
+            found = _found(path)
+            return cls(paths=tuple(found.paths), others=found.others, strict=strict, camera=camera)
         if not path.exists():
             raise MissingFileError(
                 f"{location}: no such file or folder; expected images, a folder or a video",
@@ -74,6 +78,8 @@ class ImageSource:
         Raises:
             InputError: a file that cannot be decoded, where :attr:`strict` is set.
         """
+        if not after.done:
+            counts.other_files += self.others
         for done, path in enumerate(self.paths[after.done :], after.done + 1):
             try:
                 image = crops.read_image(path)
@@ -94,15 +100,19 @@ class ImageSource:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted by path.
+    """Every image below a folder, sorted by path, as :class:`ImageSource` takes them.
 
     Raises:
         InputError: there is none.
     """
-    found = sorted(path for path in folder.rglob("*") if crops.is_image(path) and path.is_file())
-    if not found:
+    return _found(folder).paths
+
+
+def _found(folder: Path) -> FoundImages:
+    found = images_below(folder)
+    if not found.paths:
         raise InputError(
             f"{folder}: no images below it; expected files that end in "
-            f"{', '.join(crops.IMAGE_SUFFIXES)}"
+            f"{', '.join(IMAGE_SUFFIXES)} (files of other kinds: {found.others})"
         )
     return found

@@ -15,6 +15,7 @@ import numpy as np
 
 from sa_runtime.arrays import Image
 from sa_runtime.errors import MissingFileError, VideoError
+from sa_runtime.sources.mp4 import shown_frames
 
 _FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 _SILENT = 0
@@ -22,10 +23,13 @@ _SILENT = 0
 
 
 class Frame(NamedTuple):
-    """One decoded frame: number from 1, seconds since the start, (H, W, 3) uint8 BGR."""
+    """One decoded frame: number from 1, seconds since the start, (H, W, 3) uint8 BGR.
+
+    The seconds are ``None`` where the file has no times.
+    """
 
     number: int
-    timestamp_s: float
+    timestamp_s: float | None
     image: Image
 
 
@@ -36,7 +40,7 @@ class VideoReader:
         path: anything OpenCV opens.
 
     Attributes:
-        announced: frames its container announces, 0 where it does not say.
+        announced: frames its container announces and shows, 0 where it does not say.
         fps: frames a second, 0 where it does not say.
         decoded: frames passed so far.
         ended: whether the end of what can be decoded was reached.
@@ -50,13 +54,17 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise MissingFileError(f"{path}: no such file; expected a video", path=path)
-        self._capture = cv2.VideoCapture(str(path))
+        # Absolute, since FFmpeg takes what stands before a colon for a protocol.
+        self._place = os.path.abspath(path)
+        self._timed = not _is_bare_stream(self.path)
+        self._capture = cv2.VideoCapture(self._place)
         if not self._capture.isOpened():
             raise VideoError(
                 f"{path}: cannot be opened as a video (damaged, or of a codec unknown here); "
                 "check it with `ffprobe`, or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
             )
-        self.announced = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        announced = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self.announced = shown_frames(self.path, announced)
         self.fps = max(float(self._capture.get(cv2.CAP_PROP_FPS)), 0.0)
         self.decoded = 0
         self.ended = False
@@ -105,7 +113,7 @@ class VideoReader:
         if found and frame_digest(np.asarray(image, np.uint8), self._timestamp_s()) == digest:
             return
         self._capture.release()
-        self._capture = cv2.VideoCapture(str(self.path))
+        self._capture = cv2.VideoCapture(self._place)
         self.decoded = 0
 
     def close(self) -> None:
@@ -123,22 +131,36 @@ class VideoReader:
     ) -> None:
         self.close()
 
-    def _timestamp_s(self) -> float:
-        """The container's time of the frame, or its number over the frame rate."""
+    def _timestamp_s(self) -> float | None:
+        """The container's time of the frame, or its number over the frame rate.
+
+        A bare stream has neither; FFmpeg makes 25 frames a second of it.
+        """
+        if not self._timed:
+            return None
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if seconds <= 0 and self.fps > 0:
             seconds = (self.decoded - 1) / self.fps
         return float(seconds)
 
 
-def frame_digest(image: Image, timestamp_s: float) -> str:
+def _is_bare_stream(path: Path) -> bool:
+    """Whether a file is what an encoder gave (H.264, HEVC, MPEG), in no container."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    # A start code; 0xBA is that of the pack of a program stream, which has times.
+    return head == b"\0\0\0\1" or (head[:3] == b"\0\0\1" and head[3:] != b"\xba")
+
+
+def frame_digest(image: Image, timestamp_s: float | None) -> str:
     """What tells a frame from the others of its video, those that look the same included.
 
     Args:
         image: (H, W, 3) uint8.
-        timestamp_s: of the frame.
+        timestamp_s: of the frame, if it has any.
     """
-    digest = hashlib.sha256(f"{timestamp_s:.6f} {image.shape}".encode())
+    seconds = "" if timestamp_s is None else f"{timestamp_s:.6f}"
+    digest = hashlib.sha256(f"{seconds} {image.shape}".encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:16]
 

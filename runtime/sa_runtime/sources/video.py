@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from sa_runtime.detections.base import Detections
 from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.image_files import IMAGE_SUFFIXES
 from sa_runtime.items import Counts, Item, Row
 from sa_runtime.sources.base import START, OnSkip, Place, ignore
 from sa_runtime.sources.reader import Frame, VideoReader, frame_digest
@@ -55,7 +56,8 @@ class VideoSource:
         if detections is None:
             raise InputError(
                 f"{location}: a video without boxes; pass `detections=FILE` for it, "
-                "lines of frame,id,left,top,width,height from a detector or tracker"
+                "lines of frame,id,left,top,width,height from a detector or tracker "
+                f"(images are told by their suffix: {', '.join(IMAGE_SUFFIXES)})"
             )
         VideoReader(path).close()
         return cls(path=path, detections=detections, camera=camera)

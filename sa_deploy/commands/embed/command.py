@@ -149,6 +149,8 @@ def embed(
         )
     for text in result.counts.truncated_videos:
         note(f"truncated video: {text}")
+    if result.counts.other_files:
+        note(f"{result.counts.other_files} files of other kinds passed over")
     if result.doubt:
         note(f"warning: {result.doubt}")
     if result.resumed_rows:

@@ -88,7 +88,7 @@ def test_unreadable_files(miniatures: Miniatures, tmp_path: Path) -> None:
     expected = {
         "01": "empty file",
         "02": "cut off",
-        "03": "neither JPEG nor PNG",
+        "03": "neither JPEG, PNG, BMP, WebP, TIFF nor GIF",
         "04": "cannot be opened (No such file or directory)",
     }
     assert found == expected
@@ -125,15 +125,15 @@ def test_copies_and_foreign_files(miniatures: Miniatures, tmp_path: Path) -> Non
     for name in ("0001_c2s1_001976_01 (1).jpg", "0001_c2s1_001976_01 - Copy.jpg"):
         miniatures.image(root / "bounding_box_test" / name)
     for name in "abcd":
-        (root / "query" / f"0001_c2s1_{name}.gif").touch()
+        (root / "query" / f"0001_c2s1_{name}.psd").touch()
     report = check_dataset(root)
     assert report.problems[-1] == (
         "2 images are named like copies that Windows made, and count twice where the original is "
         "there; delete or rename them: 0001_c2s1_001976_01 (1).jpg, 0001_c2s1_001976_01 - Copy.jpg"
     )
     assert report.notes[-1] == (
-        f"{root / 'query'}: 4 files are not images and are passed over: 0001_c2s1_a.gif, "
-        "0001_c2s1_b.gif, 0001_c2s1_c.gif and 1 more"
+        f"{root / 'query'}: 4 files are not images and are passed over: 0001_c2s1_a.psd, "
+        "0001_c2s1_b.psd, 0001_c2s1_c.psd and 1 more"
     )
 
 

@@ -33,7 +33,7 @@ def test_frames_carry_their_numbers_times_and_pixels(tmp_path: Path) -> None:
         frames = list(video.frames(range(1, 16)))
         assert not video.ended
     assert [frame.number for frame in frames] == list(range(1, 16))
-    np.testing.assert_allclose([f.timestamp_s for f in frames], np.arange(15) / 20, atol=1e-6)
+    assert [f.timestamp_s for f in frames] == pytest.approx([n / 20 for n in range(15)])
     for frame in frames:
         assert frame.image.shape == (48, 64, 3)
         assert frame.image.dtype == np.uint8
@@ -144,3 +144,47 @@ def test_a_frame_that_is_not_found_is_decoded_to(tmp_path: Path) -> None:
     assert [frame.number for frame in found] == [21, 30]
     for frame in found:
         np.testing.assert_array_equal(frame.image, whole[frame.number - 1].image)
+
+
+@pytest.mark.parametrize("name", ["cam:1.mp4", "10:30:00.mp4", "clip%02d.mp4", "a [1] é.mp4"])
+def test_any_name_is_opened_and_kept_as_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", 4).rename(tmp_path / name)
+    with VideoReader(name) as video:
+        assert len(list(video.frames([1, 3]))) == 2
+        assert str(video.path) == name
+
+
+def test_a_bare_stream_has_no_times(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"XVID"), 10, (64, 48))
+    for level in range(0, 200, 20):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    data = (tmp_path / "a.avi").read_bytes()
+    at, stream = data.index(b"movi") + 4, b""
+    while data[at : at + 4] == b"00dc":
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        stream += data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+    (tmp_path / "a.m4v").write_bytes(stream)
+    with VideoReader(tmp_path / "a.m4v") as video:
+        frames = list(video.frames([1, 4]))
+    assert [(frame.number, frame.timestamp_s) for frame in frames] == [(1, None), (4, None)]
+
+
+def test_a_clip_that_shows_part_of_its_frames_is_whole(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for level in range(0, 200, 10):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    edits = data.index(b"elst") + 4
+    data[edits + 8 : edits + 12] = (1200).to_bytes(4, "big")  # of 2000 ms
+    (tmp_path / "cut.mp4").write_bytes(data)
+    with VideoReader(tmp_path / "cut.mp4") as video:
+        assert video.announced == 12
+        assert len(list(video.frames(range(1, 21)))) == 12
+        assert video.ended
+        assert not video.truncated
