@@ -65,7 +65,7 @@ def test_a_stopped_training_leaves_a_whole_checkpoint(synthetic_root: Path, tmp_
     time.sleep(random.uniform(0.0, 0.3))
     process.terminate()
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + signal.SIGTERM, said.decode()
     assert b"Traceback" not in said, said.decode()
     assert load_checkpoint(out / "checkpoint.pt").training["step"] >= 2
     names = {path.name for path in out.iterdir()}

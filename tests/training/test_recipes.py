@@ -114,5 +114,5 @@ def test_overrides_that_cannot_be(changes: dict[str, object], message: str) -> N
 
 
 def test_an_unknown_recipe_lists_the_choices() -> None:
-    with pytest.raises(InputError, match=r"recipe 'big': unknown; choose from sa, paper, authors"):
+    with pytest.raises(InputError, match=r"recipe='big': unknown; choose from sa, paper, authors"):
         recipe("big")
