@@ -16,6 +16,7 @@ from sa_runtime.datasets.images import image_fault
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import IMAGE_SUFFIXES, image_size, images_below, jpeg_state
 from sa_runtime.items import Counts
+from sa_runtime.sources.base import SourceOptions
 from sa_runtime.sources.images import ImageSource
 
 
@@ -118,7 +119,7 @@ def test_folders_are_searched_through_links_once_and_hidden_files_passed_over(
     assert found.others == 3
     names = [path.name for path in found.paths]
     assert sorted(names) == ["b.jpg", "c.TIF", "img%d [1] é.gif"]
-    source = ImageSource.open(str(top), detections=None, strict=True, camera=None)
+    source = ImageSource.open(str(top), SourceOptions(strict=True))
     counts = Counts()
     assert len(list(source.items(counts))) == 3
     assert (counts.images, counts.other_files) == (3, 3)

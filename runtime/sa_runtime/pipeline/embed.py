@@ -17,6 +17,7 @@ from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
+from sa_runtime.image_files import MAX_PIXELS
 from sa_runtime.items import Counts, Item, Row, Sink
 from sa_runtime.outputs.base import PART_ROWS, PART_SECONDS, Output, Progress, StoredType
 from sa_runtime.outputs.manifest import plan_of
@@ -24,7 +25,7 @@ from sa_runtime.outputs.table import output_kind
 from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.base import ItemStream, OnSkip, Source, ignore
+from sa_runtime.sources.base import ItemStream, OnSkip, Source, SourceOptions, ignore
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import Boxes, Location, find_sources
 from sa_runtime.system.files import refuse_inputs
@@ -142,6 +143,7 @@ def embed(
     dtype: StoredType = "float32",
     max_delay_ms: float | None = None,
     strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
     resume: bool = False,
     shard_rows: int = PART_ROWS,
     on_progress: Callable[[EmbedProgress], None] = lambda progress: None,
@@ -165,6 +167,7 @@ def embed(
         dtype: of the stored vectors.
         max_delay_ms: see :func:`sa_runtime.pipeline.stages.run_pipeline`.
         strict: make a damaged image in a folder an error.
+        max_pixels: of the largest image that is decoded; larger ones count as damaged.
         resume: go on with the folder of a run that was stopped.
         shard_rows: rows after which a folder's next file begins.
         on_progress: called once the model is open, and after every batch.
@@ -183,7 +186,11 @@ def embed(
     refuse_inputs(target, [*files, *artefact])
     kind.check(target, resume=resume)
     with quiet_opencv():
-        found = find_sources(given, boxes, strict=strict, camera=camera)
+        found = find_sources(
+            given,
+            boxes,
+            SourceOptions(strict=strict, camera=camera, max_pixels=max_pixels),
+        )
         with _opened(model, runtime, options) as runner:
             plan = plan_of(
                 runner.contract,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.errors import InputError, SaDeployError, bad_value
-from sa_runtime.image_files import has_image_suffix
+from sa_runtime.image_files import MAX_PIXELS, has_image_suffix
 from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.table import output_kind
@@ -58,6 +58,7 @@ class Settings:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     camera: str | None = None
     strict: bool = False
+    max_pixels: int = MAX_PIXELS
     batch_size: int = 32
     dtype: StoredType = "float32"
     shard_rows: int = PART_ROWS
@@ -145,6 +146,7 @@ def embed_task(task: EmbedTask, runner: Any, settings: Settings) -> TaskResult:
             detections=[task.detections] if task.detections else [],
             camera=settings.camera,
             strict=settings.strict,
+            max_pixels=settings.max_pixels,
             batch_size=settings.batch_size,
             dtype=settings.dtype,
             shard_rows=settings.shard_rows,

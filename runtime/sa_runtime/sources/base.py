@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from sa_runtime.detections.base import Detections
 from sa_runtime.errors import InputError
+from sa_runtime.image_files import MAX_PIXELS
 from sa_runtime.items import Counts, Item, Position
 
 OnSkip = Callable[[InputError], None]
@@ -45,6 +47,23 @@ class Source(Protocol):
         """Hash of an item's picture where its number does not lead back to it; else empty."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How a source is opened.
+
+    Attributes:
+        detections: its boxes, for a kind that needs them.
+        strict: make an image of a folder that cannot be decoded an error.
+        camera: goes into every row.
+        max_pixels: of the largest image that is decoded.
+    """
+
+    detections: Detections | None = None
+    strict: bool = False
+    camera: str | None = None
+    max_pixels: int = MAX_PIXELS
+
+
 class SourceKind(Protocol):
     """The class of a source, as :data:`sa_runtime.sources.table.SOURCES` names it.
 
@@ -59,9 +78,7 @@ class SourceKind(Protocol):
         """Whether a path or an address stands for a source of this kind."""
 
     @classmethod
-    def open(
-        cls, location: str, *, detections: Detections | None, strict: bool, camera: str | None
-    ) -> Source:
+    def open(cls, location: str, options: SourceOptions) -> Source:
         """The source; everything that cannot work is refused here, before a model runs."""
 
 

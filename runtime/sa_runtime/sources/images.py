@@ -11,11 +11,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sa_runtime import crops
-from sa_runtime.detections.base import Detections
 from sa_runtime.errors import InputError, MissingFileError
-from sa_runtime.image_files import IMAGE_SUFFIXES, FoundImages, has_image_suffix, images_below
+from sa_runtime.image_files import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    FoundImages,
+    has_image_suffix,
+    images_below,
+)
 from sa_runtime.items import Counts, Item, Row
-from sa_runtime.sources.base import START, OnSkip, Place, ignore
+from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,7 @@ class ImageSource:
         others: files of other kinds beside them in their folder.
         strict: makes a file that cannot be decoded an error; else it is left out.
         camera: goes into every row.
+        max_pixels: of the largest image that is decoded; larger ones cannot be.
     """
 
     needs_detections: ClassVar[bool] = False
@@ -35,6 +41,7 @@ class ImageSource:
     others: int = 0
     strict: bool = True
     camera: str | None = None
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def takes(cls, location: str) -> bool:
@@ -42,9 +49,7 @@ class ImageSource:
         return Path(location).is_dir() or has_image_suffix(location)
 
     @classmethod
-    def open(
-        cls, location: str, *, detections: Detections | None, strict: bool, camera: str | None
-    ) -> Self:
+    def open(cls, location: str, options: SourceOptions) -> Self:
         """A folder, or one file, which is given by name and must therefore be whole.
 
         Raises:
@@ -53,13 +58,19 @@ class ImageSource:
         path = Path(location)
         if path.is_dir():
             found = _found(path)
-            return cls(paths=tuple(found.paths), others=found.others, strict=strict, camera=camera)
+            return cls(
+                paths=tuple(found.paths),
+                others=found.others,
+                strict=options.strict,
+                camera=options.camera,
+                max_pixels=options.max_pixels,
+            )
         if not path.exists():
             raise MissingFileError(
                 f"{location}: no such file or folder; expected images, a folder or a video",
                 path=path,
             )
-        return cls(paths=(path,), camera=camera)
+        return cls(paths=(path,), camera=options.camera, max_pixels=options.max_pixels)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,7 +79,8 @@ class ImageSource:
         """Paths and sizes; the pixels are not read."""
         known = "\n".join(f"{path} {path.stat().st_size}" for path in self.paths)
         digest = hashlib.sha256(known.encode()).hexdigest()[:16]
-        return {"images": len(self), "paths_and_sizes": digest}
+        limit = {} if self.max_pixels == MAX_PIXELS else {"max_pixels": self.max_pixels}
+        return {"images": len(self), "paths_and_sizes": digest, **limit}
 
     def items(
         self, counts: Counts, *, after: Place = START, on_skip: OnSkip = ignore
@@ -82,7 +94,7 @@ class ImageSource:
             counts.other_files += self.others
         for done, path in enumerate(self.paths[after.done :], after.done + 1):
             try:
-                image = crops.read_image(path)
+                image = crops.read_image(path, max_pixels=self.max_pixels)
             except InputError as error:
                 if self.strict:
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError
-from sa_runtime.sources.base import Source, SourceKind
+from sa_runtime.sources.base import Source, SourceKind, SourceOptions
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +40,7 @@ def source_kind(location: str) -> type[SourceKind]:
 def find_sources(
     given: Sequence[Location | Source],
     detections: Sequence[Boxes] = (),
-    *,
-    strict: bool = False,
-    camera: str | None = None,
+    options: SourceOptions | None = None,
 ) -> list[Source]:
     """What paths and addresses stand for.
 
@@ -51,9 +50,7 @@ def find_sources(
     Args:
         given: in the order in which they are to be embedded; a source stands for itself.
         detections: one for each video, in the same order.
-        strict: make an image of a folder that cannot be decoded an error; one that is given by
-            name always is.
-        camera: goes into every row.
+        options: for those that are opened; an image that is given by name must always be whole.
 
     Raises:
         InputError: a missing path, a folder without images, or videos and detection files that do
@@ -68,14 +65,14 @@ def find_sources(
             f"{needed} videos and {len(detections)} files of `detections`: "
             "expected one for each video, in the same order"
         )
-    boxes = iter(detections)
+    boxes, shared = iter(detections), options or SourceOptions()
     found: list[Source] = []
     for one, kind in zip(given, kinds, strict=True):
         if isinstance(one, Source):
             found.append(one)
         elif kind is not None:
             read = _next(boxes) if kind.needs_detections else None
-            source = kind.open(os.fspath(one), detections=read, strict=strict, camera=camera)
+            source = kind.open(os.fspath(one), dataclasses.replace(shared, detections=read))
             _log.info("%s: at most %d rows", one, len(source), extra={"rows": len(source)})
             found.append(source)
     return found

@@ -12,7 +12,7 @@ from sa_runtime.detections.base import Detections
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import IMAGE_SUFFIXES
 from sa_runtime.items import Counts, Item, Row
-from sa_runtime.sources.base import START, OnSkip, Place, ignore
+from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
 from sa_runtime.sources.reader import Frame, VideoReader, frame_digest
 
 
@@ -38,9 +38,7 @@ class VideoSource:
         return not Path(location).is_dir()
 
     @classmethod
-    def open(
-        cls, location: str, *, detections: Detections | None, strict: bool, camera: str | None
-    ) -> Self:
+    def open(cls, location: str, options: SourceOptions) -> Self:
         """A video that can be opened.
 
         Raises:
@@ -53,14 +51,14 @@ class VideoSource:
                 f"{location}: no such file or folder; expected images, a folder or a video",
                 path=path,
             )
-        if detections is None:
+        if options.detections is None:
             raise InputError(
                 f"{location}: a video without boxes; pass `detections=FILE` for it, "
                 "lines of frame,id,left,top,width,height from a detector or tracker "
                 f"(images are told by their suffix: {', '.join(IMAGE_SUFFIXES)})"
             )
         VideoReader(path).close()
-        return cls(path=path, detections=detections, camera=camera)
+        return cls(path=path, detections=options.detections, camera=options.camera)
 
     def __len__(self) -> int:
         return len(self.detections)

@@ -75,6 +75,10 @@ def embed(
         bool,
         typer.Option("--strict", help="End with an error at a damaged image of a folder."),
     ] = False,
+    max_pixels: Annotated[
+        int,
+        typer.Option(min=1, metavar="PIXELS", help="Leave out images of more pixels, undecoded."),
+    ] = 100_000_000,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the folder that a stopped run has left."),
@@ -122,6 +126,7 @@ def embed(
             options=options,
             camera=camera,
             strict=strict,
+            max_pixels=max_pixels,
             batch_size=batch_size,
             dtype=dtype,
             shard_rows=shard_rows,
@@ -141,6 +146,7 @@ def embed(
             dtype=dtype,
             max_delay_ms=max_delay_ms,
             strict=strict,
+            max_pixels=max_pixels,
             resume=resume,
             shard_rows=shard_rows,
             on_progress=_Bar(advance),

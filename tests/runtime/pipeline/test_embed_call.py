@@ -104,3 +104,23 @@ def test_options_of_a_model_that_is_open_are_refused(tiny_model: TinyModel, tmp_
         pytest.raises(InputError, match="threads: the model is open already"),
     ):
         embed(folder, embedder, tmp_path / "a.parquet", threads=1)
+
+
+def test_an_image_of_too_many_pixels_is_left_out_undecoded(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    large = np.zeros((100, 90, 3), np.uint8)
+    (folder / "large.png").write_bytes(cv2.imencode(".png", large)[1].tobytes())
+    told: list[str] = []
+    result = embed(
+        folder,
+        tiny_model.path,
+        tmp_path / "out",
+        max_pixels=8_999,
+        on_skip=lambda error: told.append(str(error)),
+    )
+    assert (result.rows, result.counts.unreadable_images) == (2, 1)
+    assert "90x100 pixels, expected at most 0.008999 million" in told[0]
+    with pytest.raises(InputError, match=r"sources\.0\.max_pixels was 8999 and is absent"):
+        embed(folder, tiny_model.path, tmp_path / "out", resume=True)

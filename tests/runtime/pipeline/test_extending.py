@@ -61,7 +61,7 @@ class Pictures:
         return location.endswith(".npy")
 
     @classmethod
-    def open(cls, location, *, detections, strict, camera):
+    def open(cls, location, options):
         return cls(np.load(location))
 
     def __len__(self):
