@@ -38,7 +38,7 @@ from sa_deploy.app import main
 pipeline = module.run_pipeline
 def slower(items, runner, sink, **options):
     def write(rows, vectors):
-        time.sleep(0.01)
+        time.sleep(0.03)
         sink(rows, vectors)
     return pipeline(items, runner, write, **options)
 module.run_pipeline = slower
@@ -154,8 +154,8 @@ def test_a_stopped_run_into_a_file_leaves_nothing(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(by)
-    code, _ = finished(process)
-    assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}.get(by, -by)
+    code, error = finished(process)
+    assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}.get(by, -by), error
     if by is signal.SIGKILL:
         assert list(tmp_path.glob(".*"))
         embed(clip.video, tiny_model.path, tmp_path / "people.parquet", detections=clip.detections)

@@ -154,13 +154,19 @@ class _Pipeline:
             threading.Thread(target=self._guarded, args=(stage,), name=name, daemon=True)
             for name, stage in stages.items()
         ]
+        try:
+            for thread in threads:
+                thread.start()
+            self._infer()
+            for thread in threads:
+                thread.join()
+        except Cancelled:
+            pass
+        except BaseException as error:  # an interrupt, too, which may come at any moment
+            self._stop(error)
         for thread in threads:
-            thread.start()
-        self._guarded(self._infer)
-        for thread in threads:
-            self._guarded(thread.join)  # an interrupt while waiting stops the stages
-        for thread in threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
         if self._error is not None:
             raise self._error
         self._result.decode_s = self._decoding.seconds
@@ -176,10 +182,13 @@ class _Pipeline:
         except Cancelled:
             return
         except BaseException as error:
-            with self._lock:
-                self._error = self._error or error
-            for channel in (self._items, self._free, self._ready, self._done):
-                channel.cancel()
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        for channel in (self._items, self._free, self._ready, self._done):
+            channel.cancel()
 
     def _decode(self, items: Iterable[Item]) -> None:
         iterator = iter(items)

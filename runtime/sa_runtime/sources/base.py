@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -112,6 +113,7 @@ class ItemStream:
         self._last: Item | None = None
         self._on_skip = on_skip
         self._items = self._all()
+        self._taking = threading.Lock()
 
     @property
     def position(self) -> Position:
@@ -125,11 +127,16 @@ class ItemStream:
         return self
 
     def __next__(self) -> Item:
-        return next(self._items)
+        with self._taking:
+            return next(self._items)
 
     def close(self) -> None:
-        """Close the source that is open; closing twice is allowed."""
-        self._items.close()
+        """Close the source that is open; closing twice is allowed.
+
+        Another thread that is taking an item is waited for, as an interrupted run must.
+        """
+        with self._taking:
+            self._items.close()
 
     def __enter__(self) -> Self:
         return self
