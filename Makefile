@@ -5,7 +5,7 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # Bytecode is written as modules are imported: most of torch never is.
 INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Tests that neither train nor export: seconds, not minutes.
 FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/test_embed.py \
 	tests/test_project.py tests/test_public_names.py runtime sa_deploy \
