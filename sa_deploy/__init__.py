@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from sa_runtime.outputs.parquet import EmbeddingWriter
     from sa_runtime.outputs.read import read_embeddings
     from sa_runtime.pipeline.embed import EmbedResult, embed
+    from sa_runtime.retrieval.comparison import Comparison, compare_reports
     from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate
+    from sa_runtime.retrieval.expansion import Expansion
     from sa_runtime.retrieval.rerank import Reranking
     from sa_runtime.retrieval.search import rerank, top_k
     from sa_runtime.runners.base import Runner
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildError",
     "CheckpointError",
+    "Comparison",
     "Contract",
     "ContractError",
     "DatasetError",
@@ -67,6 +70,7 @@ __all__ = [
     "EmbedResult",
     "Embedder",
     "EmbeddingWriter",
+    "Expansion",
     "GateError",
     "IncompleteError",
     "InputError",
@@ -85,6 +89,7 @@ __all__ = [
     "VideoError",
     "__version__",
     "adapter",
+    "compare_reports",
     "embed",
     "evaluate",
     "export_model",
@@ -103,6 +108,7 @@ __all__ = [
 _PUBLIC = {
     "BuildError": "sa_runtime.errors:BuildError",
     "CheckpointError": "sa_runtime.errors:CheckpointError",
+    "Comparison": "sa_runtime.retrieval.comparison:Comparison",
     "Contract": "sa_runtime.artefact.contract:Contract",
     "ContractError": "sa_runtime.errors:ContractError",
     "DatasetError": "sa_runtime.errors:DatasetError",
@@ -111,6 +117,7 @@ _PUBLIC = {
     "EmbedResult": "sa_runtime.pipeline.embed:EmbedResult",
     "Embedder": "sa_runtime.embedder:Embedder",
     "EmbeddingWriter": "sa_runtime.outputs.parquet:EmbeddingWriter",
+    "Expansion": "sa_runtime.retrieval.expansion:Expansion",
     "GateError": "sa_runtime.errors:GateError",
     "IncompleteError": "sa_runtime.errors:IncompleteError",
     "InputError": "sa_runtime.errors:InputError",
@@ -128,6 +135,7 @@ _PUBLIC = {
     "TrainingError": "sa_runtime.errors:TrainingError",
     "VideoError": "sa_runtime.errors:VideoError",
     "adapter": "sa_runtime.adapters:adapter",
+    "compare_reports": "sa_runtime.retrieval.comparison:compare_reports",
     "embed": "sa_runtime.pipeline.embed:embed",
     "evaluate": "sa_runtime.retrieval.evaluation:evaluate",
     "export_model": "sa_export.export:export_model",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sa_runtime import crops
@@ -65,9 +66,11 @@ def test_json_holds_every_documented_key(result: tuple[dict[str, Any], Path]) ->
         "dataset",
         "dim",
         "reranked",
+        "expanded",
         "mAP",
         "mINP",
         "cmc",
+        "intervals",
         "queries",
         "queries_counted",
         "queries_skipped",
@@ -77,6 +80,7 @@ def test_json_holds_every_documented_key(result: tuple[dict[str, Any], Path]) ->
         "images_per_second",
         "evaluate_seconds",
         "picture",
+        "per_query",
     ]
     assert {name: list(curve) for name, curve in figures["cmc"].items()} == {
         name: ["rank1", "rank5", "rank10"] for name in ("market1501", "allshots", "cuhk03")
@@ -117,3 +121,80 @@ def test_mistakes_end_before_anything_is_embedded(
     assert done.returncode == 2
     assert "none.onnx" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_two_models_are_compared_and_gated(
+    tiny_model: TinyModel, synthetic_root: Path, tmp_path: Path
+) -> None:
+    from tests.tiny_onnx import write_tiny_onnx  # a plugin, which pytest is to import first
+
+    other = write_tiny_onnx(
+        tmp_path / "other.onnx", height=32, width=16, dim=4, seed=7, max_batch=None
+    )
+    known = ("-d", "synthetic", "--data-dir", synthetic_root, "--runtime", "onnxruntime")
+    per_query = tmp_path / "queries.parquet"
+    done = run(tiny_model.path, other.path, *known, "--json", "--per-query", per_query)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    first, second = printed["evaluations"]
+    (comparison,) = printed["comparisons"]
+    assert (first["model"], second["model"]) == (str(tiny_model.path), str(other.path))
+    assert (comparison["base"], comparison["model"]) == (first["model"], second["model"])
+    found = comparison["differences"]["mAP"]
+    assert found["value"] == pytest.approx(second["mAP"] - first["mAP"])
+    assert found["verdict"] == ("real" if found["low"] > 0 or found["high"] < 0 else "noise")
+    table = pq.read_table(per_query)
+    assert table.num_rows == first["queries"] + second["queries"]
+    precision = table["average_precision"].to_numpy()
+    assert np.nanmean(precision[: first["queries"]]) == pytest.approx(first["mAP"])
+    assert Path(table["query"][0].as_py()).is_file()
+
+    done = run(tiny_model.path, other.path, *known, "--gate", "mAP>=0.1", "--gate", "rank1>=99.9")
+    assert done.returncode == 3
+    assert f"{tiny_model.path} on synthetic: rank1" in done.stderr
+    assert f"{other.path} on synthetic: rank1" in done.stderr
+    assert "mAP>=0.1" not in done.stderr
+    for text in ("verdict", f"{other.path.name} less {tiny_model.path.name}", "found better"):
+        assert text in done.stdout
+
+
+def test_several_data_sets_give_a_row_each(
+    tiny_model: TinyModel, synthetic_root: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.symlink_to(synthetic_root)
+    done = run(
+        *(tiny_model.path, "-d", "synthetic", "-d", "market", "--runtime", "onnxruntime"),
+        *("--data-dir", synthetic_root, "--data-dir", copy, "--expand", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [one["dataset"] for one in printed["evaluations"]] == ["synthetic", "market"]
+    assert printed["comparisons"] == []
+    assert {one["expanded"] for one in printed["evaluations"]} == {True}
+    plain = run(
+        *(tiny_model.path, "-d", "synthetic", "--data-dir", synthetic_root),
+        *("--runtime", "onnxruntime", "--json"),
+    )
+    assert json.loads(plain.stdout)["mAP"] != printed["evaluations"][0]["mAP"]
+
+
+def test_more_mistakes_end_before_anything_is_embedded(
+    tiny_model: TinyModel, synthetic_root: Path, tmp_path: Path
+) -> None:
+    known = ("-d", "synthetic", "--data-dir", synthetic_root)
+    done = run(tiny_model.path, *known, "--gate", "mAP=70")
+    assert done.returncode == 2
+    assert "--gate mAP=70: expected a figure and a limit in percent" in done.stderr
+    done = run(tiny_model.path, tiny_model.path, *known)
+    assert done.returncode == 2
+    assert "given twice" in done.stderr
+    done = run(tiny_model.path, "b.onnx", *known, "--picture", tmp_path / "a.png")
+    assert done.returncode == 2
+    assert "--picture shows one model on one data set" in done.stderr
+    done = run(tiny_model.path, *known, "--per-query", tmp_path / "a.csv")
+    assert done.returncode == 2
+    assert "is written as Parquet; expected NAME.parquet" in done.stderr
+    done = run(tiny_model.path, *known, "--data-dir", tmp_path)
+    assert done.returncode == 2
+    assert "2 folders for 1 data sets" in done.stderr

@@ -136,7 +136,7 @@ def load_datasets(names: str | Sequence[str], roots: str | Path | Sequence[Path]
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
     wanted = [name.strip() for name in wanted]
-    folders = _folders(roots, wanted)
+    folders = folders_of(roots, wanted)
     loaded = [load_dataset(name, root) for name, root in zip(wanted, folders, strict=True)]
     return loaded[0] if len(loaded) == 1 else join(loaded)
 
@@ -168,7 +168,12 @@ def _looked_up(entry: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _folders(roots: str | Path | Sequence[Path], names: Sequence[str]) -> list[Path]:
+def folders_of(roots: str | Path | Sequence[Path], names: Sequence[str]) -> list[Path]:
+    """A folder for each data set, as :func:`load_datasets` takes them.
+
+    Raises:
+        InputError: another number of folders than names.
+    """
     if not isinstance(roots, str | Path):
         folders = [Path(root) for root in roots]
     elif len(names) == 1 or Path(roots).is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,11 @@ from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.datasets.table import load_dataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
+from sa_runtime.outputs.base import StoredEmbeddings
+from sa_runtime.outputs.read import read_embeddings
+from sa_runtime.retrieval.bootstrap import RANKS as RANKS
+from sa_runtime.retrieval.bootstrap import Interval, intervals, query_figures
+from sa_runtime.retrieval.expansion import Expansion, expand_queries
 from sa_runtime.retrieval.metrics import (
     Convention,
     Labels,
@@ -23,10 +28,11 @@ from sa_runtime.retrieval.metrics import (
     evaluate_vectors,
 )
 from sa_runtime.retrieval.rerank import Reranking
+from sa_runtime.retrieval.stored import StoredImages, is_stored
 from sa_runtime.retrieval.vectors import Vectors
 
-RANKS = (1, 5, 10)
-"""Ranks that are reported."""
+STORED = "stored"
+"""The runtime of embeddings that were read from a file."""
 _CHUNK = 512
 
 
@@ -47,8 +53,16 @@ class RetrievalReport:
         reranked: the re-ranking they hold for, if any.
         query: (Q, D) vectors of ``dataset.query``.
         gallery: (G, D) vectors of ``dataset.gallery``.
-        embed_seconds: reading, cropping and embedding all of them.
+        query_labels: persons and cameras of ``dataset.query``.
+        gallery_labels: persons and cameras of ``dataset.gallery``.
+        embed_seconds: reading, cropping and embedding all of them; reading them, where they were
+            stored.
         evaluate_seconds: from vectors to figures.
+        expanded: the expansion of the queries that they hold for, if any.
+        model: file or folder of the model, or of the stored embeddings; empty where a callable
+            embedded.
+        runtime: what ran it, or ``stored``; likewise.
+        precision: of its graph; likewise.
     """
 
     dataset: str
@@ -56,8 +70,19 @@ class RetrievalReport:
     reranked: Reranking | None
     query: Vectors
     gallery: Vectors
+    query_labels: Labels
+    gallery_labels: Labels
     embed_seconds: float
     evaluate_seconds: float
+    expanded: Expansion | None = None
+    model: str = ""
+    runtime: str = ""
+    precision: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the model is called in tables and messages."""
+        return self.model or "the model"
 
     @property
     def mAP(self) -> float:  # noqa: N802  # as papers write it
@@ -78,23 +103,49 @@ class RetrievalReport:
         """Images embedded per second, with reading and cropping."""
         return (len(self.query) + len(self.gallery)) / self.embed_seconds
 
+    def figures(self) -> dict[str, float]:
+        """``mAP``, ``rank1``, ``rank5``, ``rank10`` (by ``market1501``) and ``mINP``, fractions."""
+        values = query_figures(self.result)
+        return {name: float(np.nanmean(value)) for name, value in values.items()}
+
+    def intervals(self, *, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+        """Where the :meth:`figures` lie, by resampling people.
+
+        Args:
+            level: share of such intervals that hold the true value.
+            seed: of the draws.
+
+        Returns:
+            An interval for each figure; none where the queries show fewer than two people.
+        """
+        values = query_figures(self.result)
+        return intervals(values, self.query_labels.person, level=level, seed=seed)
+
     def to_dict(self) -> dict[str, Any]:
         """The figures for JSON: fractions from 0 to 1, times in seconds."""
         result = self.result
+        stored = self.runtime == STORED
         return {
+            "model": self.model,
+            "runtime": self.runtime,
+            "precision": self.precision,
             "dataset": self.dataset,
             "dim": int(self.query.shape[1]),
             "reranked": self.reranked is not None,
+            "expanded": self.expanded is not None,
             "mAP": result.mAP,
             "mINP": result.mINP,
             "cmc": {name: {f"rank{k}": result.rank(k, name) for k in RANKS} for name in result.cmc},
+            "intervals": {
+                name: [found.low, found.high] for name, found in self.intervals().items()
+            },
             "queries": len(self.query),
             "queries_counted": result.queries_counted,
             "queries_skipped": result.queries_skipped,
             "gallery": len(self.gallery),
             "junk": result.junk,
             "embed_seconds": self.embed_seconds,
-            "images_per_second": self.images_per_second,
+            "images_per_second": None if stored else self.images_per_second,
             "evaluate_seconds": self.evaluate_seconds,
         }
 
@@ -139,13 +190,14 @@ def embed_samples(
 
 
 def evaluate(
-    model: Embedder | Path | str,
+    model: Embedder | StoredEmbeddings | Path | str,
     dataset: ReidDataset | str,
     data_dir: Path | str | None = None,
     *,
     runtime: str = "auto",
     batch_size: int = 32,
     rerank: Reranking | None = None,
+    expand: Expansion | None = None,
     conventions: Sequence[Convention] = ("market1501",),
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
@@ -159,13 +211,15 @@ def evaluate(
         print(report.mAP, report.rank(1))
 
     Args:
-        model: an artefact that ``sa-deploy export`` wrote; or an open embedder, which stays open
-            and for which ``runtime``, ``batch_size`` and ``options`` say nothing.
+        model: an artefact that ``sa-deploy export`` wrote; or embeddings of the data set's images
+            that ``sa-deploy embed`` wrote, which are not embedded again; or an open embedder,
+            which stays open. ``runtime``, ``batch_size`` and ``options`` are for the artefact.
         dataset: a name of :data:`sa_runtime.datasets.table.DATASETS`, or a data set.
         data_dir: folder of the data set of that name.
         runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
         batch_size: largest batch given to the runtime.
         rerank: re-rank by k-reciprocal neighbours first; ``Reranking()`` has the paper's values.
+        expand: move each query towards its nearest gallery images first.
         conventions: CMC curves wanted: ``market1501``, ``allshots``, ``cuhk03``.
         seed: of the draws of ``cuhk03``.
         on_progress: called with the number of images just embedded.
@@ -173,24 +227,36 @@ def evaluate(
 
     Raises:
         InputError: no such model, runtime, data set or convention; a data set without queries or
-            gallery; an image that cannot be read; or no query with a match.
+            gallery; an image that cannot be read, or without a stored embedding; or no query with
+            a match.
         MissingPackageError: the runtime is not installed.
         ContractError: the model carries no readable contract.
     """
     check_conventions(conventions)
     images = dataset if isinstance(dataset, ReidDataset) else _loaded(dataset, data_dir)
+    name = str(model) if isinstance(model, (Path, str)) else ""
     with contextlib.ExitStack() as stack:
-        if not isinstance(model, Embedder):
-            embedder = Embedder(model, runtime, batch_size=batch_size, **options)
-            model = stack.enter_context(embedder)
-        return evaluate_embedder(
-            model.embed_paths,
+        if isinstance(model, (Path, str)):
+            if is_stored(Path(model)):
+                model = read_embeddings(model)
+            else:
+                embedder = Embedder(model, runtime, batch_size=batch_size, **options)
+                model = stack.enter_context(embedder)
+        embed: Embed
+        if isinstance(model, Embedder):
+            embed, ran = model.embed_paths, model.runner.name
+        else:
+            embed, ran = StoredImages(model, images.root, name=name or "the embeddings"), STORED
+        report = evaluate_embedder(
+            embed,
             images,
             rerank=rerank,
+            expand=expand,
             conventions=conventions,
             seed=seed,
             on_progress=on_progress,
         )
+        return replace(report, model=name, runtime=ran, precision=model.contract.precision)
 
 
 def _loaded(name: str, data_dir: Path | str | None) -> ReidDataset:
@@ -204,6 +270,7 @@ def evaluate_embedder(
     dataset: ReidDataset,
     *,
     rerank: Reranking | None = None,
+    expand: Expansion | None = None,
     conventions: Sequence[Convention] = ("market1501",),
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
@@ -214,6 +281,7 @@ def evaluate_embedder(
         embed: image files to vectors: ``embedder.embed_paths``, or any callable of its form.
         dataset: with queries and gallery.
         rerank: re-rank first.
+        expand: move each query towards its nearest gallery images before all else.
         conventions: CMC curves wanted.
         seed: of the draws of ``cuhk03``.
         on_progress: called with the number of images just embedded.
@@ -232,11 +300,14 @@ def evaluate_embedder(
     query = embed_samples(embed, dataset.query, on_progress)
     gallery = embed_samples(embed, dataset.gallery, on_progress)
     embedded = time.perf_counter()
+    if expand is not None:
+        query = expand_queries(query, gallery, neighbours=expand.neighbours, alpha=expand.alpha)
+    query_labels, gallery_labels = labels_of(dataset.query), labels_of(dataset.gallery)
     result = evaluate_vectors(
         query,
-        labels_of(dataset.query),
+        query_labels,
         gallery,
-        labels_of(dataset.gallery),
+        gallery_labels,
         rerank=rerank,
         conventions=conventions,
         seed=seed,
@@ -245,8 +316,11 @@ def evaluate_embedder(
         dataset=dataset.name,
         result=result,
         reranked=rerank,
+        expanded=expand,
         query=query,
         gallery=gallery,
+        query_labels=query_labels,
+        gallery_labels=gallery_labels,
         embed_seconds=embedded - started,
         evaluate_seconds=time.perf_counter() - embedded,
     )

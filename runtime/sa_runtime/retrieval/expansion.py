@@ -10,11 +10,34 @@ it beside figures that use it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, check_fields
 from sa_runtime.retrieval.distance import MEMORY_BYTES, nearest
 from sa_runtime.retrieval.vectors import Floats, VectorRows, Vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expansion:
+    """How queries are expanded before they are ranked.
+
+    Attributes:
+        neighbours: gallery vectors that are added to each query.
+        alpha: power of the cosine that weighs them.
+    """
+
+    neighbours: int = 5
+    alpha: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Check every field; raises InputError."""
+        rules = [
+            ("neighbours", self.neighbours >= 1, "at least 1"),
+            ("alpha", self.alpha >= 0, "0 or more"),
+        ]
+        check_fields(self, rules, prefix="expansion: ")
 
 
 def expand_queries(

@@ -85,6 +85,8 @@ class RetrievalResult:
             fewer than R images repeats its last value.
         average_precision: (Q,) float64 of each query; NaN where it does not count.
         first_rank: (Q,) int64 rank of the first match, from 1; 0 where the query does not count.
+        inverse_penalty: (Q,) float64 matches / rank of the last match; NaN where it does not count.
+        matches: (Q,) int64 gallery images of the query's person that are left.
         queries_counted: queries with at least one match left.
         queries_skipped: queries without, left out of every mean.
         gallery_images: without junk.
@@ -96,6 +98,8 @@ class RetrievalResult:
     cmc: Mapping[Convention, NDArray[np.float64]]
     average_precision: NDArray[np.float64]
     first_rank: Ints
+    inverse_penalty: NDArray[np.float64]
+    matches: Ints
     queries_counted: int
     queries_skipped: int
     gallery_images: int
@@ -185,12 +189,18 @@ def evaluate_vectors(
         seed=seed,
         memory_bytes=memory_bytes,
     )
-    average_precision = np.full(len(query), np.nan)
-    average_precision[query_kept] = result.average_precision
-    first_rank = np.zeros(len(query), np.int64)
-    first_rank[query_kept] = result.first_rank
-    junk = len(query) - len(query_rows) + len(gallery) - len(gallery_rows)
-    return replace(result, average_precision=average_precision, first_rank=first_rank, junk=junk)
+    fractions = np.full((2, len(query)), np.nan)
+    fractions[:, query_kept] = result.average_precision, result.inverse_penalty
+    counts = np.zeros((2, len(query)), np.int64)
+    counts[:, query_kept] = result.first_rank, result.matches
+    return replace(
+        result,
+        average_precision=fractions[0],
+        inverse_penalty=fractions[1],
+        first_rank=counts[0],
+        matches=counts[1],
+        junk=len(query) - len(query_rows) + len(gallery) - len(gallery_rows),
+    )
 
 
 def evaluate_distances(
@@ -224,8 +234,8 @@ def evaluate_distances(
     candidates = _Candidates(query_labels, gallery_labels)
     curves = {name: np.zeros(max_rank) for name in conventions}
     average_precision = np.full(len(query_labels), np.nan)
-    first_rank = np.zeros(len(query_labels), np.int64)
-    inverse_penalty = 0.0
+    inverse_penalty = average_precision.copy()
+    first_rank, left = np.zeros((2, len(query_labels)), np.int64)
     rng = np.random.default_rng(seed)
     for index, row in enumerate(source.rows(memory_bytes)):
         matches, removed = candidates.of(index)
@@ -240,7 +250,8 @@ def evaluate_distances(
         wrong = within - hits
         average_precision[index] = np.mean(hits / within)
         first_rank[index] = wrong[0] + 1
-        inverse_penalty += len(matches) / within[-1]
+        inverse_penalty[index] = len(matches) / within[-1]
+        left[index] = len(matches)
         if "allshots" in curves:
             seen = wrong[wrong < max_rank]
             curves["allshots"] += np.bincount(seen, minlength=max_rank) / len(matches)
@@ -252,10 +263,12 @@ def evaluate_distances(
         curves["market1501"] += np.bincount(seen, minlength=max_rank)
     return RetrievalResult(
         mAP=float(np.nanmean(average_precision)),
-        mINP=float(inverse_penalty / counted),
+        mINP=float(np.nanmean(inverse_penalty)),
         cmc={name: np.cumsum(curve) / counted for name, curve in curves.items()},
         average_precision=average_precision,
         first_rank=first_rank,
+        inverse_penalty=inverse_penalty,
+        matches=left,
         queries_counted=counted,
         queries_skipped=len(query_labels) - counted,
         gallery_images=len(gallery_labels),

@@ -129,6 +129,8 @@ def result(average_precision: list[float], first_rank: list[int]) -> RetrievalRe
         cmc={},
         average_precision=np.array(average_precision),
         first_rank=np.array(first_rank),
+        inverse_penalty=np.array(average_precision),
+        matches=np.ones(len(first_rank), np.int64),
         queries_counted=counted,
         queries_skipped=len(first_rank) - counted,
         gallery_images=9,

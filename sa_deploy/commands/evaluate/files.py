@@ -1,0 +1,63 @@
+"""What ``sa-deploy evaluate`` leaves beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa_deploy.output import note
+from sa_runtime.errors import InputError
+from sa_runtime.retrieval.per_query import check_per_query, write_per_query
+from sa_runtime.retrieval.picture import check_picture, ranking_picture
+
+if TYPE_CHECKING:
+    from sa_runtime.retrieval.evaluations import Evaluations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """The files that were asked for; ``None`` where one was not."""
+
+    picture: Path | None
+    per_query: Path | None
+
+    def check(self, roots: Sequence[Path], *, alone: bool) -> None:
+        """Refuse what cannot be written, before anything is embedded.
+
+        Args:
+            roots: folders of the data sets.
+            alone: whether there is one model and one data set.
+
+        Raises:
+            InputError: a name that is refused, or a picture of several.
+        """
+        if self.picture is not None:
+            if not alone:
+                raise InputError("--picture shows one model on one data set; leave it out here")
+            check_picture(self.picture, roots[0])
+        if self.per_query is not None:
+            check_per_query(self.per_query, roots)
+
+    def write(self, found: Evaluations, *, seed: int) -> None:
+        """Write them and say so."""
+        if self.picture is not None:
+            report = found.reports[0]
+            ranking_picture(
+                found.datasets[0],
+                report.query,
+                report.gallery,
+                self.picture,
+                rerank=report.reranked,
+                seed=seed,
+            )
+            note(f"picture: {self.picture}")
+        if self.per_query is not None:
+            write_per_query(self.per_query, list(zip(found.reports, found.datasets, strict=True)))
+            note(f"per query: {self.per_query}")
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Their names, for JSON."""
+        files = {"picture": self.picture, "per_query": self.per_query}
+        return {key: None if path is None else str(path) for key, path in files.items()}
