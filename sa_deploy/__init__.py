@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sa_runtime.retrieval.search import rerank, top_k
     from sa_runtime.runners.base import Runner
     from sa_runtime.runners.table import open_runner
+    from sa_runtime.service.client import AsyncClient, Client
     from sa_training.checkpoints import load_checkpoint
     from sa_training.recipes import recipe
     from sa_training.train import train_model
@@ -59,8 +60,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AsyncClient",
     "BuildError",
     "CheckpointError",
+    "Client",
     "Comparison",
     "Contract",
     "ContractError",
@@ -106,8 +109,10 @@ __all__ = [
 
 # Type checkers read the imports above, Python reads this table; a test keeps the two equal.
 _PUBLIC = {
+    "AsyncClient": "sa_runtime.service.client:AsyncClient",
     "BuildError": "sa_runtime.errors:BuildError",
     "CheckpointError": "sa_runtime.errors:CheckpointError",
+    "Client": "sa_runtime.service.client:Client",
     "Comparison": "sa_runtime.retrieval.comparison:Comparison",
     "Contract": "sa_runtime.artefact.contract:Contract",
     "ContractError": "sa_runtime.errors:ContractError",

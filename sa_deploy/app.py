@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "bundle": "Write a Triton model repository, or a DeepStream ReID section.",
     "build": "Build a TensorRT engine, with the fused attention pooling inside.",
     "embed": "Embed people: whole images, or the boxes of videos.",
+    "serve": "Serve models over HTTP: batches across requests, limits, draining.",
     "evaluate": "Find a data set's queries in its gallery; print mAP and ranks.",
     "bench": "Measure artefacts on every runtime that opens them, in turns.",
     "doctor": "Show what this machine can run, and the command that fixes a gap.",

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sa_deploy.commands.embed.on_server import opened
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
 from sa_deploy.output import note, print_json, print_table, progress
+from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +105,14 @@ def embed(
             help="Address of a running Ray cluster; by default one is started on this machine.",
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of a service (`sa-deploy serve`) that runs the model; MODEL is the name "
+            "that it has there. This process runs it by default.",
+        ),
+    ] = None,
     json_output: JsonOutput = False,
 ) -> None:
     """Embed people: whole images, or the boxes of videos.
@@ -117,6 +127,8 @@ def embed(
 
     options = runner_options(cache=cache, device=device, embedding=embedding)
     if ray_workers is not None:
+        if server is not None:
+            raise bad_value("ray_workers", ray_workers, "does not go with `server`; leave one out")
         from sa_deploy.commands.embed.on_ray import embed_on_workers
         from sa_runtime.pipeline.ray import Settings, tasks_of
 
@@ -134,14 +146,14 @@ def embed(
         tasks = tasks_of(sources, detections or [], Path(out), resume=resume)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
-    with progress("embed", None) as advance:
+    with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
         result = embed_sources(
             sources,
-            model,
+            runner or model,
             out,
             detections=detections or [],
             camera=camera,
-            runtime=runtime,
+            runtime="auto" if runner else runtime,
             batch_size=batch_size,
             dtype=dtype,
             max_delay_ms=max_delay_ms,

@@ -1,0 +1,333 @@
+"""Batches across requests: crops of many clients go to a runner together, each client in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import numpy as np
+
+from sa_runtime.arrays import Embeddings, Images
+from sa_runtime.errors import RunnerError, SaDeployError, bad_value
+from sa_runtime.runners.base import Runner, fitting_batch_size
+from sa_runtime.service.refusals import DeadlineError, FullError
+
+_SMOOTHING = 0.2
+"""Weight of the last batch in the measured speed."""
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Ticket:
+    """The crops of one request on their way.
+
+    Attributes:
+        crops: (N, H, W, 3) uint8.
+        client: whose they are; clients are served in turn.
+        deadline: of ``time.monotonic()``; crops that wait longer are not run.
+        future: gets the (N, D) vectors, or the error.
+        queued_s: until the first of them was run.
+        infer_s: from then until the last of them was done.
+    """
+
+    crops: Images
+    client: str
+    deadline: float
+    vectors: Embeddings
+    future: Future[Embeddings] = dataclasses.field(default_factory=Future)
+    came: float = dataclasses.field(default_factory=time.monotonic)
+    queued_s: float = 0.0
+    infer_s: float = 0.0
+    taken: int = 0
+    done: int = 0
+
+    @property
+    def left(self) -> int:
+        """Crops that no batch has taken."""
+        return len(self.crops) - self.taken
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Crops of a ticket in a batch."""
+
+    ticket: Ticket
+    start: int
+    stop: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchReport:
+    """What is told of a batch that was run.
+
+    Attributes:
+        crops: in it.
+        waited_s: by its oldest crop.
+        seconds: that the runner took.
+        failed: crops that the runner gave no vectors for.
+        error: what it said of them.
+    """
+
+    crops: int
+    waited_s: float
+    seconds: float
+    failed: int = 0
+    error: str = ""
+
+
+class Batcher:
+    """Forms batches and runs them, in a thread of its own.
+
+    A batch is run when it is full, or when its oldest crop has waited ``max_delay_ms``. Where more
+    crops wait than it takes, the clients share it, so that one that asks for many does not keep
+    the others waiting.
+
+    Args:
+        runner: an open model; it stays its owner's.
+        batch_size: crops in a batch at most.
+        max_delay_ms: how long a crop waits for others.
+        queue_crops: waiting at most.
+        on_batch: told of every batch, in the thread that runs them.
+
+    Raises:
+        InputError: a batch size or a delay out of range.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        batch_size: int = 32,
+        max_delay_ms: float = 5.0,
+        queue_crops: int = 128,
+        on_batch: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
+        if not max_delay_ms >= 0:
+            raise bad_value("max_delay_ms", max_delay_ms, "expected at least 0")
+        self.batch_size = fitting_batch_size(runner, batch_size)
+        self._runner = runner
+        self._delay_s = max_delay_ms / 1000
+        self._queue_crops = queue_crops
+        self._on_batch = on_batch
+        self._clients: dict[str, deque[Ticket]] = {}
+        self._waiting = 0
+        self._running = 0
+        self._crops_per_s = 0.0
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="sa-batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Crops that no batch has taken yet."""
+        return self._waiting
+
+    @property
+    def crops_per_s(self) -> float:
+        """Measured over the last batches; 0 before the first."""
+        return self._crops_per_s
+
+    def wait_s(self, crops: int) -> float:
+        """How long more crops would have to wait, by the measured speed; 0 where none is."""
+        speed = self._crops_per_s
+        return (self._waiting + self._running + crops) / speed if speed else 0.0
+
+    def check(self, crops: int, time_left_s: float = math.inf) -> None:
+        """Refuse what would find no place, or not be done in time.
+
+        Raises:
+            FullError: it would.
+        """
+        wait_s = self.wait_s(crops)
+        retry = max(1, math.ceil(self.wait_s(0)))
+        if self._waiting + crops > self._queue_crops:
+            raise FullError(
+                f"{self._waiting} crops wait and {self._queue_crops} may; come again in {retry} s",
+                retry,
+            )
+        if wait_s > time_left_s:
+            raise FullError(
+                f"{self._waiting} crops wait, which takes {wait_s:.1f} s, and the request has "
+                f"{time_left_s:.1f} s; come again in {retry} s",
+                retry,
+            )
+
+    def submit(self, crops: Images, *, client: str = "", deadline: float = math.inf) -> Ticket:
+        """Let crops wait for their batch.
+
+        Args:
+            crops: (N, H, W, 3) uint8 at the model's size, not changed before the ticket is done.
+            client: whose they are.
+            deadline: of ``time.monotonic()``.
+
+        Raises:
+            FullError: the queue takes no more.
+            RunnerError: the batcher is closed.
+        """
+        dim = self._runner.contract.output.dim
+        ticket = Ticket(
+            crops=crops,
+            client=client,
+            deadline=deadline,
+            vectors=np.empty((len(crops), dim), np.float32),
+        )
+        if not len(crops):
+            ticket.future.set_result(ticket.vectors)
+            return ticket
+        with self._changed:
+            if self._closing:
+                raise RunnerError("the model is being closed; ask again")
+            self.check(len(crops), deadline - ticket.came)
+            self._clients.setdefault(client, deque()).append(ticket)
+            self._waiting += len(crops)
+            self._changed.notify()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give up a ticket: what no batch has taken is not run."""
+        with self._changed:
+            self._drop(ticket)
+        ticket.future.cancel()
+
+    def close(self) -> None:
+        """Run what waits, then stop; closing twice is allowed."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _drop(self, ticket: Ticket) -> None:
+        queue = self._clients.get(ticket.client)
+        if queue is not None and ticket in queue:
+            queue.remove(ticket)
+            self._waiting -= ticket.left
+            if not queue:
+                del self._clients[ticket.client]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._ready():
+                    if self._closing and not self._waiting:
+                        return
+                    self._changed.wait(self._patience())
+                batch, late = self._take()
+                self._running = sum(part.stop - part.start for part in batch)
+            for ticket in late:
+                _fail(ticket, DeadlineError("its time was over while it waited for a batch"))
+            if batch:
+                self._run(batch)
+            self._running = 0
+
+    def _heads(self) -> Iterator[Ticket]:
+        return (queue[0] for queue in self._clients.values())
+
+    def _ready(self) -> bool:
+        if not self._waiting:
+            return False
+        if self._waiting >= self.batch_size or self._closing:
+            return True
+        return time.monotonic() >= min(head.came for head in self._heads()) + self._delay_s
+
+    def _patience(self) -> float | None:
+        if not self._waiting:
+            return None
+        oldest = min(head.came for head in self._heads())
+        return max(oldest + self._delay_s - time.monotonic(), 0)
+
+    def _take(self) -> tuple[list[Slice], list[Ticket]]:
+        """The next batch, shared among the clients, and the tickets whose time is over."""
+        now = time.monotonic()
+        late = [t for queue in self._clients.values() for t in queue if now >= t.deadline]
+        for ticket in late:
+            self._drop(ticket)
+        batch: list[Slice] = []
+        free = self.batch_size
+        while free and self._clients:
+            share = max(1, free // len(self._clients))
+            for client in list(self._clients):
+                if not free:
+                    break
+                queue = self._clients.pop(client)
+                ticket = queue[0]
+                count = min(share, free, ticket.left)
+                batch.append(Slice(ticket=ticket, start=ticket.taken, stop=ticket.taken + count))
+                if not ticket.taken:
+                    ticket.queued_s = now - ticket.came
+                ticket.taken += count
+                free -= count
+                self._waiting -= count
+                if not ticket.left:
+                    queue.popleft()
+                if queue:
+                    self._clients[client] = queue  # behind the others
+        return batch, late
+
+    def _run(self, batch: list[Slice]) -> None:
+        parts = [part.ticket.crops[part.start : part.stop] for part in batch]
+        images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        waited_s = time.monotonic() - min(part.ticket.came for part in batch)
+        began = time.monotonic()
+        failed, error = 0, ""
+        try:
+            found = self._runner.run(images)
+        except Exception as exc:
+            failed, error = self._run_alone(batch), _line(exc)
+        else:
+            row = 0
+            for part in batch:
+                count = part.stop - part.start
+                part.ticket.vectors[part.start : part.stop] = found[row : row + count]
+                row += count
+        seconds = time.monotonic() - began
+        speed = len(images) / max(seconds, 1e-9)
+        self._crops_per_s += (speed - self._crops_per_s) * (
+            _SMOOTHING if self._crops_per_s else 1.0
+        )
+        # Before the tickets: who has an answer finds it in the figures.
+        self._on_batch(
+            BatchReport(
+                crops=len(images), waited_s=waited_s, seconds=seconds, failed=failed, error=error
+            )
+        )
+        for part in batch:
+            ticket = part.ticket
+            ticket.done += part.stop - part.start
+            if ticket.done == len(ticket.crops):
+                ticket.infer_s = time.monotonic() - ticket.came - ticket.queued_s
+                if not ticket.future.done():
+                    _give(ticket)
+
+    def _run_alone(self, batch: list[Slice]) -> int:
+        """Each part by itself, so that one that fails does not take the others with it."""
+        failed = 0
+        for part in batch:
+            crops = part.ticket.crops[part.start : part.stop]
+            try:
+                part.ticket.vectors[part.start : part.stop] = self._runner.run(crops)
+            except Exception as exc:
+                failed += len(crops)
+                known = exc if isinstance(exc, SaDeployError) else RunnerError(_line(exc))
+                with self._changed:
+                    self._drop(part.ticket)
+                _fail(part.ticket, known)
+        return failed
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _give(ticket: Ticket) -> None:
+    if ticket.future.set_running_or_notify_cancel():
+        ticket.future.set_result(ticket.vectors)
+
+
+def _fail(ticket: Ticket, error: Exception) -> None:
+    if not ticket.future.done() and ticket.future.set_running_or_notify_cancel():
+        ticket.future.set_exception(error)

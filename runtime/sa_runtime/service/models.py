@@ -1,0 +1,285 @@
+"""The models of a service by name: opened, proven by their canary, swapped while requests run."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sa_runtime.artefact.contract import Contract
+from sa_runtime.errors import ContractError, InputError, SaDeployError
+from sa_runtime.runners.base import Runner
+from sa_runtime.runners.table import open_runner
+from sa_runtime.service.batcher import Batcher, BatchReport
+from sa_runtime.service.canary import canary_cosine, known_canary
+from sa_runtime.service.limits import Limits
+from sa_runtime.service.refusals import RefusedError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """How every model of a service is opened.
+
+    Attributes:
+        runtime: name of a runtime, or ``auto``.
+        options: of the runner.
+        batch_size: crops in a batch at most.
+        max_delay_ms: how long a crop waits for others.
+        limits: of the service.
+    """
+
+    runtime: str = "auto"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    batch_size: int = 32
+    max_delay_ms: float = 5.0
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Statistics:
+    """What a model has done since it was opened; seconds are sums over requests."""
+
+    requests: int = 0
+    failures: int = 0
+    crops: int = 0
+    batches: int = 0
+    request_s: float = 0.0
+    queue_s: float = 0.0
+    infer_s: float = 0.0
+    last: float = 0.0
+    sizes: Counter[int] = dataclasses.field(default_factory=Counter)
+    size_s: Counter[int] = dataclasses.field(default_factory=Counter)
+
+
+class Served:
+    """An open model and the queue before it.
+
+    Attributes:
+        name: that requests call it by.
+        path: of the artefact.
+        version: 1, and one more with every swap.
+        healthy: whether its last canary passed.
+        cosine: of that canary.
+        fault: what its last canary said; empty where it passed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        runner: Runner,
+        settings: ModelSettings,
+        *,
+        version: int = 1,
+        on_batch: Callable[[str, BatchReport], None] = lambda name, report: None,
+    ) -> None:
+        self.name, self.path, self.runner, self.version = name, path, runner, version
+        self.statistics = Statistics()
+        self.healthy, self.cosine, self.fault = False, 0.0, ""
+        self.users = 0
+        self._on_batch = on_batch
+        self._canary = known_canary(runner)
+        self.check()
+        self.batcher = Batcher(
+            runner,
+            batch_size=settings.batch_size,
+            max_delay_ms=settings.max_delay_ms,
+            queue_crops=settings.limits.queue_crops,
+            on_batch=self._note_batch,
+        )
+
+    @property
+    def contract(self) -> Contract:
+        """What it expects and what its vectors mean."""
+        return self.runner.contract
+
+    def check(self) -> None:
+        """Embed the canary crops.
+
+        Raises:
+            RunnerError: their vectors are not the known ones.
+        """
+        try:
+            self.cosine = canary_cosine(self.runner, self._canary)
+        except SaDeployError as exc:
+            self.healthy, self.fault = False, str(exc)
+            raise
+        self.healthy, self.fault = True, ""
+
+    def close(self) -> None:
+        """Run what waits, then close the model."""
+        self.batcher.close()
+        self.runner.close()
+
+    def _note_batch(self, report: BatchReport) -> None:
+        found = self.statistics
+        found.batches += 1
+        found.crops += report.crops
+        found.sizes[report.crops] += 1
+        found.size_s[report.crops] += report.seconds  # type: ignore[assignment]  # a float
+        if report.error:
+            _log.error("%s: %d crops failed: %s", self.name, report.failed, report.error)
+        self._on_batch(self.name, report)
+
+
+class Models:
+    """The models of a service.
+
+    Args:
+        files: artefacts by the name that requests call them by; the first is taken where a
+            request names none.
+        settings: how they are opened.
+        on_batch: told of every batch.
+    """
+
+    def __init__(
+        self,
+        files: dict[str, Path],
+        settings: ModelSettings,
+        *,
+        on_batch: Callable[[str, BatchReport], None] = lambda name, report: None,
+    ) -> None:
+        self.files, self.settings = files, settings
+        self._on_batch = on_batch
+        self._served: dict[str, Served] = {}
+        self._swapping = threading.Lock()
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model is open and its canary passed."""
+        return len(self._served) == len(self.files) and all(s.healthy for s in self)
+
+    def open(self) -> None:
+        """Open all that are not open.
+
+        Raises:
+            SaDeployError: one cannot be opened, or its canary crops come out wrong.
+        """
+        for name, path in self.files.items():
+            if name not in self._served:
+                self._served[name] = self._opened(name, path, 1)
+
+    def close(self) -> None:
+        """Run what waits, then close all."""
+        for served in list(self):
+            served.close()
+        self._served.clear()
+
+    def get(self, name: str = "") -> Served:
+        """A model by name, the first where that is empty.
+
+        Raises:
+            RefusedError: no such model, or not open yet.
+        """
+        name = name or next(iter(self.files))
+        if name not in self.files:
+            known = ", ".join(self.files)
+            raise RefusedError(404, f"no model {name[:80]!r}; expected one of {known}")
+        if name not in self._served:
+            raise RefusedError(503, f"model {name!r} is being opened", retry_after_s=1)
+        return self._served[name]
+
+    @contextmanager
+    def lease(self, name: str = "") -> Iterator[Served]:
+        """A model that stays open meanwhile; for the thread of the event loop."""
+        served = self.get(name)
+        served.users += 1
+        try:
+            yield served
+        finally:
+            served.users -= 1
+
+    async def reload(self, name: str, *, any_space: bool = False) -> Served:
+        """Open a model's file again and put it in the place of the one that runs.
+
+        Requests in flight are answered by the old one, those that come later by the new one.
+
+        Args:
+            name: of the model.
+            any_space: take a file whose vectors do not compare with those before, too.
+
+        Raises:
+            ContractError: another space, or other shapes than ``any_space`` allows.
+            SaDeployError: the file cannot be opened, or its canary crops come out wrong; the old
+                model goes on.
+        """
+        old = self.get(name)
+        new = await asyncio.to_thread(self._successor, old, any_space)
+        self._served[old.name] = new
+        _log.info("%s: version %d takes over", new.name, new.version)
+        while old.users:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(old.close)
+        return new
+
+    def _successor(self, old: Served, any_space: bool) -> Served:
+        with self._swapping:
+            if self._served.get(old.name) is not old:
+                raise InputError(f"{old.name}: is being swapped by another request")
+            new = self._opened(old.name, old.path, old.version + 1)
+        if new.contract.space != old.contract.space and not any_space:
+            new.close()
+            raise ContractError(
+                f"{old.path}: holds vectors of space {new.contract.space}, the model that runs "
+                f"those of {old.contract.space}: they do not compare. Pass any_space=true where "
+                "nothing stored is to be compared with them"
+            )
+        return new
+
+    def _opened(self, name: str, path: Path, version: int) -> Served:
+        settings = self.settings
+        runner = open_runner(path, settings.runtime, **settings.options)
+        try:
+            return Served(name, path, runner, settings, version=version, on_batch=self._on_batch)
+        except BaseException:
+            runner.close()
+            raise
+
+
+def named_files(models: Sequence[str]) -> dict[str, Path]:
+    """Artefacts by the names that requests call them by.
+
+    Args:
+        models: ``FILE``, called by its stem, or ``NAME=FILE``.
+
+    Raises:
+        InputError: none, or two of one name.
+
+    >>> named_files(["runs/sa.onnx", "small=runs/thin.onnx"])
+    {'sa': PosixPath('runs/sa.onnx'), 'small': PosixPath('runs/thin.onnx')}
+    """
+    found: dict[str, Path] = {}
+    for given in models:
+        name, equals, file = given.partition("=")
+        path = Path(file) if equals else Path(given)
+        name = name if equals else path.stem
+        if name in found:
+            raise InputError(
+                f"{path}: a second model called {name!r}; give it another name with NAME={path}"
+            )
+        found[name] = path
+    if not found:
+        raise InputError("no model to serve; expected at least one")
+    return found
+
+
+def note_answer(served: Served, *, seconds: float, queue_s: float, infer_s: float) -> None:
+    """Count a request that was answered."""
+    found = served.statistics
+    found.requests += 1
+    found.request_s += seconds
+    found.queue_s += queue_s
+    found.infer_s += infer_s
+    found.last = time.time()

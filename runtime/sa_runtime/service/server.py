@@ -1,0 +1,325 @@
+"""A service on a port: slow senders are cut off, a stop loses nothing that was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import logging
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sa_runtime.errors import IncompleteError, InputError, bad_value
+from sa_runtime.service.app import Service
+from sa_runtime.service.models import Models, ModelSettings
+
+_log = logging.getLogger(__name__)
+
+HEAD_BYTES = 64 * 1024
+"""Of a request's line and headers; 431 above."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a service listens.
+
+    Attributes:
+        host: name or address; others than loopback ask for keys or for clients' certificates.
+        port: 0 takes a free one.
+        certificate, private_key: files in PEM for HTTPS.
+        client_ca: certificates in PEM; clients must show one that these have signed (mTLS).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: Path | None = None
+    private_key: Path | None = None
+    client_ca: Path | None = None
+
+    def check(self, *, keys: bool) -> None:
+        """Refuse what would be open to anybody.
+
+        Args:
+            keys: whether every request needs an API key.
+
+        Raises:
+            InputError: it would, or files that do not go together.
+        """
+        if self.client_ca is not None and self.certificate is None:
+            raise bad_value(
+                "client_ca", str(self.client_ca), "needs `certificate` and `private_key` too"
+            )
+        if not (keys or self.client_ca is not None or is_loopback(self.host)):
+            raise bad_value(
+                "host",
+                self.host,
+                "others reach this address; pass `keys=FILE`, or `client_ca=FILE` for mTLS",
+            )
+
+    @property
+    def url(self) -> str:
+        """Of the service."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'http' if self.certificate is None else 'https'}://{host}:{self.port}"
+
+
+def serve_models(
+    files: Mapping[str, Path],
+    settings: ModelSettings,
+    address: Address,
+    *,
+    drain_s: float = 30.0,
+    drain_delay_s: float = 0.0,
+    on_start: Callable[[str, Models], None] = lambda url, models: None,
+) -> None:
+    """Serve artefacts until a signal comes.
+
+    Args:
+        files: artefacts by the name that requests call them by.
+        settings: how they are opened.
+        address: where to listen.
+        drain_s: for the answers that are outstanding after the signal.
+        drain_delay_s: see :class:`Server`.
+        on_start: given the address with its port, and the models, when requests are taken.
+
+    Raises:
+        InputError: the address is taken or open to anybody, or a file is no artefact.
+        RunnerError: a model cannot be opened, or its canary crops come out wrong.
+        IncompleteError: requests were cut off at the end.
+    """
+    address.check(keys=False)
+    listening, address = bound(address)
+    models = Models(dict(files), settings)
+    with listening:
+        try:
+            models.open()
+            Server(
+                Service(models),
+                address,
+                listening,
+                drain_s=drain_s,
+                drain_delay_s=drain_delay_s,
+                on_start=lambda: on_start(address.url, models),
+            ).serve_until_stopped()
+        finally:
+            models.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own alone.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bound(address: Address) -> tuple[socket.socket, Address]:
+    """A listening socket, and the address with the port that it has.
+
+    Raises:
+        InputError: the address is taken, or not of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, where = found[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(where)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as exc:
+        raise bad_value(
+            "port",
+            address.port,
+            f"cannot listen on {address.host} ({exc.strerror or exc}); choose another one",
+        ) from exc
+    return listening, dataclasses.replace(address, port=listening.getsockname()[1])
+
+
+class Server(uvicorn.Server):
+    """Uvicorn with the manners of this service.
+
+    SIGTERM and Ctrl-C stop it: it says that it is not ready, goes on for ``drain_delay_s`` so that
+    balancers hear of it, takes no further connections, answers what it has accepted, and ends. A
+    second signal, or ``drain_s``, breaks that off.
+
+    Args:
+        service: what answers.
+        address: where.
+        listening: its socket, from :func:`bound`.
+        drain_delay_s: between the signal and the last connection that is taken.
+        drain_s: for the answers that are outstanding then.
+        on_start: called when requests are taken.
+
+    Raises:
+        InputError: certificates that cannot be read.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        address: Address,
+        listening: socket.socket,
+        *,
+        drain_delay_s: float = 0.0,
+        drain_s: float = 30.0,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        limits = service.limits
+        config = uvicorn.Config(
+            service.app,
+            http=_guarded(limits.read_timeout_s),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=limits.max_connections,
+            limit_concurrency=limits.max_connections,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=max(1, round(drain_s)),
+            **_tls(address),
+        )
+        super().__init__(config)
+        self._service = service
+        self._listening = listening
+        self._drain_delay_s = drain_delay_s
+        self._on_start = on_start
+        self.cut_off = 0
+
+    def serve_until_stopped(self) -> None:
+        """Answer requests until a signal comes, or :attr:`should_exit` is set.
+
+        Raises:
+            IncompleteError: requests were cut off at the end.
+        """
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self.run(sockets=[self._listening])
+        if self.cut_off:
+            raise IncompleteError(
+                f"{self.cut_off} requests were cut off when their time was over; allow more with "
+                "`drain_seconds`"
+            )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that no more is wanted, then answer what there is."""
+        self._service.draining = True
+        if self._drain_delay_s:
+            until = asyncio.get_running_loop().time() + self._drain_delay_s
+            while asyncio.get_running_loop().time() < until and not self.force_exit:
+                await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        try:
+            await super()._wait_tasks_to_complete()
+        finally:
+            self.cut_off = len(self.server_state.tasks)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does, but a stop that loses nothing is a success: it is not raised again."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Stop; at the second signal at once."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _tls(address: Address) -> dict[str, Any]:
+    if address.certificate is None:
+        return {}
+    for path in (address.certificate, address.private_key, address.client_ca):
+        if path is not None and not path.is_file():
+            raise InputError(f"{path}: no such file; expected a certificate or key in PEM")
+    found: dict[str, Any] = {
+        "ssl_certfile": str(address.certificate),
+        "ssl_keyfile": None if address.private_key is None else str(address.private_key),
+    }
+    if address.client_ca is not None:
+        found |= {"ssl_ca_certs": str(address.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return found
+
+
+def _guarded(head_timeout_s: float) -> type[HttpToolsProtocol]:
+    """Uvicorn's protocol with an end to waiting for headers, and to their size."""
+
+    class Guarded(HttpToolsProtocol):
+        _timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._head_is_there()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            self._head_bytes += len(data)
+            super().data_received(data)
+            if self._timer is not None and self._head_bytes > HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            if self._timer is None:
+                self._expect_head()
+
+        def on_headers_complete(self) -> None:
+            self._head_is_there()
+            super().on_headers_complete()
+
+        def _expect_head(self) -> None:
+            self._head_bytes = 0
+            self._timer = self.loop.call_later(head_timeout_s, self._refuse, b"408 Request Timeout")
+
+        def _head_is_there(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _refuse(self, status: bytes) -> None:
+            self._head_is_there()
+            if not self.transport.is_closing():
+                self.transport.write(
+                    b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
+                self.transport.close()
+
+    return Guarded

@@ -1,0 +1,99 @@
+"""``sa-deploy serve`` as a process: it answers, ``embed --server`` uses it, SIGTERM drains it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from sa_deploy import read_embeddings
+from tests.cli.invoke import invoke
+from tests.clip import Clip
+
+if TYPE_CHECKING:
+    from tests.tiny_onnx import TinyModel
+
+pytest_plugins = ("tests.tiny_onnx",)
+
+
+@contextmanager
+def served(*words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and its address; it is stopped by SIGTERM at the end."""
+    command = [sys.executable, "-m", "sa_deploy", "serve", *map(str, words)]
+    command += ["--port", "0", "--json", "--runtime", "onnxruntime"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("}"):
+                break
+        answer: dict[str, Any] = json.loads(said or "{}")
+        yield process, answer["url"]
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def test_embed_server_writes_the_rows_of_embed(
+    tiny_model: TinyModel, clip: Clip, tmp_path: Path
+) -> None:
+    words = [clip.video, "--detections", clip.detections]
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    with served(tiny_model.path) as (process, url):
+        done = invoke("embed", "tiny0", *words, "--server", url, "--out", there, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["runtime"] == "server"
+        wrong = invoke("embed", "other", *words, "--server", url, "--out", tmp_path / "x.parquet")
+        assert wrong.returncode == 2
+        assert "no model 'other'; expected one of tiny0" in wrong.stderr
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "drained" in said
+    assert invoke("embed", tiny_model.path, *words, "--out", here).returncode == 0
+    mine, its = read_embeddings(here), read_embeddings(there)
+    assert mine.rows == its.rows
+    np.testing.assert_allclose(mine.vectors, its.vectors, atol=2e-6)
+    assert its.contract == mine.contract
+
+
+def test_what_the_service_decides_is_not_said_twice(tmp_path: Path) -> None:
+    words = ["embed", "model", tmp_path, "--out", tmp_path / "x.parquet"]
+    done = invoke(*words, "--server", "http://127.0.0.1:9", "--runtime", "openvino")
+    assert done.returncode == 2
+    assert "--runtime openvino: the service decides that" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0: others reach this address"),
+        (["--client-ca", "ca.pem"], "--client-ca ca.pem: needs --certificate"),
+        (["--max-images", "200"], "--queue-crops 128: expected at least"),
+        (["--timeout-ms", "0"], "--timeout-ms 0: expected more than 0"),
+    ],
+)
+def test_what_is_open_to_anybody_or_does_not_fit_is_refused(words: list[str], said: str) -> None:
+    done = invoke("serve", "model.onnx", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    done = invoke("serve", "a/model.onnx", "b/model.onnx")
+    assert done.returncode == 2
+    assert "a second model called 'model'" in done.stderr
