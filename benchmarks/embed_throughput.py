@@ -37,7 +37,8 @@ from sa_runtime.datasets.synthetic.config import SyntheticConfig
 from sa_runtime.datasets.synthetic.video import frames
 from sa_runtime.items import Row
 from sa_runtime.outputs.parquet import EmbeddingWriter
-from sa_runtime.pipeline.embed import EmbedProgress, embed
+from sa_runtime.pipeline.embed import embed
+from sa_runtime.pipeline.result import EmbedProgress
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.base import ItemStream

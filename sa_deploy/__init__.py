@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from sa_runtime.outputs.base import StoredEmbeddings
     from sa_runtime.outputs.parquet import EmbeddingWriter
     from sa_runtime.outputs.read import read_embeddings
-    from sa_runtime.pipeline.embed import EmbedResult, embed
+    from sa_runtime.pipeline.embed import embed
+    from sa_runtime.pipeline.result import EmbedResult
     from sa_runtime.retrieval.comparison import Comparison, compare_reports
     from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate
     from sa_runtime.retrieval.expansion import Expansion
@@ -119,7 +120,7 @@ _PUBLIC = {
     "DatasetError": "sa_runtime.errors:DatasetError",
     "DetectionError": "sa_runtime.errors:DetectionError",
     "Detections": "sa_runtime.detections.base:Detections",
-    "EmbedResult": "sa_runtime.pipeline.embed:EmbedResult",
+    "EmbedResult": "sa_runtime.pipeline.result:EmbedResult",
     "Embedder": "sa_runtime.embedder:Embedder",
     "EmbeddingWriter": "sa_runtime.outputs.parquet:EmbeddingWriter",
     "Expansion": "sa_runtime.retrieval.expansion:Expansion",

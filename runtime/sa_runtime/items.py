@@ -10,7 +10,10 @@ from sa_runtime.arrays import Boxes, Embeddings, Image
 
 
 class Row(NamedTuple):
-    """Where a vector comes from; the box is in pixels of its frame or image, as it was given."""
+    """Where a vector comes from; the box is in pixels of its frame or image, as it was given.
+
+    ``crop`` names the JPEG file of the person, where crops are written.
+    """
 
     source: str
     frame: int | None
@@ -22,6 +25,7 @@ class Row(NamedTuple):
     height: float
     confidence: float | None
     camera: str | None
+    crop: str | None = None
 
 
 class Item(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sa_export.artefacts import Artefact
     from sa_runtime.datasets.base import ReidDataset
     from sa_runtime.embedder import Embedder
-    from sa_runtime.pipeline.embed import EmbedResult
+    from sa_runtime.pipeline.result import EmbedResult
     from sa_runtime.retrieval.evaluation import RetrievalReport
     from sa_training.checkpoints import Checkpoint
     from sa_training.network import SANetwork

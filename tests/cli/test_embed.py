@@ -178,6 +178,20 @@ def test_a_damaged_image_of_a_folder_is_left_out(run: Run, tmp_path: Path, out: 
     assert not list(tmp_path.glob(".*partial*"))
 
 
+def test_a_name_that_is_not_utf8_is_left_out(run: Run, tmp_path: Path, out: Path) -> None:
+    write_image(tmp_path / "f" / "a.jpg", 0)
+    odd = tmp_path / "f" / "caf\udce9.jpg"
+    odd.write_bytes((tmp_path / "f" / "a.jpg").read_bytes())
+    summary = run(tmp_path / "f")
+    assert (summary["rows"], summary["skipped"]["unreadable_images"]) == (1, 1)
+    assert r"caf\udce9.jpg: a name that is not UTF-8; rename" in summary["notes"]
+    assert read_embeddings(out).rows["source"].to_pylist() == [str(tmp_path / "f" / "a.jpg")]
+    (tmp_path / "f" / "a.jpg").unlink()
+    for more in ([], ["--strict"]):
+        with pytest.raises(InputError, match="a name that is not UTF-8"):
+            run(tmp_path / "f", *more)
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

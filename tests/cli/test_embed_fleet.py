@@ -39,13 +39,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(FRAMES):
             writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
         writer.release()
-        lines = [f"{number},1,5,2,20,40\n" for number in range(1, FRAMES + 1)]
+        left = -5 if name == "a" else 5
+        lines = [f"{number},1,{left},2,20,40\n" for number in range(1, FRAMES + 1)]
         (folder / f"{name}.txt").write_text("".join(lines))
     for name in ("images", "torn"):
         (folder / name).mkdir()
     for seed in range(5):
         image = rng.integers(0, 256, (40, 20, 3), dtype=np.uint8)
         (folder / "images" / f"{seed}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    (folder / "images" / "notes.txt").write_text("no image")
     (folder / "torn" / "0.png").write_bytes(b"torn")
     return folder
 
@@ -70,6 +72,8 @@ def test_workers_write_what_one_process_writes(
     assert "none of 1 images could be decoded" in result.stderr
     report: dict[str, Any] = json.loads(result.stdout)
     assert [source["rows"] for source in report["sources"]] == [FRAMES, 5, 0, FRAMES]
+    assert [source.get("boxes_clipped") for source in report["sources"]] == [FRAMES, 0, None, 0]
+    assert [source.get("other_files") for source in report["sources"]] == [0, 1, None, 0]
     for video, detections in zip(videos, boxes[1::2], strict=True):
         alone = tmp_path / f"{video.stem}.parquet"
         command = (video, "--detections", detections, "--out", alone, "--runtime", "onnxruntime")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -40,11 +40,33 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How an output is opened.
+
+    Attributes:
+        dtype: of the stored vectors.
+        plan: all that decides the rows, see :func:`sa_runtime.outputs.manifest.plan_of`.
+        resume: go on with what an earlier run of the same plan has stored.
+        part_rows: a part ends with the picture that reaches this many rows.
+        partition: names of :data:`sa_runtime.outputs.partition.PARTITIONS`; folders of files are
+            divided by them.
+        settings: that made the run, as JSON values, to be noted beside it.
+    """
+
+    dtype: StoredType = "float32"
+    plan: dict[str, Any] = dataclasses.field(default_factory=dict)
+    resume: bool = False
+    part_rows: int = PART_ROWS
+    partition: tuple[str, ...] = ()
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredEmbeddings:
     """What :func:`sa_runtime.outputs.read.read_embeddings` reads.
 
     Attributes:
-        rows: the columns of :data:`sa_runtime.outputs.parquet.ROW_SCHEMA`, N rows.
+        rows: the columns of :data:`sa_runtime.outputs.columns.ROW_SCHEMA`, N rows.
         vectors: (N, D) float32; unit length, to 1e-3 where the file holds float16.
         contract: of the model that made them.
     """
@@ -70,12 +92,14 @@ class Output(Protocol):
     the run had come; the others hold one part.
 
     Attributes:
-        progress: what earlier runs and the parts committed since have stored.
         part_rows: a part ends with the picture that reaches this many rows; ``None`` for one part.
     """
 
-    progress: Progress
     part_rows: int | None
+
+    @property
+    def progress(self) -> Progress:
+        """What earlier runs and the parts committed since have stored."""
 
     def part(self) -> AbstractContextManager[Writer]:
         """A new part, stored when the block ends well."""
@@ -86,33 +110,32 @@ class Output(Protocol):
     def files(self) -> list[Path]:
         """The files that hold the rows."""
 
+    def size_bytes(self) -> int:
+        """Of all that is stored."""
+
     def close(self) -> None:
         """Let go of the output; closing twice is allowed."""
+
+
+class Lasting(Output, Protocol):
+    """An output that can go on after a stop, and give again what it holds."""
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Of the rows, with the sources of earlier runs before those that came later."""
+
+    def adopt(self, plan: dict[str, Any]) -> None:
+        """Take the plan of another output, while nothing is stored yet."""
+
+    def stored(self, start: int) -> Iterator[tuple[Sequence[Row], Embeddings]]:
+        """The rows from a number on, in order, with their vectors."""
 
 
 class OutputKind(Protocol):
     """The class of an output, as :data:`sa_runtime.outputs.table.OUTPUTS` names it."""
 
-    def __call__(
-        self,
-        target: Path,
-        contract: Contract,
-        *,
-        dtype: StoredType,
-        plan: dict[str, Any],
-        resume: bool,
-        part_rows: int,
-    ) -> Output:
-        """Open the output for the vectors of a model.
-
-        Args:
-            target: file or folder.
-            contract: of the model.
-            dtype: of the stored vectors.
-            plan: all that decides the rows, see :func:`sa_runtime.outputs.manifest.plan_of`.
-            resume: go on with what an earlier run of the same plan has stored.
-            part_rows: rows after which a part ends.
-        """
+    def __call__(self, target: Path, contract: Contract, options: OutputOptions) -> Output:
+        """Open the output, a file or folder, for the vectors of a model."""
 
     def check(self, target: Path, *, resume: bool) -> None:
         """Refuse a target at once that opening would refuse.

@@ -6,129 +6,82 @@ counts are exact and a run that goes on forms the same batches as one that was n
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import InputError
-from sa_runtime.outputs.base import PART_ROWS, Progress, StoredEmbeddings, StoredType
-from sa_runtime.outputs.manifest import MANIFEST, Manifest, Shard, differences
-from sa_runtime.outputs.parquet import EmbeddingWriter, read_parquet
+import numpy as np
+import pyarrow as pa
+
+from sa_runtime.arrays import Embeddings
+from sa_runtime.errors import InputError, bad_value
+from sa_runtime.items import Row
+from sa_runtime.outputs.base import OutputOptions, StoredEmbeddings, Writer
+from sa_runtime.outputs.columns import ROW_NUMBER, rows_of, slices
+from sa_runtime.outputs.journal import Journal
+from sa_runtime.outputs.manifest import Manifest, Shard
+from sa_runtime.outputs.parquet import EmbeddingWriter, NumberedWriter, read_parquet
+from sa_runtime.outputs.partition import PartitionedPart, check_partition, part_number
 from sa_runtime.system.files import remove_leftovers
-from sa_runtime.system.locking import owned
 
-_log = logging.getLogger(__name__)
+_ROWS = 4096
+"""Rows that are given again at a time."""
 
 
-class ShardFolder:
-    """A folder being filled; see :class:`sa_runtime.outputs.base.Output`.
+class ShardFolder(Journal):
+    """A folder being filled; see :class:`sa_runtime.outputs.base.Lasting`.
 
-    Args:
-        target: the folder; made where it is missing.
-        contract: of the model.
-        dtype: of the stored vectors.
-        plan: all that decides the rows, see :func:`sa_runtime.outputs.manifest.plan_of`.
-        resume: go on where an earlier run stopped, if there was one.
-        part_rows: a file ends with the picture that reaches this many rows.
-
-    Attributes:
-        manifest: the state, as it stands on the disk.
-
-    Raises:
-        InputError: embeddings are there and ``resume`` is false, or they were made from something
-            else, or one of the finished files is gone or damaged.
+    With ``options.partition`` a part is a file for each folder that its rows belong to.
     """
-
-    def __init__(
-        self,
-        target: Path,
-        contract: Contract,
-        *,
-        dtype: StoredType = "float32",
-        plan: dict[str, Any] | None = None,
-        resume: bool = False,
-        part_rows: int = PART_ROWS,
-    ) -> None:
-        plan = plan or {}
-        self.check(target, resume=resume)
-        self.path = target
-        self.part_rows = part_rows
-        self._contract = contract
-        self._dtype = dtype
-        with ExitStack() as stack:
-            stack.enter_context(owned(target, folder=True))
-            self.check(target, resume=resume)  # another run may have begun it meanwhile
-            begun = (target / MANIFEST).exists()
-            self.manifest = Manifest.read(target) if begun else Manifest(plan=plan)
-            self._check_plan(plan)
-            if begun:
-                files, rows = len(self.manifest.shards), self.manifest.rows
-                _log.info("%s: goes on after %d rows in %d files", target, rows, files)
-            for shard in self.manifest.shards:
-                shard.check(target)
-            remove_leftovers(target, r"part-\d{5}", ".parquet")
-            remove_leftovers(target, Path(MANIFEST).stem, Path(MANIFEST).suffix)
-            self.manifest.write(target)
-            self._ownership = stack.pop_all()
-
-    @classmethod
-    def check(cls, target: Path, *, resume: bool) -> None:
-        """Refuse a folder of others, and one of an earlier run unless it is to go on.
-
-        Raises:
-            InputError: it is.
-        """
-        begun = (target / MANIFEST).exists()
-        if begun and not resume:
-            raise InputError(
-                f"{target}: holds {Manifest.read(target).rows} rows of an earlier run; go on with "
-                "it with `resume=True`, or choose another `out`"
-            )
-        if not begun and (
-            target.exists() and (not target.is_dir() or any(target.glob("[!.]*.parquet")))
-        ):
-            raise InputError(
-                f"{target}: exists and was not written by `sa-deploy embed --out FOLDER`; "
-                "choose another `out`"
-            )
 
     @classmethod
     def read(cls, target: Path, *, unfinished: bool = False) -> list[StoredEmbeddings]:
-        """The finished files.
+        """The finished files; of a partitioned folder its parts, their rows in the run's order.
 
         Raises:
             InputError: the run has not come to its end, and ``unfinished`` is false.
         """
         manifest = Manifest.read(target)
-        if not (manifest.complete or (unfinished and manifest.shards)):
-            raise InputError(
-                f"{target}: not finished, {manifest.rows} rows so far; embed again with "
-                "`resume=True`, or read what is there with `unfinished=True`"
-            )
+        require_end(target, manifest, unfinished=unfinished)
         for shard in manifest.shards:
             shard.check(target)
-        return [read_parquet(target / shard.file) for shard in manifest.shards]
+        return [_part(target, shards) for shards in _parts(manifest)]
 
-    @property
-    def progress(self) -> Progress:
-        """What is stored."""
-        return self.manifest.progress
+    def stored(self, start: int) -> Iterator[tuple[Sequence[Row], Embeddings]]:
+        """The rows from a number on, in order, with their vectors."""
+        first = 0
+        for shards in _parts(self.manifest):
+            count = sum(shard.rows for shard in shards)
+            if first + count > start:
+                part = _part(self.path, shards)
+                for piece in slices(count, _ROWS):
+                    begin = max(piece.start, start - first)
+                    if begin < piece.stop:
+                        rows = part.rows.slice(begin, piece.stop - begin)
+                        yield rows_of(rows), part.vectors[begin : piece.stop]
+            first += count
 
     @contextmanager
-    def part(self) -> Iterator[EmbeddingWriter]:
+    def part(self) -> Iterator[Writer]:
         """The next file; a part without rows leaves none, unless it would be the only one.
 
         That one holds the contract of a run that found no people.
         """
-        name = f"part-{len(self.manifest.shards):05d}.parquet"
+        if self.manifest.partition:
+            opened = PartitionedPart(
+                self._numbered, self.manifest.partition, self._next, self.manifest.rows
+            )
+            with opened as part:
+                yield part
+            self.manifest.shards += part.shards
+            if self.manifest.shards:
+                return
+        name = f"part-{self._next:05d}.parquet"
         with EmbeddingWriter(
             self.path / name, self._contract, self._dtype, in_owned_folder=True
         ) as writer:
-            yield writer
+            if not self.manifest.partition:
+                yield writer
             if not writer.count and self.manifest.shards:
                 writer.discard()
         if writer.count or not self.manifest.shards:
@@ -141,27 +94,86 @@ class ShardFolder:
                 )
             )
 
-    def commit(self, progress: Progress) -> None:
-        """Replace the manifest."""
-        self.manifest.position = progress.position
-        self.manifest.counts = dataclasses.asdict(progress.counts)
-        self.manifest.complete = progress.complete
-        self.manifest.write(self.path)
-
     def files(self) -> list[Path]:
         """The finished files, in order."""
         return [self.path / shard.file for shard in self.manifest.shards]
 
-    def close(self) -> None:
-        """Let the next run own the folder."""
-        self._ownership.close()
+    def size_bytes(self) -> int:
+        """Of the files."""
+        return sum(path.stat().st_size for path in self.files())
 
-    def _check_plan(self, plan: dict[str, Any]) -> None:
-        before = self.manifest.plan
-        if "device" not in before:  # older versions did not note it
-            plan = {key: value for key, value in plan.items() if key != "device"}
-        if found := list(differences(before, plan)):
-            raise InputError(
-                f"{self.path}: cannot go on with what is there, because {'; '.join(found)}. "
-                "Run it as it was begun, or choose another `out`"
+    @classmethod
+    def _is_of_others(cls, target: Path) -> bool:
+        return any(target.glob("[!.]*.parquet"))
+
+    def _begin(self, options: OutputOptions, *, begun: bool) -> None:
+        check_partition(options.partition)
+        if begun and list(options.partition) != self.manifest.partition:
+            before = ",".join(self.manifest.partition) or None
+            raise bad_value(
+                "partition",
+                ",".join(options.partition) or None,
+                f"{self.path} was begun with `partition={before!r}`; run it as it was begun, or "
+                "choose another `out`",
             )
+        self.manifest.partition = list(options.partition)
+        for shard in self.manifest.shards:
+            shard.check(self.path)
+        # What was being written, or got its name but no place in the manifest.
+        for folder in {self.path, *(path.parent for path in self.path.glob("*=*/**/*part-*"))}:
+            remove_leftovers(folder, r"part-\d{5,}(?:-\d{5,})?", ".parquet")
+        for path in [*self.path.glob("part-*.parquet"), *self.path.glob("*=*/**/part-*.parquet")]:
+            number = part_number(path)
+            if number is not None and number >= self._next:
+                path.unlink()
+
+    @property
+    def _next(self) -> int:
+        """Number of the part that comes."""
+        numbers = (part_number(Path(shard.file)) for shard in self.manifest.shards[-1:])
+        return 1 + max((number for number in numbers if number is not None), default=-1)
+
+    def _numbered(self, name: str) -> NumberedWriter:
+        return NumberedWriter(self.path / name, self._contract, self._dtype, in_owned_folder=True)
+
+
+def require_end(target: Path, manifest: Manifest, *, unfinished: bool) -> None:
+    """Refuse to read what is not finished.
+
+    Raises:
+        InputError: it is not, and ``unfinished`` is false or there is nothing.
+    """
+    if not (manifest.complete or (unfinished and manifest.shards)):
+        raise InputError(
+            f"{target}: not finished, {manifest.rows} rows so far; embed again with "
+            "`resume=True`, or read what is there with `unfinished=True`"
+        )
+
+
+def _parts(manifest: Manifest) -> list[list[Shard]]:
+    """The files of each part."""
+    if not manifest.partition:
+        return [[shard] for shard in manifest.shards]
+    parts: dict[int | None, list[Shard]] = {}
+    for shard in manifest.shards:
+        parts.setdefault(part_number(Path(shard.file)), []).append(shard)
+    return list(parts.values())
+
+
+def _part(folder: Path, shards: Sequence[Shard]) -> StoredEmbeddings:
+    """The rows of a part, in the order of the run."""
+    read = [read_parquet(folder / shard.file) for shard in shards]
+    if ROW_NUMBER.name not in read[0].rows.column_names:
+        return read[0]
+    return in_order(read)
+
+
+def in_order(read: Sequence[StoredEmbeddings]) -> StoredEmbeddings:
+    """The rows of several files as one, sorted by their numbers, which are dropped."""
+    table = pa.concat_tables([one.rows for one in read])
+    order = np.argsort(table[ROW_NUMBER.name].to_numpy(), kind="stable")
+    return StoredEmbeddings(
+        rows=table.drop_columns(ROW_NUMBER.name).take(pa.array(order)),
+        vectors=np.concatenate([one.vectors for one in read])[order],
+        contract=read[0].contract,
+    )

@@ -23,7 +23,9 @@ from sa_runtime.outputs.base import Progress
 from sa_runtime.system.files import atomic_path, sha256_of
 
 MANIFEST = "_manifest.json"
-SCHEMA = "sa-deploy.embeddings/1"
+SCHEMA = "sa-deploy.embeddings/2"
+_READ = ("sa-deploy.embeddings/1", SCHEMA)
+"""Version 1 had no settings and no partitions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Manifest:
         position: behind the last row of the last shard.
         counts: of what was met up to there, as the run keeps them; JSON values only.
         complete: whether nothing is left to embed.
+        partition: what the files are divided by.
+        settings: of the run that made it, or went on with it last; they decide nothing.
     """
 
     plan: dict[str, Any]
@@ -79,6 +83,8 @@ class Manifest:
     position: Position = dataclasses.field(default_factory=Position)
     counts: dict[str, Any] = dataclasses.field(default_factory=dict)
     complete: bool = False
+    partition: list[str] = dataclasses.field(default_factory=list)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -118,8 +124,8 @@ class Manifest:
         path = folder / MANIFEST
         try:
             fields = json.loads(path.read_text())
-            if fields.pop("schema", None) != SCHEMA:
-                raise ValueError(f"its schema is not {SCHEMA}")
+            if fields.pop("schema", None) not in _READ:
+                raise ValueError(f"its schema is not {' or '.join(_READ)}")
             fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
             fields["position"] = Position(**fields["position"])
             return cls(**fields)

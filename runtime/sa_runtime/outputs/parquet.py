@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, get_args
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,35 +13,25 @@ from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
-from sa_runtime.errors import ContractError, InputError, MissingFileError, bad_value
+from sa_runtime.errors import ContractError, InputError, MissingFileError
 from sa_runtime.items import Row
-from sa_runtime.outputs.base import PART_ROWS, Progress, StoredEmbeddings, StoredType
-from sa_runtime.system.files import HashedFile, atomic_path, remove_leftovers
-from sa_runtime.system.locking import owned
+from sa_runtime.outputs.base import StoredEmbeddings
+from sa_runtime.outputs.columns import (
+    ROW_NUMBER,
+    ROW_SCHEMA,
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    brought_up,
+    row_table,
+)
+from sa_runtime.outputs.file_writer import FileWriter
+from sa_runtime.outputs.one_file import OneFile
+from sa_runtime.system.files import HashedFile
 
 SPACE_KEY = "sa_deploy.space"
-ROW_GROUP_BYTES = 16 * 2**20
-"""Vectors held in memory before they are written; also the size of a row group."""
 
 
-ROW_SCHEMA = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("frame", pa.int64()),
-        pa.field("timestamp_s", pa.float64()),
-        pa.field("track_id", pa.int64()),
-        pa.field("left", pa.float32(), nullable=False),
-        pa.field("top", pa.float32(), nullable=False),
-        pa.field("width", pa.float32(), nullable=False),
-        pa.field("height", pa.float32(), nullable=False),
-        pa.field("confidence", pa.float32()),
-        pa.field("camera", pa.string()),
-    ]
-)
-"""The columns of :class:`Row`; ``embedding``, a list of D float32 or float16, follows them."""
-
-
-class EmbeddingWriter:
+class EmbeddingWriter(FileWriter):
     """Writes rows and their vectors; the file appears whole when the ``with`` block ends well.
 
     One thread writes at a time; another writer of the same file is refused meanwhile.
@@ -63,170 +50,64 @@ class EmbeddingWriter:
         InputError: an unknown ``dtype``, a file that cannot be written, or that another writes.
     """
 
-    def __init__(
-        self,
-        path: Path | str,
-        contract: Contract,
-        dtype: StoredType = "float32",
-        *,
-        in_owned_folder: bool = False,
-    ) -> None:
-        if dtype not in get_args(StoredType):
-            raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
-        self.path = Path(path)
-        self.count = 0
-        self.size_bytes = 0
-        self.sha256 = ""
-        self._in_owned_folder = in_owned_folder
-        self._dim = contract.output.dim
-        self._dtype = np.dtype(dtype)
-        metadata = {SPACE_KEY: contract.space, METADATA_KEY: contract.to_json()}
-        self._schema = ROW_SCHEMA.append(
-            pa.field("embedding", _vector_type(self._dtype, self._dim), nullable=False)
-        ).with_metadata(metadata)
-        self._group = max(1, ROW_GROUP_BYTES // (self._dim * self._dtype.itemsize))
-        self._rows: list[Row] = []
-        self._vectors: list[NDArray[np.floating]] = []
-        self._stack = ExitStack()
-        self._discarded = False
+    _columns: ClassVar[pa.Schema] = ROW_SCHEMA
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            try:
-                if not self._in_owned_folder:
-                    stack.enter_context(owned(self.path))
-                    stem, suffix = re.escape(self.path.stem), self.path.suffix
-                    remove_leftovers(self.path.parent, stem, suffix)
-                temporary = stack.enter_context(atomic_path(self.path))
-                self._file = stack.enter_context(HashedFile(temporary))
-                # Vectors neither repeat nor compress; the other columns do.
-                writer = pq.ParquetWriter(
-                    self._file,
-                    self._schema,
-                    use_dictionary=["source", "camera"],
-                    compression=dict.fromkeys(ROW_SCHEMA.names, "SNAPPY"),
-                )
-            except OSError as exc:
-                raise InputError(f"{self.path}: cannot be written ({exc})") from exc
-            self._writer = stack.enter_context(writer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            try:
-                if self._discarded:
-                    raise _DiscardedError
-                self._flush()
-            except BaseException as failure:
-                self._stack.__exit__(type(failure), failure, failure.__traceback__)
-                if isinstance(failure, _DiscardedError):
-                    return
-                raise
-        self._stack.__exit__(kind, error, trace)
-        self.size_bytes, self.sha256 = self._file.size_bytes, self._file.sha256
-
-    def discard(self) -> None:
-        """Leave no file behind when the block ends."""
-        self._discarded = True
-
-    def write(self, rows: Sequence[Row], vectors: Embeddings) -> None:
-        """Append rows.
-
-        Args:
-            rows: N rows.
-            vectors: (N, D) float32; row i belongs to row i.
-
-        Raises:
-            InputError: the counts or D disagree.
-        """
-        if vectors.shape != (len(rows), self._dim):
-            raise InputError(
-                f"{self.path}: vectors of shape {vectors.shape} for {len(rows)} rows, "
-                f"expected {(len(rows), self._dim)}"
-            )
-        self._rows.extend(rows)
-        self._vectors.append(vectors.astype(self._dtype))
-        self.count += len(rows)
-        if len(self._rows) >= self._group:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        columns = [
-            pa.array(values, field.type)
-            for values, field in zip(zip(*self._rows, strict=True), ROW_SCHEMA, strict=True)
-        ]
-        flat = pa.array(np.concatenate(self._vectors).ravel())
-        columns.append(
-            pa.FixedSizeListArray.from_arrays(flat, type=self._schema.field("embedding").type)
+    def _begin(self, file: HashedFile, stack: ExitStack) -> None:
+        self._schema = self._columns.append(
+            pa.field("embedding", vector_type(self._dtype, self._dim), nullable=False)
+        ).with_metadata(metadata_of(self._contract))
+        # Vectors neither repeat nor compress; the other columns do.
+        writer = pq.ParquetWriter(
+            file,
+            self._schema,
+            use_dictionary=["source", "camera"],
+            compression=dict.fromkeys(self._columns.names, "SNAPPY"),
         )
+        self._writer = stack.enter_context(writer)
+
+    def _append(self, rows: list[Row], vectors: NDArray[np.floating]) -> None:
+        columns = [*row_table(rows).columns, vector_array(vectors)]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
-        self._rows, self._vectors = [], []
 
 
-class _DiscardedError(Exception):
-    """Tells the temporary file that it is not to get its name."""
+class NumberedWriter(EmbeddingWriter):
+    """Also writes which row of the run each is, for files that hold them in another order.
+
+    Attributes:
+        numbers: of the rows that are to be written, given before they are.
+    """
+
+    _columns: ClassVar[pa.Schema] = ROW_SCHEMA.append(ROW_NUMBER)
+
+    def __enter__(self) -> NumberedWriter:
+        self.numbers: list[int] = []
+        return super().__enter__()
+
+    def _append(self, rows: list[Row], vectors: NDArray[np.floating]) -> None:
+        numbers = pa.array(self.numbers[: len(rows)], pa.int64())
+        columns = [*row_table(rows).columns, numbers, vector_array(vectors)]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        del self.numbers[: len(rows)]
 
 
-class ParquetFile:
+class ParquetFile(OneFile):
     """One file, which appears when all is embedded; see :class:`sa_runtime.outputs.base.Output`."""
 
-    part_rows: int | None = None
-
-    def __init__(
-        self,
-        target: Path,
-        contract: Contract,
-        *,
-        dtype: StoredType = "float32",
-        plan: dict[str, Any] | None = None,
-        resume: bool = False,
-        part_rows: int = PART_ROWS,
-    ) -> None:
-        self.check(target, resume=resume)
-        self.progress = Progress()
-        self._target = target
-        self._contract = contract
-        self._dtype = dtype
-
-    @classmethod
-    def check(cls, target: Path, *, resume: bool) -> None:
-        """Refuse to go on: what was stored of one file is not known.
-
-        Raises:
-            InputError: ``resume`` is set.
-        """
-        if resume:
-            raise bad_value(
-                "resume", True, f"{target} is one file; choose a folder as `out` to go on with"
-            )
+    writer = EmbeddingWriter
 
     @classmethod
     def read(cls, target: Path, *, unfinished: bool = False) -> list[StoredEmbeddings]:
         """The file."""
         return [read_parquet(target)]
 
-    def part(self) -> EmbeddingWriter:
-        """The whole file."""
-        return EmbeddingWriter(self._target, self._contract, self._dtype)
 
-    def commit(self, progress: Progress) -> None:
-        """Remember it for as long as the run lasts."""
-        self.progress = progress
-
-    def files(self) -> list[Path]:
-        """The one file."""
-        return [self._target]
-
-    def close(self) -> None:
-        """Nothing is held."""
+def metadata_of(contract: Contract) -> dict[str, str]:
+    """What the schema of a file or table says of its vectors."""
+    return {
+        SPACE_KEY: contract.space,
+        METADATA_KEY: contract.to_json(),
+        SCHEMA_KEY: str(SCHEMA_VERSION),
+    }
 
 
 def read_parquet(path: Path) -> StoredEmbeddings:
@@ -247,6 +128,16 @@ def read_parquet(path: Path) -> StoredEmbeddings:
             f"{path}: not a Parquet file that can be read ({exc}); "
             "expected a file that `sa-deploy embed` wrote"
         ) from exc
+    return stored_in(table, path)
+
+
+def stored_in(table: pa.Table, path: Path | str) -> StoredEmbeddings:
+    """What a table holds that was written with :func:`metadata_of` in its schema.
+
+    Raises:
+        InputError: vectors that are absent, of another width or not finite.
+        ContractError: no feature space, or a changed one.
+    """
     metadata = table.schema.metadata or {}
     texts = [metadata.get(key.encode()) for key in (SPACE_KEY, METADATA_KEY)]
     if texts[0] is None or texts[1] is None:
@@ -260,14 +151,17 @@ def read_parquet(path: Path) -> StoredEmbeddings:
             f"{path}: its metadata says space {texts[0].decode()}, its contract {contract.space}; "
             "the file was changed, embed again"
         )
+    vectors = vectors_of(table, contract.output.dim, path)
+    rows = table.drop_columns("embedding").replace_schema_metadata(None)
+    version = metadata.get(SCHEMA_KEY.encode(), b"1").decode()
     return StoredEmbeddings(
-        rows=table.drop_columns("embedding").replace_schema_metadata(None),
-        vectors=_vectors(table, contract.output.dim, path),
+        rows=brought_up(rows, int(version) if version.isdecimal() else 1, str(path)),
+        vectors=vectors,
         contract=contract,
     )
 
 
-def _vectors(table: pa.Table, dim: int, path: Path) -> Embeddings:
+def vectors_of(table: pa.Table, dim: int, path: Path | str) -> Embeddings:
     """(N, dim) float32 of the column, which must be what the contract says.
 
     Raises:
@@ -297,5 +191,12 @@ def _vectors(table: pa.Table, dim: int, path: Path) -> Embeddings:
     return vectors
 
 
-def _vector_type(dtype: np.dtype[np.floating], dim: int) -> pa.DataType:
+def vector_array(vectors: NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """(N, D) as a column."""
+    kind = vector_type(vectors.dtype, vectors.shape[1])
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=kind)
+
+
+def vector_type(dtype: np.dtype[np.floating], dim: int) -> pa.DataType:
+    """The type of the column of vectors."""
     return pa.list_(pa.field("item", pa.from_numpy_dtype(dtype), nullable=False), dim)

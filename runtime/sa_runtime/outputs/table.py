@@ -12,6 +12,8 @@ from sa_runtime.outputs.base import OutputKind
 FOLDER = ""
 OUTPUTS: dict[str, str] = {
     ".parquet": "sa_runtime.outputs.parquet:ParquetFile",
+    ".npz": "sa_runtime.outputs.npz:NpzFile",
+    ".csv": "sa_runtime.outputs.csv:CsvFile",
     FOLDER: "sa_runtime.outputs.folder:ShardFolder",
 }
 """Suffix -> class of an output; :data:`FOLDER` stands for folders, of whatever name."""
@@ -37,3 +39,8 @@ def output_kind(target: str | os.PathLike[str]) -> OutputKind:
     module, _, name = OUTPUTS[suffix].partition(":")
     kind: OutputKind = getattr(importlib.import_module(module), name)
     return kind
+
+
+def lasts(kind: OutputKind) -> bool:
+    """Whether outputs of a kind can go on after a stop, part by part."""
+    return hasattr(kind, "stored")

@@ -3,138 +3,54 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sa_runtime.arrays import Embeddings
-from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import MAX_PIXELS
 from sa_runtime.items import Counts, Item, Row, Sink
-from sa_runtime.outputs.base import PART_ROWS, PART_SECONDS, Output, Progress, StoredType
+from sa_runtime.outputs.base import (
+    PART_ROWS,
+    PART_SECONDS,
+    Output,
+    OutputOptions,
+    Progress,
+    StoredType,
+)
+from sa_runtime.outputs.crops import CropFolder
 from sa_runtime.outputs.manifest import plan_of
-from sa_runtime.outputs.table import output_kind
+from sa_runtime.outputs.several import check_outputs, open_outputs
+from sa_runtime.outputs.sources import order_of
+from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.base import ItemStream, OnSkip, Source, SourceOptions, ignore
+from sa_runtime.sources.base import (
+    START,
+    ItemStream,
+    OnSkip,
+    Place,
+    Source,
+    SourceOptions,
+    ignore,
+)
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import Boxes, Location, find_sources
 from sa_runtime.system.files import refuse_inputs
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbedProgress:
-    """How far a run is.
-
-    Attributes:
-        rows: embedded so far, those of earlier runs included.
-        rows_at_most: the largest number of rows that the sources can give.
-        runner: the open model.
-    """
-
-    rows: int
-    rows_at_most: int
-    runner: Runner
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbedResult:
-    """What a run has made.
-
-    Attributes:
-        model: the artefact.
-        runtime: name of what ran it.
-        contract: what its vectors mean.
-        dtype: of the stored vectors.
-        out: file or folder.
-        files: those that hold the rows.
-        rows: number of rows stored, those of earlier runs included.
-        resumed_rows: number of rows of earlier runs.
-        counts: what was met in the sources, by earlier runs too.
-        timing: of this run, stage by stage.
-    """
-
-    model: str
-    runtime: str
-    contract: Contract
-    dtype: StoredType
-    out: Path
-    files: tuple[Path, ...]
-    rows: int
-    resumed_rows: int
-    counts: Counts
-    timing: PipelineResult
-
-    @property
-    def rows_per_s(self) -> float:
-        """Rows of this run in a second of it."""
-        return self.timing.rows / self.timing.wall_s if self.timing.wall_s else 0.0
-
-    @property
-    def doubt(self) -> str:
-        """Why the boxes may mean something else than they were read as; empty where they fit."""
-        counts = self.counts
-        # Of the rows, those of whole images fit.
-        boxes = self.rows - counts.images + counts.outside
-        amiss = counts.clipped + counts.outside
-        if not amiss or 2 * amiss < boxes:
-            return ""
-        return (
-            f"{amiss} of {boxes} boxes reach out of their frame and lost area: are they "
-            "x1,y1,x2,y2? A first line of names, frame,id,x1,y1,x2,y2,conf, says so; or do they "
-            "belong to a video of another size?"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        counts, timing = self.counts, self.timing
-        return {
-            "model": self.model,
-            "runtime": self.runtime,
-            "embedding": self.contract.output.embedding,
-            "space": self.contract.space,
-            "dim": self.contract.output.dim,
-            "dtype": self.dtype,
-            "out": str(self.out),
-            "size_bytes": sum(file.stat().st_size for file in self.files),
-            "files": len(self.files),
-            "rows": self.rows,
-            "resumed_rows": self.resumed_rows,
-            "images": counts.images,
-            "frames": counts.frames,
-            "seconds": round(timing.wall_s, 3),
-            "rows_per_s": round(self.rows_per_s, 1),
-            "busy_s": {
-                "decode": round(timing.decode_s, 3),
-                "crop": round(timing.crop_s, 3),
-                "inference": round(timing.inference_s, 3),
-                "write": round(timing.write_s, 3),
-            },
-            "skipped": {
-                "boxes_outside": counts.outside,
-                "boxes_without_size": counts.invalid_boxes,
-                "boxes_beyond_end": counts.beyond_end,
-                "unreadable_images": counts.unreadable_images,
-            },
-            "boxes_clipped": counts.clipped,
-            "other_files": counts.other_files,
-            "truncated_videos": counts.truncated_videos,
-        }
-
-
 def embed(
     sources: Location | Source | Sequence[Location | Source],
     model: Location | Embedder | Runner,
-    out: Location,
+    out: Location | Sequence[Location],
     *,
     detections: Boxes | Sequence[Boxes] = (),
     camera: str | None = None,
@@ -146,11 +62,14 @@ def embed(
     max_pixels: int = MAX_PIXELS,
     resume: bool = False,
     shard_rows: int = PART_ROWS,
+    partition: Sequence[str] = (),
+    crops: Location | None = None,
+    settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[EmbedProgress], None] = lambda progress: None,
     on_skip: OnSkip = ignore,
     **options: Any,
 ) -> EmbedResult:
-    """Embed images, folders of them and the boxes of videos into a file or a folder.
+    """Embed images, folders of them and the boxes of videos into files and folders.
 
     ::
 
@@ -159,7 +78,8 @@ def embed(
     Args:
         sources: image files, folders, videos, or sources of your own, in the order of the rows.
         model: an artefact, or one that is open already and stays so.
-        out: ``NAME.parquet``, or a folder, in which a stopped run can go on.
+        out: ``NAME.parquet``, ``.npz``, ``.csv`` (without vectors), or a folder, in which a
+            stopped run can go on and later ones add new sources; several of them get the same rows.
         detections: the boxes of each video, in order: a file or what one holds.
         camera: name that goes into every row.
         runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
@@ -170,6 +90,9 @@ def embed(
         max_pixels: of the largest image that is decoded; larger ones count as damaged.
         resume: go on with the folder of a run that was stopped.
         shard_rows: rows after which a folder's next file begins.
+        partition: ``source``, ``camera`` and ``day``: what the files of a folder are divided by.
+        crops: folder that every person goes into as a JPEG file, named in the column ``crop``.
+        settings: noted in the manifest of a folder, as what made it.
         on_progress: called once the model is open, and after every batch.
         on_skip: is given what is wrong with an image that is left out.
         options: of the runner, for example ``device`` and ``cache``.
@@ -180,52 +103,75 @@ def embed(
     """
     given = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
     boxes = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
-    kind, target = output_kind(out), Path(out)
+    targets = [out] if isinstance(out, (str, os.PathLike)) else list(out)
+    names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)
     files = [place for place in (*given, *boxes) if isinstance(place, (str, os.PathLike))]
     artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
-    refuse_inputs(target, [*files, *artefact])
-    kind.check(target, resume=resume)
+    check_outputs(names, resume=resume, partition=partition)
+    for name in names:
+        refuse_inputs(Path(name), [*files, *artefact])
+    if crop_folder is not None:
+        refuse_inputs(crop_folder, [*files, *artefact], parameter="crops")
     with quiet_opencv():
         found = find_sources(
             given,
             boxes,
             SourceOptions(strict=strict, camera=camera, max_pixels=max_pixels),
         )
-        with _opened(model, runtime, options) as runner:
+        with _opened(model, runtime, options) as runner, ExitStack() as stack:
+            identities = [source.identity() for source in found]
             plan = plan_of(
                 runner.contract,
                 runtime=getattr(runner, "label", runner.name),
                 device=getattr(runner, "device_kind", ""),
-                sources=[source.identity() for source in found],
+                sources=identities,
                 dtype=dtype,
                 camera=camera,
                 strict=strict,
+                **({} if crop_folder is None else {"crops": True}),
             )
-            output = kind(
-                target,
+            output = open_outputs(
+                names,
                 runner.contract,
-                dtype=dtype,
-                plan=plan,
-                resume=resume,
-                part_rows=shard_rows,
+                OutputOptions(
+                    dtype=dtype,
+                    plan=plan,
+                    resume=resume,
+                    part_rows=shard_rows,
+                    partition=tuple(partition),
+                    settings=dict(settings or {}),
+                ),
             )
+            stack.callback(output.close)
+            if output.plan is not None:
+                order = order_of(output.plan["sources"], identities)
+                found = [_Gone() if index is None else found[index] for index in order]
             before = output.progress
             report = _Report(runner, sum(map(len, found)), before.rows, on_progress)
-            with (
-                _closing(output),
-                ItemStream(
-                    found, position=before.position, counts=before.counts, on_skip=on_skip
-                ) as items,
-            ):
-                timing = _fill(
-                    output, items, runner, report, batch_size=batch_size, max_delay_ms=max_delay_ms
-                )
+            items = stack.enter_context(
+                ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
+            )
+            change: Callable[[Item], Item] = _as_it_is
+            if crop_folder is not None:
+                change = stack.enter_context(CropFolder(crop_folder, before.rows)).save
+            timing = _fill(
+                output,
+                items,
+                runner,
+                report,
+                change,
+                batch_size=batch_size,
+                max_delay_ms=max_delay_ms,
+            )
             return EmbedResult(
                 model=str(getattr(runner, "path", runner.name)),
                 runtime=runner.name,
                 contract=runner.contract,
                 dtype=dtype,
-                out=target,
+                out=Path(names[0]),
+                outs=tuple(map(Path, names)),
+                crops=crop_folder,
+                size_bytes=output.size_bytes(),
                 files=tuple(output.files()),
                 rows=output.progress.rows,
                 resumed_rows=before.rows,
@@ -248,12 +194,29 @@ def _opened(
     yield model.runner if isinstance(model, Embedder) else model
 
 
-@contextmanager
-def _closing(output: Output) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        output.close()
+def _as_it_is(item: Item) -> Item:
+    return item
+
+
+class _Gone:
+    """A source that is embedded, and not given any more."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing: it is not compared again."""
+        return {}
+
+    def items(
+        self, counts: Counts, *, after: Place = START, on_skip: OnSkip = ignore
+    ) -> Iterator[Item]:
+        """None."""
+        return iter(())
+
+    def digest(self, item: Item) -> str:
+        """There is no item."""
+        return ""
 
 
 class _Report:
@@ -293,6 +256,7 @@ def _fill(
     items: ItemStream,
     runner: Runner,
     report: _Report,
+    change: Callable[[Item], Item],
     *,
     batch_size: int,
     max_delay_ms: float | None,
@@ -302,7 +266,7 @@ def _fill(
     while not output.progress.complete:
         with output.part() as writer:
             result = run_pipeline(
-                _Part(items, output.part_rows),
+                _Part(items, output.part_rows, change),
                 runner,
                 report.beside(writer.write),
                 batch_size=batch_size,
@@ -327,8 +291,9 @@ def _fill(
 class _Part:
     """Items up to a number of boxes or seconds; not a generator, so that the items stay open."""
 
-    def __init__(self, items: ItemStream, rows: int | None) -> None:
+    def __init__(self, items: ItemStream, rows: int | None, change: Callable[[Item], Item]) -> None:
         self._items = items
+        self._change = change
         self._left = rows
         self._stop = None if rows is None else time.monotonic() + PART_SECONDS
         self._begun = False
@@ -339,7 +304,7 @@ class _Part:
     def __next__(self) -> Item:
         if self._begun and self._is_full():
             raise StopIteration
-        item = next(self._items)
+        item = self._change(next(self._items))
         self._begun = True
         if self._left is not None:
             self._left -= len(item.rows)

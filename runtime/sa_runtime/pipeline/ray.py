@@ -15,10 +15,12 @@ from typing import Any
 
 from sa_runtime.errors import InputError, SaDeployError, bad_value
 from sa_runtime.image_files import MAX_PIXELS, has_image_suffix
+from sa_runtime.items import Counts
 from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.table import output_kind
 from sa_runtime.pipeline.embed import embed
+from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
@@ -72,12 +74,16 @@ class TaskResult:
         task: the task.
         rows: in its folder, those of earlier runs included.
         seconds: how long this run took for it.
+        counts: what was met in it, by earlier runs too; ``None`` where it is not complete.
+        doubt: why its boxes may mean something else; empty where they fit.
         error: why it is not complete; empty where it is.
     """
 
     task: EmbedTask
     rows: int = 0
     seconds: float = 0.0
+    counts: Counts | None = None
+    doubt: str = ""
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +93,7 @@ class TaskResult:
             "out": str(self.task.out),
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
+            **({} if self.counts is None else what_was_met(self.counts)),
             "error": self.error,
         }
 
@@ -158,7 +165,13 @@ def embed_task(task: EmbedTask, runner: Any, settings: Settings) -> TaskResult:
         _log.exception("%s", task.source)
         text = f"{type(error).__name__}: {error}"
         return TaskResult(task=task, rows=_rows_in(task.out), error=text)
-    return TaskResult(task=task, rows=result.rows, seconds=result.timing.wall_s)
+    return TaskResult(
+        task=task,
+        rows=result.rows,
+        seconds=result.timing.wall_s,
+        counts=result.counts,
+        doubt=result.doubt,
+    )
 
 
 def _rows_in(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -30,6 +31,7 @@ class ImageSource:
     Attributes:
         paths: the files, in order.
         others: files of other kinds beside them in their folder.
+        unnamed: images there whose names are not UTF-8, which no output could hold.
         strict: makes a file that cannot be decoded an error; else it is left out.
         camera: goes into every row.
         max_pixels: of the largest image that is decoded; larger ones cannot be.
@@ -39,6 +41,7 @@ class ImageSource:
 
     paths: tuple[Path, ...]
     others: int = 0
+    unnamed: tuple[Path, ...] = ()
     strict: bool = True
     camera: str | None = None
     max_pixels: int = MAX_PIXELS
@@ -58,9 +61,14 @@ class ImageSource:
         path = Path(location)
         if path.is_dir():
             found = _found(path)
+            named = tuple(path for path in found.paths if _is_utf8(path))
+            unnamed = tuple(path for path in found.paths if not _is_utf8(path))
+            if unnamed and (options.strict or not named):
+                raise _not_utf8(unnamed[0])
             return cls(
-                paths=tuple(found.paths),
+                paths=named,
                 others=found.others,
+                unnamed=unnamed,
                 strict=options.strict,
                 camera=options.camera,
                 max_pixels=options.max_pixels,
@@ -92,6 +100,9 @@ class ImageSource:
         """
         if not after.done:
             counts.other_files += self.others
+            counts.unreadable_images += len(self.unnamed)
+            for path in self.unnamed:
+                on_skip(_not_utf8(path))
         for done, path in enumerate(self.paths[after.done :], after.done + 1):
             try:
                 image = crops.read_image(path, max_pixels=self.max_pixels)
@@ -118,6 +129,23 @@ def find_images(folder: Path) -> list[Path]:
         InputError: there is none.
     """
     return _found(folder).paths
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _not_utf8(path: Path) -> InputError:
+    shown = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return InputError(
+        f"{shown}: a name that is not UTF-8; rename the file or folder, for example with "
+        "`convmv -t utf8`",
+        path=path,
+    )
 
 
 def _found(folder: Path) -> FoundImages:

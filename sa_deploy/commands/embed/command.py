@@ -15,7 +15,7 @@ from sa_runtime.errors import bad_value
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sa_runtime.pipeline.embed import EmbedProgress
+    from sa_runtime.pipeline.result import EmbedProgress
 
 
 def embed(
@@ -29,12 +29,13 @@ def embed(
         ),
     ],
     out: Annotated[
-        str,
+        list[str],
         typer.Option(
+            "-o",
             "--out",
             metavar="PATH",
-            help="FILE.parquet that the vectors are written to; or a folder, which gets a file "
-            "for every --shard-rows rows.",
+            help="FILE.parquet, .npz or .csv (no vectors) that is written at the end; or a folder, "
+            "which gets a file for every --shard-rows rows. Give it again for several at once.",
         ),
     ],
     detections: Annotated[
@@ -89,6 +90,20 @@ def embed(
         int,
         typer.Option(min=1, metavar="ROWS", help="Rows of each file in a folder, the last aside."),
     ] = 50_000,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Divide the files of a folder by some of source, camera and day, joined by "
+            "commas.",
+        ),
+    ] = None,
+    crops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Also write every person as a JPEG file; its name is a column."
+        ),
+    ] = None,
     ray_workers: Annotated[
         int | None,
         typer.Option(
@@ -123,9 +138,10 @@ def embed(
         sa-deploy embed model.onnx crops --out people.parquet
         sa-deploy embed model.onnx c1.mp4 --detections c1.txt --out c1.parquet
     """
+    from sa_runtime.errors import InputError
     from sa_runtime.pipeline.embed import embed as embed_sources
 
-    options = runner_options(cache=cache, device=device, embedding=embedding)
+    options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
     if ray_workers is not None:
         if server is not None:
             raise bad_value("ray_workers", ray_workers, "does not go with `server`; leave one out")
@@ -143,7 +159,12 @@ def embed(
             dtype=dtype,
             shard_rows=shard_rows,
         )
-        tasks = tasks_of(sources, detections or [], Path(out), resume=resume)
+        if len(out) > 1 or partition or crops:
+            raise InputError(
+                "`ray_workers`: every source gets a folder of its own; give one folder as `out`, "
+                "and neither `partition` nor `crops`"
+            )
+        tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
     with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
@@ -161,6 +182,8 @@ def embed(
             max_pixels=max_pixels,
             resume=resume,
             shard_rows=shard_rows,
+            partition=partition.split(",") if partition else (),
+            crops=crops,
             on_progress=_Bar(advance),
             on_skip=lambda error: note(f"skipped: {error}"),
             **options,
@@ -172,9 +195,9 @@ def embed(
     if result.doubt:
         note(f"warning: {result.doubt}")
     if result.resumed_rows:
-        note(f"resumed: {result.resumed_rows} rows were in {out}")
+        note(f"resumed: {result.resumed_rows} rows were in {out[0]}")
     if not result.rows:
-        note(f"no rows: {out} is empty, since no box could be used")
+        note(f"no rows: {out[0]} is empty, since no box could be used")
     if json_output:
         print_json(result.to_dict())
     else:
@@ -214,7 +237,8 @@ def _print(summary: dict[str, Any]) -> None:
         ("feature space", summary["space"]),
         (
             "file" if summary["files"] == 1 else f"{summary['files']} files in",
-            f"{summary['out']} ({summary['size_bytes'] / 2**20:.1f} MiB)",
+            f"{', '.join(summary['outs'])} ({summary['size_bytes'] / 2**20:.1f} MiB)",
         ),
+        *([("crops in", summary["crops"])] if summary["crops"] else []),
     ]
     print_table(f"{summary['model']} on {summary['runtime']}", ("embedded", ""), rows)

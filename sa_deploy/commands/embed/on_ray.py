@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import IncompleteError
 from sa_runtime.pipeline.ray import EmbedTask, Settings, TaskResult, embed_on_ray
+from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
 
@@ -44,6 +45,8 @@ def embed_on_workers(
             advance()
             if result.error:
                 note(f"not complete: {result.task.source}: {result.error}")
+            if result.doubt:
+                note(f"warning: {result.task.source}: {result.doubt}")
     done.sort(key=lambda result: tasks.index(result.task))
     rows = sum(result.rows for result in done)
     if json_output:
@@ -52,14 +55,21 @@ def embed_on_workers(
     else:
         print_table(
             f"{rows} rows by {workers} workers",
-            ("source", "rows", "seconds", "complete"),
-            [
-                (r.task.source.name, r.rows, f"{r.seconds:.1f}", "no" if r.error else "yes")
-                for r in done
-            ],
+            ("source", "rows", "seconds", "left out", "clipped", "other files", "complete"),
+            [_line(result) for result in done],
         )
     if failed := [result for result in done if result.error]:
         raise IncompleteError(
             f"{len(failed)} of {len(done)} sources are not complete, {failed[0].task.source.name} "
             "for one; mend what is said of them and call again with --resume"
         )
+
+
+def _line(result: TaskResult) -> tuple[object, ...]:
+    """Name, rows, seconds, what was left out, boxes clipped, files of other kinds, completeness."""
+    met: tuple[object, ...] = ("", "", "")
+    if (counts := result.counts) is not None:
+        left_out = sum(what_was_met(counts)["skipped"].values())
+        met = (left_out, counts.clipped, counts.other_files)
+    complete = "no" if result.error else "yes"
+    return (result.task.source.name, result.rows, f"{result.seconds:.1f}", *met, complete)

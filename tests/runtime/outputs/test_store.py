@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.items import Row
-from sa_runtime.outputs import parquet as store
 from sa_runtime.outputs.parquet import EmbeddingWriter
 from sa_runtime.outputs.read import read_embeddings
 
@@ -77,6 +76,7 @@ def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
         "height": "float",
         "confidence": "float",
         "camera": "string",
+        "crop": "string",
         "embedding": kinds["embedding"],
     }
     embedding = schema.field("embedding").type
@@ -98,7 +98,7 @@ def test_half_precision_halves_the_vectors(
 
 
 def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "ROW_GROUP_BYTES", 4 * DIM * 10)
+    monkeypatch.setattr(EmbeddingWriter, "group_bytes", 4 * DIM * 10)
     path = tmp_path / "a.parquet"
     with EmbeddingWriter(path, contract()) as writer:
         for part in range(7):

@@ -13,7 +13,8 @@ from sa_runtime.detections.table import read_detections
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.read import read_embeddings
-from sa_runtime.pipeline.embed import EmbedProgress, embed
+from sa_runtime.pipeline.embed import embed
+from sa_runtime.pipeline.result import EmbedProgress
 from sa_runtime.sources.images import ImageSource
 from tests.clip import Clip
 
@@ -79,12 +80,14 @@ def test_progress_counts_every_row_and_names_the_most(
     assert seen[0].runner.name == "onnxruntime"
 
 
-@pytest.mark.parametrize("name", ["people.csv", "-", "s3://bucket/people.parquet", "a.npy"])
+@pytest.mark.parametrize("name", ["people.txt", "-", "s3://bucket/people.parquet", "a.npy"])
 def test_what_cannot_be_written_is_refused_before_a_model_is_opened(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"cannot be written to; expected NAME\.parquet or a fold"):
+    with pytest.raises(
+        InputError, match=r"cannot be written to; expected NAME\.parquet, .* a fold"
+    ):
         embed("absent.jpg", "absent.onnx", name)
     assert not list(tmp_path.iterdir())
 

@@ -34,7 +34,7 @@ import pyarrow as pa
 from sa_runtime.detections.base import Detections
 from sa_runtime.items import Item, Row
 from sa_runtime.outputs.base import Progress, StoredEmbeddings
-from sa_runtime.outputs.parquet import ROW_SCHEMA
+from sa_runtime.outputs.columns import ROW_SCHEMA
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.sources.base import START, ignore
 
@@ -83,7 +83,7 @@ class Pictures:
 class Arrays:
     part_rows = None
 
-    def __init__(self, target, contract, *, dtype, plan, resume, part_rows):
+    def __init__(self, target, contract, options):
         self.progress, self.target, self.contract = Progress(), target, contract
         self.rows, self.vectors, self.count = [], [], 0
 
@@ -115,6 +115,9 @@ class Arrays:
 
     def files(self):
         return [self.target]
+
+    def size_bytes(self):
+        return self.target.stat().st_size
 
     def close(self):
         pass
