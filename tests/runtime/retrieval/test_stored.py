@@ -14,7 +14,7 @@ from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import StoredEmbeddings
-from sa_runtime.outputs.parquet import ROW_SCHEMA
+from sa_runtime.outputs.columns import ROW_SCHEMA
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.retrieval.evaluation import evaluate
 from sa_runtime.retrieval.stored import StoredImages
