@@ -104,7 +104,7 @@ class DeployNetwork(nn.Module):
             )
         dtype = DTYPES[spec.compute]
         self.dtype = dtype
-        self.base = network.base
+        self.base: nn.Module = network.base
         first = fold_batch_norms(self.base, self.config.height, self.config.width)
         raw = spec.input == "uint8-nhwc"
         scale = 255.0 if raw else 1.0

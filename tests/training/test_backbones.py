@@ -56,6 +56,8 @@ OWN = f"{__name__}:two_convolutions"
         ("shufflenet_v2_x0_5", 4, STAGED),
         ("regnet_y_400mf", 4, STAGED),
         ("densenet121", 4, STAGED),
+        ("osnet_x0_25", 4, STAGED),
+        ("osnet_ain_x0_25", 4, STAGED),
         ("convnext_tiny", 2, STAGED),  # its patches of 2x2 cannot have stride 1
         ("timm:mobilenetv2_050", 4, STAGED),
         ("timm:vit_tiny_patch16_224", 4, STAGED[:3]),

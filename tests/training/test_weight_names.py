@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor
 
 from sa_runtime.errors import CheckpointError
+from sa_training.architectures.osnet import OSNet, osnet_config
 from sa_training.network import NetworkConfig, SANetwork
 from sa_training.pretrained import initialise
 from sa_training.recipes import override, tiny
@@ -75,6 +76,19 @@ def test_timm_and_torchvision_read_each_other(tmp_path: Path) -> None:
         ours = base(x)[2]
         _, maps = theirs.forward_intermediates(x, indices=[3])
     torch.testing.assert_close(ours, maps[0].relu(), atol=1e-4, rtol=1e-4)
+
+
+def test_an_osnet_as_torchreid_leaves_it(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    theirs = OSNet(osnet_config("osnet_x0_25")).eval()
+    given = {f"module.{k}": v for k, v in theirs.state_dict().items()}
+    given["module.classifier.weight"] = torch.zeros(7, 512)
+    torch.save({"state_dict": given, "epoch": 3}, tmp_path / "w.pt")
+    base = started("osnet_x0_25", tmp_path / "w.pt").base.eval()
+    x = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        for ours, stage in zip(base(x), theirs.stages(x), strict=True):
+            torch.testing.assert_close(ours, stage.relu())
 
 
 def test_a_vit_of_another_input_size(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Backbones by name: ResNets, networks of torchvision and timm, and what others make.
 
 A name is looked for in this order: the ResNets of :data:`BACKBONES`; names that installed packages
-register (entry points of the group ``sa_deploy.backbones``); torchvision; ``timm:NAME``, or a name
-that only timm knows; ``package.module:function``.
+register (entry points of the group ``sa_deploy.backbones``); OSNet (``osnet_x1_0``); torchvision;
+``timm:NAME``, or a name that only timm knows; ``package.module:function``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import nn
 
 from sa_runtime.errors import InputError, SaDeployError, bad_value
 from sa_runtime.system import extensions
+from sa_training.architectures.osnet import NAMES as OSNETS
 from sa_training.backbones.base import STAGES, Backbone, Facts
 from sa_training.backbones.probe import Probe
 from sa_training.backbones.resnets import RESNETS, ResNetBackbone
@@ -28,6 +29,7 @@ from sa_training.backbones.wrapped import (
     TIMM,
     TORCHVISION_FAMILIES,
     FactoryBackbone,
+    OSNetBackbone,
     TimmBackbone,
     torchvision_steps,
 )
@@ -85,7 +87,7 @@ def is_factory(name: str) -> bool:
 
 def in_timm(name: str) -> bool:
     """Whether a name stands for one of timm's networks, and for nothing before it."""
-    if name in RESNETS or name in extensions.registered(extensions.BACKBONES):
+    if name in (*RESNETS, *OSNETS) or name in extensions.registered(extensions.BACKBONES):
         return False
     return name.startswith(TIMM) or not (
         is_factory(name) or _in_torchvision(name) or not _in_timm(name)
@@ -155,6 +157,8 @@ def _builder(name: str) -> Callable[[int, int, tuple[bool, bool]], Backbone]:
         return lambda *_: ResNetBackbone(RESNETS[name]())
     if (point := extensions.registered(extensions.BACKBONES).get(name)) is not None:
         return _of_factory(name, extensions.loaded(point))
+    if name in OSNETS:
+        return lambda *arguments: OSNetBackbone(name, *arguments)
     if _in_torchvision(name):
         if name.startswith(_OTHER_RESNETS):
             return lambda *_: ResNetBackbone(torchvision.models.get_model(name, weights=None))
@@ -221,9 +225,10 @@ def _of_factory(name: str, function: Any) -> Callable[[int, int, tuple[bool, boo
 
 
 def _choices() -> str:
-    own = ", ".join(extensions.registered(extensions.BACKBONES))
+    others = ", ".join(extensions.registered(extensions.BACKBONES))
+    own = f"{others} (of installed packages); " if others else ""
     return (
-        f"one of {', '.join(RESNETS)}; {f'{own} (of installed packages); ' if own else ''}a name "
-        "of torchvision, such as mobilenet_v2 or efficientnet_b0; timm:NAME; or "
+        f"one of {', '.join(RESNETS)}; {own}osnet_x1_0 "
+        "and its kin; a name of torchvision, such as mobilenet_v2; timm:NAME; or "
         "package.module:function"
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sa_runtime.errors import InputError
 from sa_runtime.system.extras import require
+from sa_training.architectures.osnet import OSNet, osnet_config
 from sa_training.backbones.base import STAGES, Backbone
 from sa_training.backbones.probe import Probe, map_stride, set_last_stride
 
@@ -86,7 +87,7 @@ class StepsBackbone(Wrapped):
         for top in dict.fromkeys(step.partition(".")[0] for step in steps):
             self.add_module(top, network.get_submodule(top))
         self._steps = steps
-        self._ends = (len(steps) - 1,)
+        self._ends: tuple[int, ...] = (len(steps) - 1,)
         self._ends = self._stage_ends()
         self.measure()
 
@@ -167,6 +168,24 @@ class TimmBackbone(Wrapped):
         prefix = getattr(self.body, "num_prefix_tokens", 1)
         table = layers.resample_abs_pos_embed(given, grid, num_prefix_tokens=prefix)
         return {**weights, key: table}
+
+
+class OSNetBackbone(Wrapped):
+    """An OSNet below ``body``, where its weights have torchreid's names."""
+
+    def __init__(self, name: str, height: int, width: int, positive: tuple[bool, bool]) -> None:
+        super().__init__(height, width, positive, last_stride=False)
+        self.body = OSNet(osnet_config(name))
+        del self.body.fc
+        self.measure()
+
+    def maps(self, x_N3HW: Tensor) -> tuple[Tensor, ...]:
+        """The maps of its stages."""
+        return self.body.stages(x_N3HW)
+
+    def own_name(self, name: str) -> str:
+        """Below ``body``."""
+        return f"body.{name}"
 
 
 class FactoryBackbone(Wrapped):
@@ -255,6 +274,7 @@ def _steps_of(network: nn.Module) -> tuple[str, ...]:
                 found.add_module("relu5", nn.ReLU(inplace=True))
                 names.append("relu5")
             return tuple(f"{features}.{name}" for name in names)
-    if hasattr(network, "trunk_output"):
-        return ("stem", *(f"trunk_output.{n}" for n, _ in network.trunk_output.named_children()))
+    trunk = getattr(network, "trunk_output", None)
+    if isinstance(trunk, nn.Sequential):
+        return ("stem", *(f"trunk_output.{name}" for name, _ in trunk.named_children()))
     return ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
