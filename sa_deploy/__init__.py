@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sa_runtime.datasets.base import ReidDataset
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.detections.base import Detections
+    from sa_runtime.detections.options import BoxOptions
     from sa_runtime.detections.table import read_detections
     from sa_runtime.embedder import Embedder
     from sa_runtime.errors import (
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "BoxOptions",
     "BuildError",
     "CheckpointError",
     "Client",
@@ -111,6 +113,7 @@ __all__ = [
 # Type checkers read the imports above, Python reads this table; a test keeps the two equal.
 _PUBLIC = {
     "AsyncClient": "sa_runtime.service.client:AsyncClient",
+    "BoxOptions": "sa_runtime.detections.options:BoxOptions",
     "BuildError": "sa_runtime.errors:BuildError",
     "CheckpointError": "sa_runtime.errors:CheckpointError",
     "Client": "sa_runtime.service.client:Client",

@@ -45,8 +45,7 @@ Dataset = Annotated[
         "-d",
         "--dataset",
         metavar="NAME",
-        help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic"
-        "{sa_deploy.datasets}.",
+        help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic.",
     ),
 ]
 TrainingDataset = Annotated[
@@ -56,7 +55,7 @@ TrainingDataset = Annotated[
         "--dataset",
         metavar="NAME",
         help="Layout of the data set: market, duke, cuhk03, msmt17, folder, synthetic or cifar100; "
-        "several joined by commas are trained on together{sa_deploy.datasets}.",
+        "several joined by commas are trained on together.",
     ),
 ]
 

@@ -74,6 +74,7 @@ class Counts:
         other_files: files of folders that are no images.
         unreadable_images: image files left out because they cannot be decoded.
         invalid_boxes: boxes left out because they are not finite or have no size.
+        filtered_boxes: boxes left out because of their size, confidence or class.
         beyond_end: boxes of frames after the last one that can be decoded.
         outside: boxes left out because nothing of them was inside their picture.
         clipped: boxes that were cut because they reach out of their picture.
@@ -86,6 +87,7 @@ class Counts:
     other_files: int = 0
     unreadable_images: int = 0
     invalid_boxes: int = 0
+    filtered_boxes: int = 0
     beyond_end: int = 0
     outside: int = 0
     clipped: int = 0

@@ -119,6 +119,7 @@ def test_what_is_left_out_is_counted(run: Run, tmp_path: Path) -> None:
     assert summary["skipped"] == {
         "boxes_outside": 2,
         "boxes_without_size": 2,
+        "boxes_filtered": 0,
         "boxes_beyond_end": 1,
         "unreadable_images": 0,
     }

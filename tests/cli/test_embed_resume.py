@@ -98,6 +98,7 @@ def test_a_folder_holds_the_rows_of_one_file(run: Run, tmp_path: Path) -> None:
     assert summary["skipped"] == {
         "boxes_outside": 12,
         "boxes_without_size": 0,
+        "boxes_filtered": 0,
         "boxes_beyond_end": 0,
         "unreadable_images": 1,
     }

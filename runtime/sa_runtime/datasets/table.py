@@ -12,7 +12,6 @@ from typing import Any
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.layout import Layout
 from sa_runtime.errors import DatasetError, InputError, bad_value
-from sa_runtime.system import extensions
 
 DATASETS: dict[str, str] = {
     "market": "sa_runtime.datasets.market:load_market",
@@ -52,8 +51,6 @@ RECOGNITION_ORDER = (
     "market",
 )
 """Data sets that are recognised by their layout, the most distinctive one first."""
-_GROUP = extensions.DATASETS
-"""Other data sets come from installed packages, as functions ``root -> ReidDataset``."""
 
 
 def canonical(name: str) -> str:
@@ -66,10 +63,9 @@ def canonical(name: str) -> str:
     'market'
     """
     found = ALIASES.get(name, name)
-    if found not in DATASETS and found not in (others := extensions.registered(_GROUP)):
+    if found not in DATASETS:
         aliases = ", ".join(f"{alias} ({full})" for alias, full in ALIASES.items())
-        own = f"; of installed packages: {', '.join(others)}" if others else ""
-        rule = f"unknown; choose from {', '.join(DATASETS)}{own}; short: {aliases}"
+        rule = f"unknown; choose from {', '.join(DATASETS)}; short: {aliases}"
         raise bad_value("dataset", name, rule)
     return found
 
@@ -87,12 +83,7 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
         DatasetError: the folder is not that data set; the message names the path to pass.
         MissingPackageError: its files need a package that is not installed.
     """
-    found = canonical(name)
-    loader: Callable[..., ReidDataset] = (
-        _looked_up(DATASETS[found])
-        if found in DATASETS
-        else extensions.loaded(extensions.registered(_GROUP)[found])
-    )
+    loader: Callable[..., ReidDataset] = _looked_up(DATASETS[canonical(name)])
     known = [option for option in inspect.signature(loader).parameters if option != "root"]
     if unknown := sorted(set(options) - set(known)):
         raise InputError(
@@ -102,8 +93,6 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
     try:
         return loader(Path(root), **options)
     except DatasetError as exc:
-        if found not in LAYOUTS:
-            raise
         layout, folder = layout_of(name), Path(root)
         other = None if layout.fits(folder) else fitting(folder)
         if other is None or layout.above(folder) or layout.share(folder) >= 0.5:
@@ -116,13 +105,9 @@ def layout_of(name: str) -> Layout:
     """How a data set is laid out.
 
     Raises:
-        InputError: an unknown name, or a data set of another package, which says no layout.
+        InputError: an unknown name.
     """
-    found = canonical(name)
-    if found not in LAYOUTS:
-        rule = f"its package writes no layout down; choose from {', '.join(LAYOUTS)}"
-        raise bad_value("dataset", name, rule)
-    layout: Layout = _looked_up(LAYOUTS[found])
+    layout: Layout = _looked_up(LAYOUTS[canonical(name)])
     return layout
 
 

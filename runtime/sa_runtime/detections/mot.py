@@ -1,10 +1,13 @@
 """Detection files in MOTChallenge's text format, as it is met.
 
 One box a line, ``frame,id,left,top,width,height[,conf[,...]]``; frames count from 1 and lines may
-come in any order. Fields stand between semicolons, commas, tabs or blanks, whichever a line has
-first in this order; between all but blanks a field may be empty (no id, confidence 1). A comma may
-be the decimal sign where semicolons, tabs or blanks separate. A first line of names says which
-column is which, and whether boxes are given by their size or by their right and lower edges.
+come in any order. Nine fields are those of a ground truth of 2016 and later: the eighth is the
+class, the ninth how much of a person is visible. Fields stand between semicolons, commas, tabs or
+blanks, whichever a line has first in this order; between all but blanks a field may be empty (no
+id, confidence 1). A comma may be the decimal sign where semicolons, tabs or blanks separate.
+
+A first line of names says which column is which, and whether boxes are given by their size or by
+their right and lower edges. Lines may then end early, as in no other table.
 """
 
 from __future__ import annotations
@@ -12,23 +15,24 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.detections.base import Detections
+from sa_runtime.detections.collect import Chunk, Labels
+from sa_runtime.detections.names import layout_of, looks_like_names
+from sa_runtime.detections.options import BoxOptions
+from sa_runtime.detections.rows import LARGEST, UNTRACKED, chunk_of
 from sa_runtime.errors import DetectionError, MissingFileError, shown
 
 FORMAT = "frame,id,left,top,width,height[,conf,...]"
-_LARGEST = 2**53
-"""Integers up to here survive being written as floats, as some detectors do."""
-_UNTRACKED = 2.0**64
-"""What 18446744073709551615 is as a float: DeepStream's id of an object that is not tracked."""
 _MOST_FIELDS = 10
 """Of MOTChallenge: three world coordinates follow the confidence."""
+_GROUND_TRUTH_FIELDS = 9
+_READ_CHARACTERS = 2**24
 
 _NUMBER = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf|infinity|nan)", re.I | re.A
@@ -38,7 +42,7 @@ _NOT_PLAIN = re.compile(r"[^0-9+\-.e, ]|, *(?:,|$)|^ *,", re.I)
 """A sign that needs a closer look, or an empty field."""
 
 Table = NDArray[np.float64]
-"""(N, 7): frame, id, left, top, width, height, confidence."""
+"""(N, 8): frame, id, left, top, width, height, confidence, class."""
 
 
 class _Columns(NamedTuple):
@@ -48,80 +52,83 @@ class _Columns(NamedTuple):
     id: int = 1
     left: int = 2
     top: int = 3
-    right: int = 4
-    bottom: int = 5
+    third: int = 4
+    fourth: int = 5
     confidence: int = 6
-    corners: bool = False
-    """Whether ``right`` and ``bottom`` are edges instead of width and height."""
+    label: int = -1
+    names: tuple[str, ...] = ("frame", "id", "left", "top", "width", "height", "confidence")
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What the seven mean."""
-        ends = ("right", "bottom") if self.corners else ("width", "height")
-        return ("frame", "id", "left", "top", *ends, "confidence")
+    def places(self) -> tuple[int, ...]:
+        """Where the eight stand."""
+        return (*self[:7], self.label)
 
     @property
     def least(self) -> int:
         """Fields that a line must have."""
-        return max(self.frame, self.left, self.top, self.right, self.bottom) + 1
+        return max(self.frame, self.left, self.top, self.third, self.fourth) + 1
 
 
 _UNNAMED = _Columns()
-_DEFAULTS = (np.nan, -1, np.nan, np.nan, np.nan, np.nan, 1)
-_NAMES = {
-    "frame": "frame frameid framenumber framenum frameno framenr",
-    "id": "id trackid track objectid objid identity targetid personid",
-    "left": "left bbleft bboxleft boxleft x1 xmin bbx1 bboxx1 x0 x bbx bboxx",
-    "top": "top bbtop bboxtop boxtop y1 ymin bby1 bboxy1 y0 y bby bboxy",
-    "width": "width w bbwidth bboxwidth boxwidth bbw bboxw",
-    "height": "height h bbheight bboxheight boxheight bbh bboxh",
-    "right": "right bbright bboxright boxright x2 xmax bbx2 bboxx2",
-    "bottom": "bottom bbbottom bboxbottom boxbottom y2 ymax bby2 bboxy2",
-    "confidence": "conf confidence score detconf detscore probability prob",
-}
-"""What a column is called, without regard to case and signs; of two that fit, the former counts."""
+_DEFAULTS = (np.nan, -1, np.nan, np.nan, np.nan, np.nan, 1, np.nan)
+_PEDESTRIAN = ("1", "pedestrian", "person")
+"""What MOTChallenge's first class is called."""
 
 
-def read_mot(path: Path) -> Detections:
+def read_mot(path: Path, options: BoxOptions) -> Iterator[Chunk]:
     """Read a MOTChallenge text file.
 
     Args:
         path: the text file; an empty one holds no boxes.
+        options: how it is read.
 
     Raises:
         MissingFileError: there is no such file.
         DetectionError: a file that cannot be read, or a line that is not a detection, named.
     """
-    lines = _text(path).split("\n")
-    columns, begin = _header(lines, path)
-    table = _plain_table(lines[begin:], columns)
-    if table is None:
-        parsed = [
-            _parse(line, f"{path}:{number}", columns or _UNNAMED)
-            for number, line in enumerate(lines[begin:], begin + 1)
-            if line.strip()
-        ]
-        table = np.array(parsed, np.float64).reshape(-1, 7)
-    if columns is not None and columns.corners:
-        with np.errstate(invalid="ignore"):  # of infinities, which are left out below
-            table[:, 4:6] -= table[:, 2:4]
-    table[table[:, 1] == _UNTRACKED, 1] = -1
-    usable = np.asarray(np.isfinite(table[:, 2:6]).all(axis=1), np.bool_)
-    usable &= (table[:, 4] > 0) & (table[:, 5] > 0)
-    table = table[usable]
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    return Detections(
-        frames=table[:, 0].astype(np.int64),
-        track_ids=table[:, 1].astype(np.int64),
-        ltwh=table[:, 2:6],
-        confidences=table[:, 6],
-        skipped=int((~usable).sum()),
+    columns: _Columns | None = None
+    headed, number = False, 0
+    for lines in _blocks(path):
+        begin = 0
+        if not headed and any(line.strip() for line in lines):
+            columns, begin = _header(lines, path, options)
+            headed = True
+        table = _plain_table(lines[begin:], columns, options.first_frame)
+        if table is None:
+            parsed = [
+                _parse(line, f"{path}:{at}", columns or _UNNAMED, options.first_frame)
+                for at, line in enumerate(lines[begin:], number + begin + 1)
+                if line.strip()
+            ]
+            table = np.array(parsed, np.float64).reshape(-1, 8)
+        number += len(lines)
+        yield _chunk(table, columns, path, options)
+
+
+def _chunk(table: Table, columns: _Columns | None, path: Path, options: BoxOptions) -> Chunk:
+    names = (columns or _UNNAMED).names
+    values, codes = np.unique(table[:, 7], return_inverse=True)
+    classes = None
+    if len(values) and not np.isnan(values).any():
+        labels: list[tuple[str, ...]] = [(f"{value:g}",) for value in values.tolist()]
+        if columns is None:
+            labels = [_PEDESTRIAN if label == ("1",) else label for label in labels]
+        classes = Labels(codes.reshape(-1), labels)
+    return chunk_of(
+        dict(zip(names, table.T, strict=False)),
+        lambda index: f"{path}",
+        first_frame=options.first_frame,
+        classes=classes,
     )
 
 
-def _text(path: Path) -> str:
+def _blocks(path: Path) -> Iterator[list[str]]:
+    """The lines of a file, some at a time."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            while text := file.read(_READ_CHARACTERS):
+                text += file.readline()
+                yield text.removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
         kind = MissingFileError if isinstance(exc, FileNotFoundError) else DetectionError
@@ -130,47 +137,44 @@ def _text(path: Path) -> str:
         ) from exc
 
 
-def _header(lines: Sequence[str], path: Path) -> tuple[_Columns | None, int]:
+def _header(lines: Sequence[str], path: Path, options: BoxOptions) -> tuple[_Columns | None, int]:
     """The columns by the first line that is not blank, if it has names, and where boxes begin."""
-    begin = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
-    if begin == len(lines):
-        return None, begin
+    begin = next(index for index, line in enumerate(lines) if line.strip())
     line = lines[begin].strip("# ")
     separator = next((sign for sign in ";,\t" if sign in line), None)
     names = [name.strip("\"' ") for name in line.split(separator)]
-    if not any(name[:1].isalpha() for name in names) or any(map(_NUMBER.fullmatch, names)):
+    if not looks_like_names(names):
         return None, begin
-    plain = [re.sub(r"[^0-9a-z]", "", name.lower()) for name in names]
-    where = {
-        role: next((plain.index(name) for name in known.split() if name in plain), -1)
-        for role, known in _NAMES.items()
-    }
-    corners = where["right"] >= 0 and where["bottom"] >= 0
-    sized = where["width"] >= 0 and where["height"] >= 0
-    lacking = [role for role in ("frame", "left", "top") if where[role] < 0]
-    if not corners and not sized:
-        lacking.append("width and height, or right and bottom")
-    if lacking:
+    layout = layout_of(names, options.columns)
+    if isinstance(layout, str):
+        raise DetectionError(unfit_names(f"{path}:{begin + 1}", lines[begin], layout))
+    if layout.video >= 0:
         raise DetectionError(
-            f"{path}:{begin + 1}: a line of names, {shown(lines[begin])}, without "
-            f"{', '.join(lacking)}; expected names as frame,id,left,top,width,height,conf or "
-            "frame,id,x1,y1,x2,y2,conf, or no line of names"
+            f"{path}:{begin + 1}: the column {names[layout.video]!r} names videos; separate the "
+            "columns by commas, and read it with `format='csv'`"
         )
-    # Where a file has both, the size counts: it needs no edge.
-    ends = ("width", "height") if sized else ("right", "bottom")
     return _Columns(
-        frame=where["frame"],
-        id=where["id"],
-        left=where["left"],
-        top=where["top"],
-        right=where[ends[0]],
-        bottom=where[ends[1]],
-        confidence=where["confidence"],
-        corners=not sized,
+        *layout[:7],
+        label=layout.label,
+        names=(
+            *("frame", "id"),
+            *(("cx", "cy") if layout.centred else ("left", "top")),
+            *layout.ends,
+            "confidence",
+        ),
     ), begin + 1
 
 
-def _plain_table(lines: Sequence[str], columns: _Columns | None) -> Table | None:
+def unfit_names(where: str, line: str, lacking: str) -> str:
+    """The message for a line of names that does not say what a box is."""
+    return (
+        f"{where}: a line of names, {shown(line)}, without {lacking}; expected names as "
+        "frame,id,left,top,width,height,conf or frame,id,x1,y1,x2,y2,conf, no line of names, or "
+        "`columns` that say which is which"
+    )
+
+
+def _plain_table(lines: Sequence[str], columns: _Columns | None, first_frame: int) -> Table | None:
     """The numbers of a file as most are: separated by commas or by blanks, no field empty.
 
     ``None`` for any other file, a wrong one included: :func:`_parse` reads it, and finds the line.
@@ -188,9 +192,10 @@ def _plain_table(lines: Sequence[str], columns: _Columns | None) -> Table | None
         commas = size - 1
         alike = all(line.count(",") == commas for line in kept)
     if columns is None:
-        columns = _Columns(confidence=6 if size > 6 else -1)
+        truth = size == _GROUND_TRUTH_FIELDS
+        columns = _Columns(confidence=6 if size > 6 else -1, label=7 if truth else -1)
         alike &= 6 <= size <= _MOST_FIELDS
-    if not alike or size <= max(columns[:7]):
+    if not alike or size <= max(columns.places):
         return None
     with warnings.catch_warnings():
         # Where it meets no number, older NumPy stops with a warning, newer raises.
@@ -201,16 +206,16 @@ def _plain_table(lines: Sequence[str], columns: _Columns | None) -> Table | None
             return None
     if len(values) != len(kept) * size:
         return None
-    table = np.empty((len(kept), 7))
-    for index, (column, default) in enumerate(zip(columns[:7], _DEFAULTS, strict=True)):
+    table = np.empty((len(kept), 8))
+    for index, (column, default) in enumerate(zip(columns.places, _DEFAULTS, strict=True)):
         table[:, index] = values[column::size] if column >= 0 else default
     frames, ids = table[:, 0], table[:, 1]
-    right = (frames >= 1) & (frames < _LARGEST) & (frames == np.floor(frames))
-    right &= (ids >= -1) & (ids < _LARGEST) & (ids == np.floor(ids)) & np.isfinite(table[:, 6])
+    right = (frames >= first_frame) & (frames < LARGEST) & (frames == np.floor(frames))
+    right &= (ids >= -1) & (ids < LARGEST) & (ids == np.floor(ids)) & np.isfinite(table[:, 6])
     return table if right.all() else None
 
 
-def _parse(line: str, where: str, columns: _Columns) -> list[float]:
+def _parse(line: str, where: str, columns: _Columns, first_frame: int) -> list[float]:
     """The row of the table of one line; its right and lower edge where those are given."""
     fields = _fields(line)
     if len(fields) < columns.least:
@@ -220,16 +225,18 @@ def _parse(line: str, where: str, columns: _Columns) -> list[float]:
             f"{where}: {len(fields)} fields in {shown(line)}, expected at most {_MOST_FIELDS}; if "
             "its commas are decimal signs, separate the fields by semicolons"
         )
-    texts = [fields[column] if 0 <= column < len(fields) else "" for column in columns[:7]]
-    texts[1], texts[6] = texts[1] or "-1", texts[6] or "1"
-    for name, text in zip(columns.names, texts, strict=True):
+    if columns is _UNNAMED and len(fields) == _GROUND_TRUTH_FIELDS:
+        columns = columns._replace(label=7)
+    texts = [fields[column] if 0 <= column < len(fields) else "" for column in columns.places]
+    texts[1], texts[6], texts[7] = texts[1] or "-1", texts[6] or "1", texts[7] or "nan"
+    for name, text in zip((*columns.names, "class"), texts, strict=True):
         if not _NUMBER.fullmatch(text):
             raise DetectionError(
                 f"{where}: {shown(line)} does not hold numbers ({shown(text)} as {name}), "
                 f"expected {FORMAT}"
             )
     row = [float(text) for text in texts]
-    _check(row, texts, where)
+    _check(row, texts, where, first_frame)
     return row
 
 
@@ -251,14 +258,15 @@ def _fields(line: str) -> list[str]:
     ]
 
 
-def _check(row: Sequence[float], texts: Sequence[str], where: str) -> None:
+def _check(row: Sequence[float], texts: Sequence[str], where: str, first_frame: int) -> None:
     frame, track_id, confidence = row[0], row[1], row[6]
-    if not (1 <= frame < _LARGEST and frame.is_integer()):
-        mend = ": add 1 to each, as awk -F, -v OFS=, '{$1 += 1} 1' does" if frame == 0 else ""
+    if not (first_frame <= frame < LARGEST and frame.is_integer()):
+        mend = "; pass `first_frame=0` where they count from 0" if frame == 0 else ""
         raise DetectionError(
-            f"{where}: frame {texts[0]}, expected a whole number; frames count from 1{mend}"
+            f"{where}: frame {texts[0]}, expected a whole number; frames count from "
+            f"{first_frame}{mend}"
         )
-    if track_id != _UNTRACKED and not (-1 <= track_id < _LARGEST and track_id.is_integer()):
+    if track_id != UNTRACKED and not (-1 <= track_id < LARGEST and track_id.is_integer()):
         raise DetectionError(
             f"{where}: id {texts[1]}, expected a whole number from 0 on, -1 for none"
         )

@@ -13,6 +13,7 @@ from typing import Any
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
+from sa_runtime.detections.options import BoxOptions
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import MAX_PIXELS
@@ -42,8 +43,9 @@ from sa_runtime.sources.base import (
     SourceOptions,
     ignore,
 )
+from sa_runtime.sources.pairing import Boxes, Location
 from sa_runtime.sources.reader import quiet_opencv
-from sa_runtime.sources.table import Boxes, Location, find_sources
+from sa_runtime.sources.table import find_sources
 from sa_runtime.system.files import refuse_inputs
 
 
@@ -53,6 +55,7 @@ def embed(
     out: Location | Sequence[Location],
     *,
     detections: Boxes | Sequence[Boxes] = (),
+    boxes: BoxOptions | None = None,
     camera: str | None = None,
     runtime: str = "auto",
     batch_size: int = 32,
@@ -80,7 +83,9 @@ def embed(
         model: an artefact, or one that is open already and stays so.
         out: ``NAME.parquet``, ``.npz``, ``.csv`` (without vectors), or a folder, in which a
             stopped run can go on and later ones add new sources; several of them get the same rows.
-        detections: the boxes of each video, in order: a file or what one holds.
+        detections: the boxes of each video, in order: a file or what one holds; or a folder of
+            files with the names of the videos, or one file that names the video of each box.
+        boxes: how detection files are read, and which boxes are used.
         camera: name that goes into every row.
         runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
         batch_size: largest batch given to the runtime.
@@ -102,10 +107,10 @@ def embed(
         SaDeployError: whatever else a user can fix.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
-    boxes = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
+    held = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
     targets = [out] if isinstance(out, (str, os.PathLike)) else list(out)
     names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)
-    files = [place for place in (*given, *boxes) if isinstance(place, (str, os.PathLike))]
+    files = [place for place in (*given, *held) if isinstance(place, (str, os.PathLike))]
     artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
     check_outputs(names, resume=resume, partition=partition)
     for name in names:
@@ -115,8 +120,13 @@ def embed(
     with quiet_opencv():
         found = find_sources(
             given,
-            boxes,
-            SourceOptions(strict=strict, camera=camera, max_pixels=max_pixels),
+            held,
+            SourceOptions(
+                strict=strict,
+                camera=camera,
+                max_pixels=max_pixels,
+                boxes=boxes or BoxOptions(),
+            ),
         )
         with _opened(model, runtime, options) as runner, ExitStack() as stack:
             identities = [source.identity() for source in found]

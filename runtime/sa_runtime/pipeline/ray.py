@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import InputError, SaDeployError, bad_value
 from sa_runtime.image_files import MAX_PIXELS, has_image_suffix
 from sa_runtime.items import Counts
@@ -22,6 +23,7 @@ from sa_runtime.outputs.table import output_kind
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
+from sa_runtime.sources.base import SourceOptions
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
@@ -61,6 +63,7 @@ class Settings:
     camera: str | None = None
     strict: bool = False
     max_pixels: int = MAX_PIXELS
+    boxes: BoxOptions = dataclasses.field(default_factory=BoxOptions)
     batch_size: int = 32
     dtype: StoredType = "float32"
     shard_rows: int = PART_ROWS
@@ -99,7 +102,12 @@ class TaskResult:
 
 
 def tasks_of(
-    paths: Sequence[str | Path], detections: Sequence[Path], out: Path, *, resume: bool
+    paths: Sequence[str | Path],
+    detections: Sequence[Path],
+    out: Path,
+    *,
+    resume: bool,
+    boxes: BoxOptions | None = None,
 ) -> list[EmbedTask]:
     """A task for each source, its folder named after it.
 
@@ -114,8 +122,15 @@ def tasks_of(
         if path.is_file() and has_image_suffix(path):
             raise InputError(f"{path}: one image cannot be shared out; pass the folder it is in")
     with quiet_opencv():
-        find_sources(paths, detections)
-    boxes = iter(detections)
+        find_sources(paths, detections, SourceOptions(boxes=boxes or BoxOptions()))
+    videos = sum(not path.is_dir() for path in places)
+    if len(detections) not in (1, videos) and videos:
+        raise InputError(
+            f"{videos} videos and {len(detections)} files of `detections`: on Ray expected one for "
+            "each video, or one for all"
+        )
+    # One folder or file for all videos is searched by name, by the worker too.
+    held = iter(detections if len(detections) == videos else list(detections) * videos)
     tasks: dict[str, EmbedTask] = {}
     for path in places:
         name = path.resolve().name
@@ -126,7 +141,7 @@ def tasks_of(
             )
         tasks[name] = EmbedTask(
             source=path.resolve(),
-            detections=None if path.is_dir() else next(boxes).resolve(),
+            detections=None if path.is_dir() else next(held).resolve(),
             out=(out / name).resolve(),
         )
         refuse_inputs(tasks[name].out, [*paths, *detections])
@@ -154,6 +169,7 @@ def embed_task(task: EmbedTask, runner: Any, settings: Settings) -> TaskResult:
             camera=settings.camera,
             strict=settings.strict,
             max_pixels=settings.max_pixels,
+            boxes=settings.boxes,
             batch_size=settings.batch_size,
             dtype=settings.dtype,
             shard_rows=settings.shard_rows,

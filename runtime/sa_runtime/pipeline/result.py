@@ -119,6 +119,7 @@ def what_was_met(counts: Counts) -> dict[str, Any]:
         "skipped": {
             "boxes_outside": counts.outside,
             "boxes_without_size": counts.invalid_boxes,
+            "boxes_filtered": counts.filtered_boxes,
             "boxes_beyond_end": counts.beyond_end,
             "unreadable_images": counts.unreadable_images,
         },

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from sa_runtime.detections.base import Detections
+from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import MAX_PIXELS
 from sa_runtime.items import Counts, Item, Position
@@ -57,12 +58,14 @@ class SourceOptions:
         strict: make an image of a folder that cannot be decoded an error.
         camera: goes into every row.
         max_pixels: of the largest image that is decoded.
+        boxes: how detection files are read, and which boxes are used.
     """
 
     detections: Detections | None = None
     strict: bool = False
     camera: str | None = None
     max_pixels: int = MAX_PIXELS
+    boxes: BoxOptions = dataclasses.field(default_factory=BoxOptions)
 
 
 class SourceKind(Protocol):

@@ -6,12 +6,11 @@ import dataclasses
 import importlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from sa_runtime.detections.base import Detections
-from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError
 from sa_runtime.sources.base import Source, SourceKind, SourceOptions
+from sa_runtime.sources.pairing import Boxes, Location, pair
 
 _log = logging.getLogger(__name__)
 
@@ -20,11 +19,6 @@ SOURCES: dict[str, str] = {
     "video": "sa_runtime.sources.video:VideoSource",
 }
 """A path or address is of the first kind that takes it; whatever is left is a video."""
-
-Location = str | os.PathLike[str]
-"""A path, or an address such as ``rtsp://camera/1``."""
-Boxes = Location | Detections
-"""A detection file, or what one holds."""
 
 
 def source_kind(location: str) -> type[SourceKind]:
@@ -49,7 +43,7 @@ def find_sources(
 
     Args:
         given: in the order in which they are to be embedded; a source stands for itself.
-        detections: one for each video, in the same order.
+        detections: see :func:`sa_runtime.sources.pairing.pair`.
         options: for those that are opened; an image that is given by name must always be whole.
 
     Raises:
@@ -59,27 +53,20 @@ def find_sources(
         VideoError: a video that cannot be opened.
     """
     kinds = [None if isinstance(one, Source) else source_kind(os.fspath(one)) for one in given]
-    needed = sum(kind is not None and kind.needs_detections for kind in kinds)
-    if len(detections) > needed:
-        raise InputError(
-            f"{needed} videos and {len(detections)} files of `detections`: "
-            "expected one for each video, in the same order"
-        )
-    boxes, shared = iter(detections), options or SourceOptions()
+    shared = options or SourceOptions()
+    needing = [
+        os.fspath(one)
+        for one, kind in zip(given, kinds, strict=True)
+        if kind is not None and kind.needs_detections and not isinstance(one, Source)
+    ]
+    boxes = iter(pair(needing, detections, shared.boxes))
     found: list[Source] = []
     for one, kind in zip(given, kinds, strict=True):
         if isinstance(one, Source):
             found.append(one)
         elif kind is not None:
-            read = _next(boxes) if kind.needs_detections else None
+            read = next(boxes, None) if kind.needs_detections else None
             source = kind.open(os.fspath(one), dataclasses.replace(shared, detections=read))
             _log.info("%s: at most %d rows", one, len(source), extra={"rows": len(source)})
             found.append(source)
     return found
-
-
-def _next(boxes: Iterator[Boxes]) -> Detections | None:
-    found = next(boxes, None)
-    if found is None or isinstance(found, Detections):
-        return found
-    return read_detections(os.fspath(found))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from sa_runtime.detections.base import Detections
+from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import IMAGE_SUFFIXES
-from sa_runtime.items import Counts, Item, Row
+from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
-from sa_runtime.sources.reader import Frame, VideoReader, frame_digest
+from sa_runtime.sources.people import FrameBoxes, boxes_by_frame, item_of
+from sa_runtime.sources.reader import VideoReader, frame_digest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class VideoSource:
         path: anything OpenCV opens.
         detections: its boxes.
         camera: goes into every row.
+        boxes: which boxes are used, and how far they are moved out.
     """
 
     needs_detections: ClassVar[bool] = True
@@ -31,6 +34,7 @@ class VideoSource:
     path: Path
     detections: Detections
     camera: str | None = None
+    boxes: BoxOptions = dataclasses.field(default_factory=BoxOptions)
 
     @classmethod
     def takes(cls, location: str) -> bool:
@@ -54,25 +58,25 @@ class VideoSource:
         if options.detections is None:
             raise InputError(
                 f"{location}: a video without boxes; pass `detections=FILE` for it, "
-                "lines of frame,id,left,top,width,height from a detector or tracker "
+                "of a detector or tracker, or the folder in which such a file has its name "
                 f"(images are told by their suffix: {', '.join(IMAGE_SUFFIXES)})"
             )
         VideoReader(path).close()
-        return cls(path=path, detections=options.detections, camera=options.camera)
+        return cls(
+            path=path, detections=options.detections, camera=options.camera, boxes=options.boxes
+        )
 
     def __len__(self) -> int:
         return len(self.detections)
 
     def identity(self) -> dict[str, Any]:
         """Path, size and boxes; the pixels are not read."""
-        found = self.detections
-        arrays = (found.frames, found.track_ids, found.ltwh, found.confidences)
-        digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays))
         return {
             "video": str(self.path),
             "size_bytes": self.path.stat().st_size,
             "boxes": len(self),
-            "detections": digest.hexdigest()[:16],
+            "detections": self.detections.digest(),
+            **self.boxes.identity(),
         }
 
     def items(
@@ -85,21 +89,37 @@ class VideoSource:
         Raises:
             VideoError: the video cannot be opened.
         """
-        boxes = self.detections
+        detections = self.detections
         if not after.done:
-            counts.invalid_boxes += boxes.skipped
-        groups = {frame: where for frame, where in boxes.groups() if frame > after.done}
-        xyxy = boxes.xyxy
-        waiting = int((boxes.frames > after.done).sum())
+            counts.invalid_boxes += detections.skipped
+            counts.filtered_boxes += detections.filtered
+        waiting = len(detections) - detections.behind(after.done)
+        asked: deque[FrameBoxes] = deque()
+
+        def numbers() -> Iterator[int]:
+            for boxes in boxes_by_frame(detections, after.done):
+                asked.append(boxes)
+                yield boxes.frame
+
         with VideoReader(self.path) as video:
             if after.digest:
                 video.skip_to(after.done, after.digest)
-            for frame in video.frames(groups):
+            for frame in video.frames(numbers()):
+                boxes = asked.popleft()
                 counts.frames += 1
-                where = groups[frame.number]
-                rows = self._rows(frame, where)
-                waiting -= len(rows)
-                yield Item(frame.image, xyxy[where], rows, frame.number)
+                waiting -= len(boxes.ltwh)
+                item = item_of(
+                    frame.image,
+                    boxes,
+                    self.boxes,
+                    counts,
+                    source=str(self.path),
+                    timestamp_s=frame.timestamp_s,
+                    camera=self.camera,
+                    normalized=detections.normalized,
+                )
+                if item.rows:
+                    yield item
             counts.beyond_end += waiting
             if waiting and video.truncated:
                 counts.truncated_videos.append(
@@ -110,26 +130,3 @@ class VideoSource:
         """Hash of the frame and its time: by number alone, containers may lead to another frame."""
         seconds = item.rows[0].timestamp_s
         return "" if seconds is None else frame_digest(item.image, seconds)
-
-    def _rows(self, frame: Frame, where: slice) -> list[Row]:
-        boxes = self.detections
-        return [
-            Row(
-                source=str(self.path),
-                frame=frame.number,
-                timestamp_s=frame.timestamp_s,
-                track_id=None if track_id < 0 else track_id,
-                left=left,
-                top=top,
-                width=width,
-                height=height,
-                confidence=confidence,
-                camera=self.camera,
-            )
-            for track_id, (left, top, width, height), confidence in zip(
-                boxes.track_ids[where].tolist(),
-                boxes.ltwh[where].tolist(),
-                boxes.confidences[where].tolist(),
-                strict=True,
-            )
-        ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sa_deploy.commands.embed import boxes
 from sa_deploy.commands.embed.on_server import opened
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
 from sa_deploy.output import note, print_json, print_table, progress
@@ -15,7 +16,7 @@ from sa_runtime.errors import bad_value
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sa_runtime.pipeline.result import EmbedProgress
+    from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 
 
 def embed(
@@ -38,14 +39,16 @@ def embed(
             "which gets a file for every --shard-rows rows. Give it again for several at once.",
         ),
     ],
-    detections: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="MOTChallenge text file with the boxes of a video; once for each video, in the "
-            "order of the videos.",
-        ),
-    ] = None,
+    detections: boxes.Detections = None,
+    detections_format: boxes.DetectionsFormat = None,
+    columns: boxes.Columns = None,
+    first_frame: boxes.FirstFrame = 1,
+    normalized: boxes.Normalized = False,
+    coco_images: boxes.CocoImages = None,
+    min_confidence: boxes.MinConfidence = None,
+    classes: boxes.Classes = None,
+    min_size: boxes.MinSize = None,
+    pad: boxes.Pad = 0.0,
     camera: Annotated[
         str | None,
         typer.Option(
@@ -138,10 +141,11 @@ def embed(
         sa-deploy embed model.onnx crops --out people.parquet
         sa-deploy embed model.onnx c1.mp4 --detections c1.txt --out c1.parquet
     """
+    chosen = boxes.box_options(locals())  # before any name but those of the options
     from sa_runtime.errors import InputError
     from sa_runtime.pipeline.embed import embed as embed_sources
 
-    options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
+    options: dict[str, Any] = dict(runner_options(cache=cache, device=device, embedding=embedding))
     if ray_workers is not None:
         if server is not None:
             raise bad_value("ray_workers", ray_workers, "does not go with `server`; leave one out")
@@ -155,6 +159,7 @@ def embed(
             camera=camera,
             strict=strict,
             max_pixels=max_pixels,
+            boxes=chosen,
             batch_size=batch_size,
             dtype=dtype,
             shard_rows=shard_rows,
@@ -164,7 +169,7 @@ def embed(
                 "`ray_workers`: every source gets a folder of its own; give one folder as `out`, "
                 "and neither `partition` nor `crops`"
             )
-        tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume)
+        tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume, boxes=chosen)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
     with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
@@ -173,6 +178,7 @@ def embed(
             runner or model,
             out,
             detections=detections or [],
+            boxes=chosen,
             camera=camera,
             runtime="auto" if runner else runtime,
             batch_size=batch_size,
@@ -188,6 +194,15 @@ def embed(
             on_skip=lambda error: note(f"skipped: {error}"),
             **options,
         )
+    _tell(result)
+    if json_output:
+        print_json(result.to_dict())
+    else:
+        _print(result.to_dict())
+
+
+def _tell(result: EmbedResult) -> None:
+    """What is worth a note on stderr."""
     for text in result.counts.truncated_videos:
         note(f"truncated video: {text}")
     if result.counts.other_files:
@@ -195,13 +210,9 @@ def embed(
     if result.doubt:
         note(f"warning: {result.doubt}")
     if result.resumed_rows:
-        note(f"resumed: {result.resumed_rows} rows were in {out[0]}")
+        note(f"resumed: {result.resumed_rows} rows were in {result.out}")
     if not result.rows:
-        note(f"no rows: {out[0]} is empty, since no box could be used")
-    if json_output:
-        print_json(result.to_dict())
-    else:
-        _print(result.to_dict())
+        note(f"no rows: {result.out} is empty, since no box could be used")
 
 
 class _Bar:

@@ -27,8 +27,7 @@ Arch = Annotated[
         "--arch",
         metavar="NAME",
         rich_help_panel=RECIPE,
-        help="Backbone: resnet50, a name of torchvision or timm such as mobilenet_v2 or "
-        "timm:NAME, or package.module:function; the recipe's by default{sa_deploy.backbones}.",
+        help="Backbone, such as resnet50 or resnet18; the recipe's by default.",
     ),
 ]
 Height = Annotated[
@@ -83,8 +82,8 @@ Pretrained = Annotated[
         "--pretrained",
         metavar="START",
         rich_help_panel=RECIPE,
-        help="Weights that the backbone starts from: imagenet, none, or a file under the names "
-        "of torchvision, timm or torchreid; the recipe's by default.",
+        help="Weights that the backbone starts from: imagenet, none or a file; the recipe's by "
+        "default.",
     ),
 ]
 Epochs = Annotated[

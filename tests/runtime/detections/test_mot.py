@@ -71,7 +71,7 @@ def test_an_empty_file_holds_no_boxes(tmp_path: Path) -> None:
         ("1,1.5,2,3,4,5", "id 1.5, expected a whole number"),
         ("1,inf,2,3,4,5", "id inf, expected"),
         ("1,1,2,3,4,5,nan", "confidence nan, expected a finite number"),
-        ("0,1,2,3,4,5", "add 1 to each, as awk -F, -v OFS=, '{$1 += 1} 1' does"),
+        ("0,1,2,3,4,5", "pass `first_frame=0` where they count from 0"),
         (",1,2,3,4,5", "('' as frame), expected frame"),
         ("1,1,,3,4,5,0.9", "('' as left), expected frame"),
         ("1\t\t10\t\t50\t100", "('' as top), expected frame"),
@@ -181,7 +181,7 @@ def test_columns_that_are_not_named_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "lacking"),
     [
-        ("frame,id,x_center,y_center,w,h", "without left, top; expected names as frame,id,left"),
+        ("frame,id,a,b,w,h", "without left, top; expected names as frame,id,left"),
         ("id,x1,y1,x2,y2", "without frame;"),
         ("frame,id,left,top,conf", "without width and height, or right and bottom;"),
         ("time of day and so on " * 500, "without frame, left, top, width"),

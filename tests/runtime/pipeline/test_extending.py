@@ -31,7 +31,7 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from sa_runtime.detections.base import Detections
+from sa_runtime.detections.collect import Chunk
 from sa_runtime.items import Item, Row
 from sa_runtime.outputs.base import Progress, StoredEmbeddings
 from sa_runtime.outputs.columns import ROW_SCHEMA
@@ -39,14 +39,13 @@ from sa_runtime.artefact.contract import Contract
 from sa_runtime.sources.base import START, ignore
 
 
-def read_json(path):
+def read_json(path, options):
     boxes = json.loads(path.read_text())
-    return Detections(
+    yield Chunk(
         frames=np.array([b["frame"] for b in boxes], np.int64),
         track_ids=np.array([b["id"] for b in boxes], np.int64),
         ltwh=np.array([b["ltwh"] for b in boxes], np.float64).reshape(-1, 4),
         confidences=np.ones(len(boxes)),
-        skipped=0,
     )
 
 
