@@ -19,10 +19,13 @@ import typer
 import typer.core
 
 from sa_deploy.logs import with_log_options
+from sa_runtime.system.extensions import registered
 
 _EXAMPLES = "\nExamples:\n"
 _NAMES_WIDTH = 26
 """Widest column of names; the help of a longer one begins on the next line."""
+_REGISTERED = re.compile(r"\{(sa_deploy\.\w+)\}")
+"""Where a help line names what installed packages register."""
 _JOINED = "\N{NO-BREAK SPACE}"
 _METAVARS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
 
@@ -206,4 +209,10 @@ def _text(param: Any) -> str:
         elif param.secondary_opts:
             facts.append(f"default: {(param.opts if default else param.secondary_opts)[0]}")
     stated = f"[{', '.join(facts)}]".replace(" ", _JOINED) if facts else ""
-    return f"{param.help or ''} {stated}".strip()
+    return f"{_REGISTERED.sub(_names_of_packages, param.help or '')} {stated}".strip()
+
+
+def _names_of_packages(marked: re.Match[str]) -> str:
+    """What installed packages register, in the place of its group in a help line."""
+    names = ", ".join(registered(marked[1]))
+    return f" (of installed packages: {names})" if names else ""

@@ -45,7 +45,8 @@ Dataset = Annotated[
         "-d",
         "--dataset",
         metavar="NAME",
-        help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic.",
+        help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic"
+        "{sa_deploy.datasets}.",
     ),
 ]
 TrainingDataset = Annotated[
@@ -55,7 +56,7 @@ TrainingDataset = Annotated[
         "--dataset",
         metavar="NAME",
         help="Layout of the data set: market, duke, cuhk03, msmt17, folder, synthetic or cifar100; "
-        "several joined by commas are trained on together.",
+        "several joined by commas are trained on together{sa_deploy.datasets}.",
     ),
 ]
 

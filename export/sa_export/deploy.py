@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sa_export.lowering import plain_attention
 from sa_runtime.errors import bad_value
 from sa_training.attention_pool import attention_pool
+from sa_training.backbones.probe import Probe
 from sa_training.network import EMBEDDINGS, SANetwork
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
 
@@ -103,20 +104,21 @@ class DeployNetwork(nn.Module):
             )
         dtype = DTYPES[spec.compute]
         self.dtype = dtype
-        self.base = fold_batch_norms(network.base)
-        conv1 = self.base.get_submodule("conv1")
-        assert isinstance(conv1, nn.Conv2d)
+        self.base: nn.Module = network.base
+        first = fold_batch_norms(self.base, self.config.height, self.config.width)
         raw = spec.input == "uint8-nhwc"
         scale = 255.0 if raw else 1.0
         std_3 = scale * torch.tensor(IMAGENET_STD)
         mean_3 = scale * torch.tensor(IMAGENET_MEAN)
-        with torch.no_grad():
-            conv1.weight.copy_(conv1.weight / std_3[:, None, None])
-            if raw:
-                conv1.weight.copy_(conv1.weight.flip(1))
-                mean_3 = mean_3.flip(0)
+        if first is None:
+            self.base = _Normalised(self.base, std_3, flip=raw)
+        else:
+            with torch.no_grad():
+                first.weight.copy_(first.weight / std_3[:, None, None])
+                if raw:
+                    first.weight.copy_(first.weight.flip(1))
         self.base.to(dtype)
-        self.register_buffer("mean_131", mean_3[:, None, None])
+        self.register_buffer("mean_131", (mean_3.flip(0) if raw else mean_3)[:, None, None])
         if "reduced" in spec.embeddings and network.config.head != "linear":
             self.reduce = fuse_conv_bn_eval(network.local_conv, network.feat_bn2d).to(dtype)
 
@@ -174,19 +176,45 @@ def _unit(x: Tensor) -> Tensor:
     return x / length.clamp_min(1e-12)
 
 
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Fold every batch norm of a ResNet into the convolution before it, in place.
+class _Normalised(nn.Module):
+    """What cannot be folded into a first convolution, because there is none: scale and order."""
 
-    Pairs are ``convK``/``bnK`` and the neighbours inside a shortcut's ``Sequential``.
+    scale_311: Tensor
+
+    def __init__(self, base: nn.Module, std_3: Tensor, *, flip: bool) -> None:
+        super().__init__()
+        self.base, self.flip = base, flip
+        self.register_buffer("scale_311", (1 / std_3)[:, None, None])
+
+    def forward(self, x_N3HW: Tensor) -> tuple[Tensor, ...]:
+        """Pixels less their mean -> the maps."""
+        x_N3HW = x_N3HW.flip(1) if self.flip else x_N3HW
+        maps: tuple[Tensor, ...] = self.base(x_N3HW * self.scale_311)
+        return maps
+
+
+def fold_batch_norms(module: nn.Module, height: int, width: int) -> nn.Conv2d | None:
+    """Fold every batch norm that alone reads a convolution into it, in place.
+
+    Args:
+        module: in evaluation mode.
+        height: of its input.
+        width: of its input.
+
+    Returns:
+        The convolution that reads the image; ``None`` where something else does.
     """
-    for name, norm in list(module.named_modules()):
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        owner_name, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(owner_name)
-        conv_name = str(int(leaf) - 1) if leaf.isdigit() else leaf.replace("bn", "conv")
-        conv = owner.get_submodule(conv_name)
-        assert isinstance(conv, nn.Conv2d)
-        setattr(owner, conv_name, fuse_conv_bn_eval(conv, norm))
-        setattr(owner, leaf, nn.Identity())
-    return module
+    probe = Probe(module, height, width)
+    owners = {
+        child: (owner, name) for owner in module.modules() for name, child in owner.named_children()
+    }
+    first = probe.first()
+    for conv, norm in list(probe.folded()):
+        fused = fuse_conv_bn_eval(conv, norm)
+        first = fused if conv is first else first
+        owner, name = owners[conv]
+        setattr(owner, name, fused)
+        owner, name = owners[norm]
+        rest = [child for child in norm.children() if not isinstance(child, nn.Identity)]
+        setattr(owner, name, nn.Sequential(*rest) if rest else nn.Identity())
+    return first

@@ -276,7 +276,7 @@ def _default(key: str) -> Any:
         ("--evaluate", InputError, r"--evaluate: expected --resume FILE"),
         ("--recipe huge", InputError, r"recipe='huge': unknown; choose from sa"),
         ("--set erase", InputError, r"--set erase: expected FIELD=VALUE"),
-        ("-a vgg16", InputError, r"network backbone='vgg16': expected one of resnet10-thin"),
+        ("-a alexnet", InputError, r"backbone='alexnet': expected one of resnet10-thin"),
         ("--resume absent.pt", MissingFileError, r"absent.pt: no such file"),
         ("--pretrained absent.pth", InputError, r"pretrained='absent.pth': no such file"),
         ("--seed -1", InputError, r"seed=-1: expected 0 or more"),

@@ -162,7 +162,7 @@ def test_an_image_does_not_depend_on_its_batch_mates() -> None:
 
 def test_an_all_zero_map_attends_uniformly_and_is_drawn() -> None:
     network = network_of()
-    for name, parameter in network.base.layer4.named_parameters():
+    for name, parameter in network.base.get_submodule("layer4").named_parameters():
         if "bn2" in name or "downsample.1" in name:
             nn.init.zeros_(parameter)
     images = images_of(network, 1)

@@ -82,7 +82,7 @@ def test_a_file_of_any_usual_form(tmp_path: Path, resnet18: dict[str, Tensor], f
         content = {"state_dict": {f"module.{k}": v for k, v in resnet18.items()}}
     torch.save(content, tmp_path / "weights.pth")
     network = network_of(recipe(str(tmp_path / "weights.pth")))
-    assert torch.equal(network.base.conv1.weight, resnet18["conv1.weight"])
+    assert torch.equal(network.base.get_parameter("conv1.weight"), resnet18["conv1.weight"])
 
 
 def test_the_head_starts_as_the_authors_with_pretrained_weights(

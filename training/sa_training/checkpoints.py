@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sa_runtime.errors import CheckpointError, MissingFileError, bad_value
+from sa_runtime.errors import CheckpointError, InputError, MissingFileError, bad_value
 from sa_runtime.system.files import atomic_path
+from sa_training.backbones import check_trusted
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe, sa
 from sa_training.weights import (
@@ -166,6 +167,7 @@ def load_checkpoint(
     content = _read(path)
     weights = plain_names(content["state_dict"])
     if "sa_deploy" in content:
+        _check_factory(content["sa_deploy"], path)
         recipe = Recipe.from_dict(content["sa_deploy"])
     else:
         recipe = _recipe_of(weights, recipe, path, bare=_BARE in content)
@@ -180,6 +182,16 @@ def load_checkpoint(
         epoch=int(content.get("epoch", 0)),
         training=content.get("training", {}),
     )
+
+
+def _check_factory(recipe: Any, path: Path) -> None:
+    """Refuse to run code that only a file names."""
+    network = recipe.get("network") if isinstance(recipe, dict) else None
+    name = network.get("backbone") if isinstance(network, dict) else None
+    try:
+        check_trusted(name if isinstance(name, str) else "")
+    except InputError as exc:
+        raise CheckpointError(f"{path}: {exc}", path=path) from exc
 
 
 def _recipe_of(

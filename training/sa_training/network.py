@@ -9,7 +9,6 @@ D embedding.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from sa_runtime.errors import bad_value, check_fields
 from sa_training.attention_pool import attention_pool
-from sa_training.backbones import BACKBONES, backbone, stride
+from sa_training.backbones import backbone, check_name, facts
 
 Attention = Literal["stages", "backbone", "both", "none"]
 ATTENTIONS: tuple[Attention, ...] = ("stages", "backbone", "both", "none")
@@ -34,7 +33,8 @@ class NetworkConfig:
     """Architecture of an :class:`SANetwork`.
 
     Attributes:
-        backbone: a name of :data:`sa_training.backbones.BACKBONES`.
+        backbone: a name that :mod:`sa_training.backbones.table` knows: resnet50, mobilenet_v2,
+            timm:NAME, package.module:function, ...
         height, width: of the input in pixels.
         classes: training identities K.
         features: channels F of the reduced part features.
@@ -43,7 +43,7 @@ class NetworkConfig:
             (the paper's main results), before the pooling of the ``backbone``'s last map,
             ``both`` or ``none``.
         normalize: of the attention, ``sum`` (authors' code) or ``softmax`` (paper's text).
-        deep_supervision: whether stages 1 to 3 carry classifiers.
+        deep_supervision: whether stages 1 to 3 carry classifiers, where the backbone has stages.
         stage_scale: ``map`` divides the deep supervision's pooled features by H*W as the authors'
             code does; ``unit`` does not.
         dropout: probability, on the pooled part features.
@@ -74,7 +74,6 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Check every field; raises InputError naming field, value and rule."""
         rules: tuple[tuple[str, bool, str], ...] = (
-            ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
             ("attention", self.attention in ATTENTIONS, f"one of {', '.join(ATTENTIONS)}"),
             ("normalize", self.normalize in NORMALIZATIONS, f"one of {', '.join(NORMALIZATIONS)}"),
             ("stage_scale", self.stage_scale in ("map", "unit"), "map or unit"),
@@ -86,18 +85,23 @@ class NetworkConfig:
             ("backbone_attention", self.backbone_attention in ("map", "parts"), "map or parts"),
             ("width", self.width >= 16, "at least 16 pixels"),
             ("height", self.height >= 16, "at least 16 pixels"),
-            (
-                "parts",
-                1 <= self.parts <= self.map_height,
-                f"1 to {self.map_height}, the last map's rows",
-            ),
         )
         check_fields(self, rules, prefix="network ")
+        check_name(self.backbone)
+        rows = self.map_height
+        parts_fit = ("parts", 1 <= self.parts <= rows, f"1 to {rows}, the last map's rows")
+        check_fields(self, (parts_fit,), prefix="network ")
 
     @property
     def map_height(self) -> int:
-        """Rows of the last feature map (each halving rounds up)."""
-        return math.ceil(self.height / stride(self.backbone))
+        """Rows of the last feature map."""
+        return facts(self.backbone, self.height, self.width).height
+
+    @property
+    def supervised(self) -> tuple[int, ...]:
+        """Stages that carry classifiers."""
+        staged = facts(self.backbone, self.height, self.width).staged
+        return STAGES if self.deep_supervision and staged else ()
 
     @property
     def part_normalize(self) -> Normalize:
@@ -126,7 +130,7 @@ class NetworkConfig:
         ('part0', 'part1', 'global', 'stage1', 'stage2', 'stage3')
         """
         parts = [f"part{part}" for part in range(self.parts)] if self.head == "parts" else []
-        stages = [f"stage{k}" for k in STAGES] if self.deep_supervision else []
+        stages = [f"stage{k}" for k in self.supervised]
         return (*parts, "global", *stages)
 
 
@@ -153,7 +157,12 @@ class SANetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.base = backbone(config.backbone)
+        self.base = backbone(
+            config.backbone,
+            config.height,
+            config.width,
+            positive=(config.stage_normalize == "sum", config.part_normalize == "sum"),
+        )
         *stage_channels, channels = self.base.channels
         self.drop = nn.Dropout(config.dropout)
         self.features = channels if config.head == "linear" else config.features
@@ -163,23 +172,23 @@ class SANetwork(nn.Module):
         for part in range(0 if config.head == "parts" else config.parts, config.parts + 1):
             classifier = nn.Linear(self.features, config.classes, bias=config.neck == "relu")
             self.add_module(f"instance{part}", classifier)
-        if config.deep_supervision:
-            for k in STAGES:
-                reduce = nn.Conv2d(stage_channels[k - 1], config.features, 1, bias=False)
-                self.add_module(f"local_conv_layer{k}", reduce)
-                self.add_module(f"instance_layer{k}", nn.Linear(config.features, config.classes))
+        for k in config.supervised:
+            reduce = nn.Conv2d(stage_channels[k - 1], config.features, 1, bias=False)
+            self.add_module(f"local_conv_layer{k}", reduce)
+            self.add_module(f"instance_layer{k}", nn.Linear(config.features, config.classes))
         self.initialise()
 
     def initialise(self, *, pretrained: bool = False) -> None:
         """Random weights as the authors set them.
 
         Convolutions Kaiming-normal over fan out, batch norms 1 and 0, classifiers N(0, 0.001).
+        Backbones that are no ResNets keep the initialisation of their own code.
 
         Args:
             pretrained: leave the backbone as it is and, as theirs then, the deep supervision's
                 convolutions at PyTorch's own initialisation.
         """
-        kept = set(self.base.modules()) if pretrained else set()
+        kept = set(self.base.modules()) if pretrained or not self.base.authors_start else set()
         for name, module in self.named_modules():
             if module in kept:
                 continue
@@ -203,7 +212,7 @@ class SANetwork(nn.Module):
         columns = reduced_NFP.unbind(dim=2) if self.config.head == "parts" else ()
         logits = [self.get_submodule(f"instance{p}")(column) for p, column in enumerate(columns)]
         logits.append(self.get_submodule(f"instance{self.config.parts}")(reduced_NFP.mean(dim=2)))
-        if self.config.deep_supervision:
+        if self.config.supervised:
             logits += [
                 self._stage_logits(k, map_NCHW) for k, map_NCHW in zip(STAGES, stages, strict=True)
             ]

@@ -1,4 +1,4 @@
-"""ImageNet weights for a backbone: torchvision's, a file, or none."""
+"""ImageNet weights for a backbone: torchvision's, timm's, a file, or none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -14,9 +15,12 @@ import torchvision
 from torch import Tensor
 
 from sa_runtime.errors import CheckpointError, MissingFileError
-from sa_training.backbones import BACKBONES
+from sa_runtime.system.extras import require
+from sa_training.backbones import BACKBONES, in_timm
+from sa_training.backbones.wrapped import TimmBackbone, timm_network
 from sa_training.network import SANetwork
 from sa_training.recipes import Recipe
+from sa_training.weight_names import backbone_weights
 from sa_training.weights import is_state_dict, plain_names
 
 _log = logging.getLogger(__name__)
@@ -37,12 +41,14 @@ def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwor
     if recipe.pretrained == "none" or resumed:
         return network
     weights, source = (
-        imagenet_weights(network.config.backbone)
+        imagenet_weights(network.config.backbone, network.config.height, network.config.width)
         if recipe.pretrained == "imagenet"
         else _from_file(Path(recipe.pretrained))
     )
-    given = {key: value for key, value in weights.items() if not key.startswith("fc.")}
     expected = network.base.state_dict()
+    given = backbone_weights(weights, expected, network.base.own_name)
+    if isinstance(network.base, TimmBackbone):
+        given = network.base.resized(given)
     wrong = [
         f"{key} {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}"
         for key in sorted(set(given) & set(expected))
@@ -56,8 +62,8 @@ def initialise(network: SANetwork, recipe: Recipe, *, resumed: bool) -> SANetwor
         if found:
             raise CheckpointError(
                 f"{source}: {what} {'; '.join(found[:3])}; expected weights of "
-                f"{network.config.backbone} under torchvision's names (pass another backbone or "
-                "another file)"
+                f"{network.config.backbone} under the names of torchvision, timm or torchreid "
+                "(pass another backbone or another file)"
             )
     _log.info("the backbone %s starts from %s", network.config.backbone, source)
     network.base.load_state_dict(given, strict=False)
@@ -73,12 +79,21 @@ def imagenet_file(backbone: str) -> Path | None:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def imagenet_weights(backbone: str) -> tuple[dict[str, Tensor], str]:
-    """Torchvision's ImageNet weights (``IMAGENET1K_V1``) and where they came from.
+def imagenet_weights(
+    backbone: str, height: int = 256, width: int = 128
+) -> tuple[dict[str, Tensor], str]:
+    """ImageNet weights and where they came from: torchvision's ``IMAGENET1K_V1``, or timm's.
+
+    Args:
+        backbone: its name.
+        height: of the input, where a network of timm depends on it.
+        width: likewise.
 
     Raises:
-        CheckpointError: torchvision has none for it, or they are neither on disk nor to be had.
+        CheckpointError: there are none for it, or they are neither on disk nor to be had.
     """
+    if in_timm(backbone):
+        return _timm_weights(backbone, height, width)
     url, target = _url(backbone), imagenet_file(backbone)
     if url is None or target is None:
         raise CheckpointError(
@@ -104,8 +119,22 @@ def imagenet_weights(backbone: str) -> tuple[dict[str, Tensor], str]:
     return weights, str(target)
 
 
+def _timm_weights(backbone: str, height: int, width: int) -> tuple[dict[str, Tensor], str]:
+    try:
+        network = timm_network(backbone, height, width, pretrained=True)
+    except Exception as exc:  # what a hub's client raises is its own affair
+        said = " ".join(str(exc).split())[:120]
+        raise CheckpointError(
+            f"pretrained='imagenet': timm gives no weights for {backbone} ({said}); pass "
+            "`pretrained=FILE` with weights fetched elsewhere, or `pretrained='none'`",
+            parameter="pretrained",
+            value="imagenet",
+        ) from exc
+    return network.state_dict(), f"timm's weights for {backbone}"
+
+
 def _url(backbone: str) -> str | None:
-    if backbone not in torchvision.models.list_models():
+    if backbone not in torchvision.models.list_models(module=torchvision.models):
         return None
     weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
     url: str = weights.url
@@ -121,7 +150,7 @@ def _from_file(path: Path) -> tuple[dict[str, Tensor], str]:
             value=str(path),
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _content(path)
     except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as exc:
         raise CheckpointError(
             f"pretrained={str(path)!r}: not a readable file of weights "
@@ -138,7 +167,11 @@ def _from_file(path: Path) -> tuple[dict[str, Tensor], str]:
             parameter="pretrained",
             value=str(path),
         )
-    named = plain_names(weights)
-    if any(key.startswith("base.") for key in named):
-        named = {k.removeprefix("base."): v for k, v in named.items() if k.startswith("base.")}
-    return named, str(path)
+    return plain_names(weights), str(path)
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        purpose = f"pretrained={str(path)!r}"
+        return require("safetensors.torch", extra="timm", purpose=purpose).load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

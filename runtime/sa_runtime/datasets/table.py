@@ -12,6 +12,7 @@ from typing import Any
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.layout import Layout
 from sa_runtime.errors import DatasetError, InputError, bad_value
+from sa_runtime.system import extensions
 
 DATASETS: dict[str, str] = {
     "market": "sa_runtime.datasets.market:load_market",
@@ -51,6 +52,8 @@ RECOGNITION_ORDER = (
     "market",
 )
 """Data sets that are recognised by their layout, the most distinctive one first."""
+_GROUP = extensions.DATASETS
+"""Other data sets come from installed packages, as functions ``root -> ReidDataset``."""
 
 
 def canonical(name: str) -> str:
@@ -63,9 +66,10 @@ def canonical(name: str) -> str:
     'market'
     """
     found = ALIASES.get(name, name)
-    if found not in DATASETS:
+    if found not in DATASETS and found not in (others := extensions.registered(_GROUP)):
         aliases = ", ".join(f"{alias} ({full})" for alias, full in ALIASES.items())
-        rule = f"unknown; choose from {', '.join(DATASETS)}; short: {aliases}"
+        own = f"; of installed packages: {', '.join(others)}" if others else ""
+        rule = f"unknown; choose from {', '.join(DATASETS)}{own}; short: {aliases}"
         raise bad_value("dataset", name, rule)
     return found
 
@@ -83,7 +87,12 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
         DatasetError: the folder is not that data set; the message names the path to pass.
         MissingPackageError: its files need a package that is not installed.
     """
-    loader: Callable[..., ReidDataset] = _looked_up(DATASETS[canonical(name)])
+    found = canonical(name)
+    loader: Callable[..., ReidDataset] = (
+        _looked_up(DATASETS[found])
+        if found in DATASETS
+        else extensions.loaded(extensions.registered(_GROUP)[found])
+    )
     known = [option for option in inspect.signature(loader).parameters if option != "root"]
     if unknown := sorted(set(options) - set(known)):
         raise InputError(
@@ -93,6 +102,8 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
     try:
         return loader(Path(root), **options)
     except DatasetError as exc:
+        if found not in LAYOUTS:
+            raise
         layout, folder = layout_of(name), Path(root)
         other = None if layout.fits(folder) else fitting(folder)
         if other is None or layout.above(folder) or layout.share(folder) >= 0.5:
@@ -105,9 +116,13 @@ def layout_of(name: str) -> Layout:
     """How a data set is laid out.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or a data set of another package, which says no layout.
     """
-    layout: Layout = _looked_up(LAYOUTS[canonical(name)])
+    found = canonical(name)
+    if found not in LAYOUTS:
+        rule = f"its package writes no layout down; choose from {', '.join(LAYOUTS)}"
+        raise bad_value("dataset", name, rule)
+    layout: Layout = _looked_up(LAYOUTS[found])
     return layout
 
 

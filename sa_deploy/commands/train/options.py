@@ -27,7 +27,8 @@ Arch = Annotated[
         "--arch",
         metavar="NAME",
         rich_help_panel=RECIPE,
-        help="Backbone, such as resnet50 or resnet18; the recipe's by default.",
+        help="Backbone: resnet50, a name of torchvision or timm such as mobilenet_v2 or "
+        "timm:NAME, or package.module:function; the recipe's by default{sa_deploy.backbones}.",
     ),
 ]
 Height = Annotated[
@@ -82,8 +83,8 @@ Pretrained = Annotated[
         "--pretrained",
         metavar="START",
         rich_help_panel=RECIPE,
-        help="Weights that the backbone starts from: imagenet, none or a file; the recipe's by "
-        "default.",
+        help="Weights that the backbone starts from: imagenet, none, or a file under the names "
+        "of torchvision, timm or torchreid; the recipe's by default.",
     ),
 ]
 Epochs = Annotated[

@@ -1,4 +1,4 @@
-"""ResNet backbones by name, as the SA network uses them: last stride 1, no classifier.
+"""ResNets by name, as the SA network uses them: last stride 1, no classifier.
 
 Module names are torchvision's, so that its weights and the authors' checkpoints load as they are.
 """
@@ -11,19 +11,18 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from sa_runtime.errors import bad_value
+from sa_training.backbones.base import Backbone
 from sa_training.resnets_32 import DEPTHS_32, resnet_32
 
-Stages = tuple[Tensor, Tensor, Tensor, Tensor]
 
-
-class Backbone(nn.Module):
+class ResNetBackbone(Backbone):
     """The four stages of a ResNet.
 
     Attributes:
         channels: of the four stages' outputs.
     """
 
+    authors_start = True
     conv1: nn.Conv2d
     bn1: nn.BatchNorm2d
     relu: nn.ReLU
@@ -44,7 +43,7 @@ class Backbone(nn.Module):
             _out_channels(getattr(self, f"layer{k}")) for k in (1, 2, 3, 4)
         )
 
-    def forward(self, x_N3HW: Tensor) -> Stages:
+    def forward(self, x_N3HW: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) normalised RGB -> the maps of stages 1 to 4.
 
         Their strides are 4, 8, 16, 16; those of the ``-32`` backbones 1, 2, 4, 4.
@@ -106,30 +105,10 @@ def _for_32x32(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return build_small
 
 
-BACKBONES: dict[str, Callable[[], nn.Module]] = {
+RESNETS: dict[str, Callable[[], nn.Module]] = {
     "resnet10-thin": _ThinResNet10,
     **{f"resnet{depth}": _torchvision(f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
     "resnet10-thin-32": _for_32x32(_ThinResNet10),
     "resnet18-32": _for_32x32(_torchvision("resnet18")),
     **{f"resnet{depth}-32": resnet_32(depth) for depth in DEPTHS_32},
 }
-
-
-def stride(name: str) -> int:
-    """Input pixels a row of the last map stands for.
-
-    >>> stride("resnet50"), stride("resnet18-32")
-    (16, 4)
-    """
-    return 4 if name.endswith("-32") else 16
-
-
-def backbone(name: str) -> Backbone:
-    """Build a backbone with random weights.
-
-    Raises:
-        InputError: an unknown name; the message lists the choices.
-    """
-    if name not in BACKBONES:
-        raise bad_value("backbone", name, f"expected one of {', '.join(BACKBONES)}")
-    return Backbone(BACKBONES[name]())
