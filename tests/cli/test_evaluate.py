@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,7 @@ def test_json_holds_every_documented_key(result: tuple[dict[str, Any], Path]) ->
         "evaluate_seconds",
         "picture",
         "per_query",
+        "report",
     ]
     assert {name: list(curve) for name, curve in figures["cmc"].items()} == {
         name: ["rank1", "rank5", "rank10"] for name in ("market1501", "allshots", "cuhk03")
@@ -177,6 +179,25 @@ def test_several_data_sets_give_a_row_each(
         *("--runtime", "onnxruntime", "--json"),
     )
     assert json.loads(plain.stdout)["mAP"] != printed["evaluations"][0]["mAP"]
+
+
+def test_a_report_and_a_breakdown(
+    tiny_model: TinyModel, synthetic_root: Path, tmp_path: Path
+) -> None:
+    known = (tiny_model.path, "-d", "synthetic", "--data-dir", synthetic_root)
+    done = run(*known, "--runtime", "onnxruntime", "--report", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["report"] == str(tmp_path / "out")
+    assert set(figures["breakdown"]) == {"camera_pairs", "heights", "times", "open_set"}
+    assert sum(pair["queries"] for pair in figures["breakdown"]["camera_pairs"]) > 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert not re.search(r"(?:src|href)=.?https?:", page)
+    done = run(*known, "--runtime", "onnxruntime", "--breakdown")
+    assert done.returncode == 0, done.stderr
+    for text in ("by pair of cameras, the worst first", "TPR", "0.1 %"):
+        assert text in done.stdout
 
 
 def test_more_mistakes_end_before_anything_is_embedded(

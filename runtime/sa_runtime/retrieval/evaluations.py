@@ -11,6 +11,7 @@ from typing import Any
 from sa_runtime.datasets.base import ReidDataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
+from sa_runtime.retrieval.analysis import Analysis, analyse
 from sa_runtime.retrieval.comparison import Comparison, compare_with_first
 from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate
 from sa_runtime.retrieval.expansion import Expansion
@@ -30,18 +31,23 @@ class Evaluations:
         reports: data set by data set of the first model, then of the next.
         datasets: of each report.
         comparisons: of every further model with the first one, for each data set.
+        analyses: of each report, where :func:`analyse_all` made them.
     """
 
     reports: tuple[RetrievalReport, ...]
     datasets: tuple[ReidDataset, ...]
     comparisons: tuple[Comparison, ...]
+    analyses: tuple[Analysis, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the figures of one report, or ``evaluations`` and ``comparisons``."""
-        if len(self.reports) == 1:
-            return self.reports[0].to_dict()
+        found = [report.to_dict() for report in self.reports]
+        for figures, analysis in zip(found, self.analyses, strict=False):
+            figures["breakdown"] = analysis.to_dict()
+        if len(found) == 1:
+            return found[0]
         return {
-            "evaluations": [report.to_dict() for report in self.reports],
+            "evaluations": found,
             "comparisons": [found.to_dict() for found in self.comparisons],
         }
 
@@ -108,3 +114,14 @@ def evaluate_models(
         datasets=tuple(datasets) * len(names),
         comparisons=tuple(compare_with_first(reports, seed=seed)),
     )
+
+
+def analyse_all(
+    found: Evaluations, *, watch: Watch = lambda what, count: nullcontext(lambda done: None)
+) -> Evaluations:
+    """The same evaluations, each with its analysis."""
+    analyses = []
+    for report, dataset in zip(found.reports, found.datasets, strict=True):
+        with watch("rank", len(dataset.query)) as advance:
+            analyses.append(analyse(report, dataset, on_progress=advance))
+    return replace(found, analyses=tuple(analyses))

@@ -75,6 +75,26 @@ def evaluate(
             help="Parquet file with a row for each query; none by default.",
         ),
     ] = None,
+    breakdown: Annotated[
+        bool,
+        typer.Option(
+            "--breakdown",
+            help="Print figures by pair of cameras, size and time, and how many right pairs are "
+            "accepted at stated rates of wrong ones.",
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder that gets report.html, one file to look at figures, curves and "
+            "rankings; none by default.",
+        ),
+    ] = None,
+    report_images: Annotated[
+        int,
+        typer.Option(metavar="N", min=20, help="Most pictures in the report, of 2 kB each."),
+    ] = 4000,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -104,15 +124,19 @@ def evaluate(
         sa-deploy evaluate a.onnx b.onnx -d synthetic --data-dir world --rerank
     """
     from sa_deploy.commands.evaluate.files import Files
-    from sa_deploy.commands.evaluate.tables import print_comparisons, print_reports
-    from sa_runtime.retrieval.evaluations import evaluate_models
+    from sa_deploy.commands.evaluate.tables import (
+        print_breakdowns,
+        print_comparisons,
+        print_reports,
+    )
+    from sa_runtime.retrieval.evaluations import analyse_all, evaluate_models
     from sa_runtime.retrieval.expansion import Expansion
     from sa_runtime.retrieval.gates import check_gates, parse_gate
     from sa_runtime.retrieval.metrics import CONVENTIONS
     from sa_runtime.retrieval.rerank import Reranking
 
     gates = [parse_gate(text) for text in gate or ()]
-    files = Files(picture=picture, per_query=per_query)
+    files = Files(picture=picture, per_query=per_query, report=report, most_images=report_images)
     files.check([Path(root) for root in data_dir], alone=len(models) == len(dataset) == 1)
     found = evaluate_models(
         models,
@@ -126,12 +150,16 @@ def evaluate(
         watch=progress,
         **runner_options(cache=cache, device=device),
     )
+    if breakdown or report is not None:
+        found = analyse_all(found, watch=progress)
     files.write(found, seed=seed)
     if json_output:
         print_json({**found.to_dict(), **files.to_dict()})
     else:
         print_reports(found.reports)
         print_comparisons(found.comparisons)
+        if breakdown:
+            print_breakdowns(found)
     check_gates(found.reports, gates)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_deploy.output import note
+from sa_deploy.output import note, progress
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.per_query import check_per_query, write_per_query
 from sa_runtime.retrieval.picture import check_picture, ranking_picture
+from sa_runtime.retrieval.report.build import check_report, write_report
 
 if TYPE_CHECKING:
     from sa_runtime.retrieval.evaluations import Evaluations
+
+_UNSAFE = re.compile(r"[^\w.,=@+-]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,8 @@ class Files:
 
     picture: Path | None
     per_query: Path | None
+    report: Path | None
+    most_images: int
 
     def check(self, roots: Sequence[Path], *, alone: bool) -> None:
         """Refuse what cannot be written, before anything is embedded.
@@ -39,6 +45,8 @@ class Files:
             check_picture(self.picture, roots[0])
         if self.per_query is not None:
             check_per_query(self.per_query, roots)
+        if self.report is not None:
+            check_report(self.report, roots, most_images=self.most_images)
 
     def write(self, found: Evaluations, *, seed: int) -> None:
         """Write them and say so."""
@@ -56,8 +64,31 @@ class Files:
         if self.per_query is not None:
             write_per_query(self.per_query, list(zip(found.reports, found.datasets, strict=True)))
             note(f"per query: {self.per_query}")
+        if self.report is not None:
+            self._write_reports(self.report, found)
 
     def to_dict(self) -> dict[str, str | None]:
         """Their names, for JSON."""
-        files = {"picture": self.picture, "per_query": self.per_query}
+        files = {
+            "picture": self.picture,
+            "per_query": self.per_query,
+            "report": self.report,
+        }
         return {key: None if path is None else str(path) for key, path in files.items()}
+
+    def _write_reports(self, folder: Path, found: Evaluations) -> None:
+        """A page for each data set; of several each in a folder of its own."""
+        names = list(dict.fromkeys(report.dataset for report in found.reports))
+        for name in names:
+            places = [i for i, report in enumerate(found.reports) if report.dataset == name]
+            with progress("pictures", None, unit="picture") as advance:
+                page = write_report(
+                    folder if len(names) == 1 else folder / _UNSAFE.sub("_", name),
+                    [found.reports[i] for i in places],
+                    found.datasets[places[0]],
+                    [one for one in found.comparisons if one.dataset == name],
+                    analyses=[found.analyses[i] for i in places],
+                    most_images=self.most_images,
+                    on_progress=advance,
+                )
+            note(f"report: {page}")

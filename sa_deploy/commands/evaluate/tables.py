@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from sa_deploy.output import print_table
+from sa_runtime.retrieval.analysis import worst_pairs
 from sa_runtime.retrieval.bootstrap import RANKS
 
 if TYPE_CHECKING:
     from sa_runtime.retrieval.bootstrap import Interval
     from sa_runtime.retrieval.comparison import Comparison
     from sa_runtime.retrieval.evaluation import RetrievalReport
+    from sa_runtime.retrieval.evaluations import Evaluations
 
 
 def print_reports(reports: Sequence[RetrievalReport]) -> None:
@@ -62,6 +64,48 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         typer.echo(
             f"of {found.queries:,} queries {found.better:,} are found better and {found.worse:,} "
             "worse (average precision)"
+        )
+
+
+def print_breakdowns(found: Evaluations) -> None:
+    """Tables of every evaluation: camera pairs from the worst on, heights, times, open set."""
+    names = short_names([report.name for report in found.reports])
+    for report, analysis in zip(found.reports, found.analyses, strict=True):
+        of = f"{report.dataset}: {names[report.name]}, %"
+        print_table(
+            f"{of} by pair of cameras, the worst first",
+            ("query and gallery camera", "queries", "mAP", "rank-1"),
+            [
+                (
+                    f"{pair.query_camera} -> {pair.gallery_camera}",
+                    pair.queries,
+                    percent(pair.mAP),
+                    percent(pair.rank1),
+                )
+                for pair in worst_pairs(analysis.pairs)
+            ],
+        )
+        for title, groups in (("height of the crop", analysis.heights), ("time", analysis.times)):
+            if groups:
+                print_table(
+                    f"{of} by {title}",
+                    ("queries of", "queries", "mAP", "rank-1"),
+                    [
+                        (group.name, group.queries, percent(group.mAP), percent(group.rank1))
+                        for group in groups
+                    ],
+                )
+        print_table(
+            f"{of} of right pairs (TPR) and right searches (DIR) at a rate of wrong ones",
+            ("rate of wrong ones", "TPR", "DIR", "distance of TPR"),
+            [
+                (
+                    f"{100 * at['rate']:g} %",
+                    *("-" if at[key] is None else percent(at[key]) for key in ("tpr", "dir")),
+                    "-" if at["threshold"] is None else f"{at['threshold']:.4f}",
+                )
+                for at in analysis.open_set.to_dict()["at"]
+            ],
         )
 
 
