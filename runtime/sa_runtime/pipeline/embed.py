@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.embedder import Embedder
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 from sa_runtime.image_files import MAX_PIXELS
 from sa_runtime.items import Counts, Item, Row, Sink
 from sa_runtime.outputs.base import (
@@ -30,6 +31,8 @@ from sa_runtime.outputs.crops import CropFolder
 from sa_runtime.outputs.manifest import plan_of
 from sa_runtime.outputs.several import check_outputs, open_outputs
 from sa_runtime.outputs.sources import order_of
+from sa_runtime.outputs.table import output_kind
+from sa_runtime.pipeline.choice import Share, camera_rule, name_of, with_camera
 from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
 from sa_runtime.runners.base import Runner
@@ -57,6 +60,8 @@ def embed(
     detections: Boxes | Sequence[Boxes] = (),
     boxes: BoxOptions | None = None,
     camera: str | None = None,
+    camera_from: str | None = None,
+    shard: str | None = None,
     runtime: str = "auto",
     batch_size: int = 32,
     dtype: StoredType = "float32",
@@ -87,6 +92,9 @@ def embed(
             files with the names of the videos, or one file that names the video of each box.
         boxes: how detection files are read, and which boxes are used.
         camera: name that goes into every row.
+        camera_from: how it is told from each source instead: ``name``, ``folder`` or a regular
+            expression, see :func:`sa_runtime.pipeline.choice.camera_rule`.
+        shard: ``i/n`` takes the i-th of n shares of the sources, whichever come later.
         runtime: a name of :data:`sa_runtime.runners.table.RUNNERS`, or ``auto``.
         batch_size: largest batch given to the runtime.
         dtype: of the stored vectors.
@@ -112,11 +120,16 @@ def embed(
     names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)
     files = [place for place in (*given, *held) if isinstance(place, (str, os.PathLike))]
     artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
-    check_outputs(names, resume=resume, partition=partition)
     for name in names:
+        output_kind(name)
         refuse_inputs(Path(name), [*files, *artefact])
     if crop_folder is not None:
         refuse_inputs(crop_folder, [*files, *artefact], parameter="crops")
+    check_outputs(names, resume=resume, partition=partition)
+    if camera is not None and camera_from is not None:
+        raise bad_value("camera_from", camera_from, "does not go with `camera`; leave one out")
+    rule = None if camera_from is None else camera_rule(camera_from)
+    share = None if shard is None else Share(shard)
     with quiet_opencv():
         found = find_sources(
             given,
@@ -128,6 +141,8 @@ def embed(
                 boxes=boxes or BoxOptions(),
             ),
         )
+        if share is not None:
+            found = [source for source in found if share.has(name_of(source))]
         with _opened(model, runtime, options) as runner, ExitStack() as stack:
             identities = [source.identity() for source in found]
             plan = plan_of(
@@ -138,7 +153,9 @@ def embed(
                 dtype=dtype,
                 camera=camera,
                 strict=strict,
-                **({} if crop_folder is None else {"crops": True}),
+                **_chosen(
+                    crops=True if crop_folder else None, camera_from=camera_from, shard=shard
+                ),
             )
             output = open_outputs(
                 names,
@@ -161,15 +178,17 @@ def embed(
             items = stack.enter_context(
                 ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
             )
-            change: Callable[[Item], Item] = _as_it_is
+            changes: list[Callable[[Item], Item]] = []
+            if rule is not None:
+                changes.append(partial(with_camera, rule=rule))
             if crop_folder is not None:
-                change = stack.enter_context(CropFolder(crop_folder, before.rows)).save
+                changes.append(stack.enter_context(CropFolder(crop_folder, before.rows)).save)
             timing = _fill(
                 output,
                 items,
                 runner,
                 report,
-                change,
+                changes,
                 batch_size=batch_size,
                 max_delay_ms=max_delay_ms,
             )
@@ -204,8 +223,9 @@ def _opened(
     yield model.runner if isinstance(model, Embedder) else model
 
 
-def _as_it_is(item: Item) -> Item:
-    return item
+def _chosen(**options: str | bool | None) -> dict[str, str | bool]:
+    """Those that are given: plans of older versions do not have them."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class _Gone:
@@ -266,7 +286,7 @@ def _fill(
     items: ItemStream,
     runner: Runner,
     report: _Report,
-    change: Callable[[Item], Item],
+    changes: Sequence[Callable[[Item], Item]],
     *,
     batch_size: int,
     max_delay_ms: float | None,
@@ -276,7 +296,7 @@ def _fill(
     while not output.progress.complete:
         with output.part() as writer:
             result = run_pipeline(
-                _Part(items, output.part_rows, change),
+                _Part(items, output.part_rows, changes),
                 runner,
                 report.beside(writer.write),
                 batch_size=batch_size,
@@ -301,9 +321,11 @@ def _fill(
 class _Part:
     """Items up to a number of boxes or seconds; not a generator, so that the items stay open."""
 
-    def __init__(self, items: ItemStream, rows: int | None, change: Callable[[Item], Item]) -> None:
+    def __init__(
+        self, items: ItemStream, rows: int | None, changes: Sequence[Callable[[Item], Item]]
+    ) -> None:
         self._items = items
-        self._change = change
+        self._changes = changes
         self._left = rows
         self._stop = None if rows is None else time.monotonic() + PART_SECONDS
         self._begun = False
@@ -314,7 +336,9 @@ class _Part:
     def __next__(self) -> Item:
         if self._begun and self._is_full():
             raise StopIteration
-        item = self._change(next(self._items))
+        item = next(self._items)
+        for change in self._changes:
+            item = change(item)
         self._begun = True
         if self._left is not None:
             self._left -= len(item.rows)

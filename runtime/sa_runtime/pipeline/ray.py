@@ -55,6 +55,7 @@ class Settings:
         model: an artefact, readable on every machine.
         runtime: name of a runtime, or ``auto``.
         options: of the runner.
+        noted: in the manifest of each folder, as what made it.
     """
 
     model: Path
@@ -67,6 +68,7 @@ class Settings:
     batch_size: int = 32
     dtype: StoredType = "float32"
     shard_rows: int = PART_ROWS
+    noted: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,6 +175,7 @@ def embed_task(task: EmbedTask, runner: Any, settings: Settings) -> TaskResult:
             batch_size=settings.batch_size,
             dtype=settings.dtype,
             shard_rows=settings.shard_rows,
+            settings=settings.noted,
             resume=True,
         )
     except SaDeployError as error:

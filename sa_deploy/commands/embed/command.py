@@ -11,6 +11,7 @@ from sa_deploy.commands.embed import boxes
 from sa_deploy.commands.embed.on_server import opened
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
 from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.settings import Config, SaveConfig, settings_of, write_settings
 from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def embed(
+    context: typer.Context,
     model: Model,
     sources: Annotated[
         list[str],
@@ -55,6 +57,14 @@ def embed(
             metavar="NAME", help="Name of the camera, which stands in every row; none by default."
         ),
     ] = None,
+    camera_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Tell the camera from the path of each source: name (without suffix), folder, "
+            "or a regular expression, whose first group is the camera; none by default.",
+        ),
+    ] = None,
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
@@ -69,6 +79,14 @@ def embed(
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option(help="Type of the numbers that are stored.")
     ] = "float32",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Threads of the runtime; its own choice by default, which is one for each core.",
+        ),
+    ] = None,
     max_delay_ms: Annotated[
         float | None,
         typer.Option(
@@ -98,13 +116,22 @@ def embed(
         typer.Option(
             metavar="NAMES",
             help="Divide the files of a folder by some of source, camera and day, joined by "
-            "commas.",
+            "commas; not at all by default.",
         ),
     ] = None,
     crops: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="Also write every person as a JPEG file; its name is a column."
+            metavar="FOLDER",
+            help="Folder for every person as a JPEG file, without it none; its name is a column.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Embed the I-th of N shares of the sources, such as 1/4: for several machines "
+            "that are given the same sources, each with an --out of its own; all by default.",
         ),
     ] = None,
     ray_workers: Annotated[
@@ -131,6 +158,8 @@ def embed(
             "that it has there. This process runs it by default.",
         ),
     ] = None,
+    config: Config = None,
+    save_config: SaveConfig = None,
     json_output: JsonOutput = False,
 ) -> None:
     """Embed people: whole images, or the boxes of videos.
@@ -142,10 +171,16 @@ def embed(
         sa-deploy embed model.onnx c1.mp4 --detections c1.txt --out c1.parquet
     """
     chosen = boxes.box_options(locals())  # before any name but those of the options
-    from sa_runtime.errors import InputError
     from sa_runtime.pipeline.embed import embed as embed_sources
 
     options: dict[str, Any] = dict(runner_options(cache=cache, device=device, embedding=embedding))
+
+    options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
+    if threads is not None:
+        options["threads"] = threads
+    settings_given = settings_of(context)
+    if save_config is not None:
+        write_settings(save_config, settings_given)
     if ray_workers is not None:
         if server is not None:
             raise bad_value("ray_workers", ray_workers, "does not go with `server`; leave one out")
@@ -163,11 +198,14 @@ def embed(
             batch_size=batch_size,
             dtype=dtype,
             shard_rows=shard_rows,
+            noted=settings_given,
         )
-        if len(out) > 1 or partition or crops:
-            raise InputError(
-                "`ray_workers`: every source gets a folder of its own; give one folder as `out`, "
-                "and neither `partition` nor `crops`"
+        if len(out) > 1 or partition or crops or camera_from or shard:
+            raise bad_value(
+                "ray_workers",
+                ray_workers,
+                "every source gets a folder of its own; give one folder as `out`, and none of "
+                "`partition`, `crops`, `camera_from` and `shard`",
             )
         tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume, boxes=chosen)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
@@ -180,6 +218,8 @@ def embed(
             detections=detections or [],
             boxes=chosen,
             camera=camera,
+            camera_from=camera_from,
+            shard=shard,
             runtime="auto" if runner else runtime,
             batch_size=batch_size,
             dtype=dtype,
@@ -190,6 +230,7 @@ def embed(
             shard_rows=shard_rows,
             partition=partition.split(",") if partition else (),
             crops=crops,
+            settings=settings_given,
             on_progress=_Bar(advance),
             on_skip=lambda error: note(f"skipped: {error}"),
             **options,
