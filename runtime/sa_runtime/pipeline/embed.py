@@ -174,10 +174,10 @@ def embed(
                 order = order_of(output.plan["sources"], identities)
                 found = [_Gone() if index is None else found[index] for index in order]
             before = output.progress
-            report = _Report(runner, sum(map(len, found)), before.rows, on_progress)
             items = stack.enter_context(
                 ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
             )
+            report = _Report(runner, found, items, before.rows, on_progress)
             changes: list[Callable[[Item], Item]] = []
             if rule is not None:
                 changes.append(partial(with_camera, rule=rule))
@@ -204,6 +204,7 @@ def embed(
                 files=tuple(output.files()),
                 rows=output.progress.rows,
                 resumed_rows=before.rows,
+                sources=len(found),
                 counts=output.progress.counts,
                 timing=timing,
             )
@@ -255,20 +256,35 @@ class _Report:
     def __init__(
         self,
         runner: Runner,
-        rows_at_most: int,
+        sources: Sequence[Source],
+        items: ItemStream,
         rows: int,
         on_progress: Callable[[EmbedProgress], None],
     ) -> None:
         self._runner = runner
-        self._rows_at_most = rows_at_most
-        self._rows = rows
+        self._sources = len(sources)
+        gone = rows if any(isinstance(source, _Gone) for source in sources) else 0
+        self._rows_at_most = max(rows, gone + sum(map(len, sources)))
+        self._items = items
+        self._before = self._rows = rows
+        self._began = time.monotonic()
         self._on_progress = on_progress
         self.add(0)
 
     def add(self, rows: int) -> None:
         self._rows += rows
+        counts, took = self._items.counts, time.monotonic() - self._began
         self._on_progress(
-            EmbedProgress(rows=self._rows, rows_at_most=self._rows_at_most, runner=self._runner)
+            EmbedProgress(
+                rows=self._rows,
+                rows_at_most=self._rows_at_most,
+                runner=self._runner,
+                source=min(self._items.source + 1, self._sources),
+                sources=self._sources,
+                pictures=counts.images + counts.frames,
+                left_out=counts.outside + counts.invalid_boxes + counts.unreadable_images,
+                rows_per_s=(self._rows - self._before) / took if took > 0 else 0.0,
+            )
         )
 
     def beside(self, write: Sink) -> Sink:

@@ -21,11 +21,21 @@ class EmbedProgress:
         rows: embedded so far, those of earlier runs included.
         rows_at_most: the largest number of rows that the sources can give.
         runner: the open model.
+        source: number of the source that is being read, from 1; earlier runs' count.
+        sources: how many there are.
+        pictures: images and video frames decoded so far.
+        left_out: boxes and images that were left out so far.
+        rows_per_s: of this run.
     """
 
     rows: int
     rows_at_most: int
     runner: Runner
+    source: int = 0
+    sources: int = 0
+    pictures: int = 0
+    left_out: int = 0
+    rows_per_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,7 @@ class EmbedResult:
         files: those that hold the rows.
         rows: number of rows stored, those of earlier runs included.
         resumed_rows: number of rows of earlier runs.
+        sources: number of sources embedded, those of earlier runs included.
         counts: what was met in the sources, by earlier runs too.
         timing: of this run, stage by stage.
     """
@@ -59,6 +70,7 @@ class EmbedResult:
     files: tuple[Path, ...]
     rows: int
     resumed_rows: int
+    sources: int
     counts: Counts
     timing: PipelineResult
 
@@ -99,6 +111,7 @@ class EmbedResult:
             "files": len(self.files),
             "rows": self.rows,
             "resumed_rows": self.resumed_rows,
+            "sources": self.sources,
             "images": counts.images,
             "frames": counts.frames,
             "seconds": round(timing.wall_s, 3),

@@ -119,6 +119,11 @@ class ItemStream:
         self._taking = threading.Lock()
 
     @property
+    def source(self) -> int:
+        """Index of the source that is being read; their number at the end."""
+        return self._index
+
+    @property
     def position(self) -> Position:
         """Just behind the last item taken."""
         if self._last is not None:

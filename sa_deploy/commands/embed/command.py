@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sa_deploy.commands.embed import boxes
 from sa_deploy.commands.embed.on_server import opened
+from sa_deploy.commands.embed.report import Bar, tell
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import note, progress
 from sa_deploy.settings import Config, SaveConfig, settings_of, write_settings
 from sa_runtime.errors import bad_value
 
@@ -178,15 +179,15 @@ def embed(
     options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
     if threads is not None:
         options["threads"] = threads
-    settings_given = settings_of(context)
+    noted = settings_of(context)
     if save_config is not None:
-        write_settings(save_config, settings_given)
+        write_settings(save_config, noted)
     if ray_workers is not None:
-        if server is not None:
-            raise bad_value("ray_workers", ray_workers, "does not go with `server`; leave one out")
-        from sa_deploy.commands.embed.on_ray import embed_on_workers
+        from sa_deploy.commands.embed.on_ray import embed_on_workers, require_plain
         from sa_runtime.pipeline.ray import Settings, tasks_of
 
+        others = {"partition": partition, "crops": crops, "camera_from": camera_from}
+        require_plain(ray_workers, out, {**others, "shard": shard, "server": server})
         settings = Settings(
             model=model,
             runtime=runtime,
@@ -198,7 +199,7 @@ def embed(
             batch_size=batch_size,
             dtype=dtype,
             shard_rows=shard_rows,
-            noted=settings_given,
+            noted=noted,
         )
         if len(out) > 1 or partition or crops or camera_from or shard:
             raise bad_value(
@@ -208,6 +209,7 @@ def embed(
                 "`partition`, `crops`, `camera_from` and `shard`",
             )
         tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume, boxes=chosen)
+        tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
     with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
@@ -230,8 +232,8 @@ def embed(
             shard_rows=shard_rows,
             partition=partition.split(",") if partition else (),
             crops=crops,
-            settings=settings_given,
-            on_progress=_Bar(advance),
+            settings=noted,
+            on_progress=Bar(advance),
             on_skip=lambda error: note(f"skipped: {error}"),
             **options,
         )
@@ -294,3 +296,4 @@ def _print(summary: dict[str, Any]) -> None:
         *([("crops in", summary["crops"])] if summary["crops"] else []),
     ]
     print_table(f"{summary['model']} on {summary['runtime']}", ("embedded", ""), rows)
+    tell(result, json_output=json_output)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sa_deploy.output import note, print_json, print_table, progress
-from sa_runtime.errors import IncompleteError
+from sa_runtime.errors import IncompleteError, bad_value
 from sa_runtime.pipeline.ray import EmbedTask, Settings, TaskResult, embed_on_ray
 from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
+
+
+def require_plain(workers: int, outs: Sequence[str], options: Mapping[str, object]) -> None:
+    """Refuse what does not go with workers.
+
+    Raises:
+        InputError: several outputs, or one of the options.
+    """
+    for name in [name for name, value in options.items() if value]:
+        raise bad_value("ray_workers", workers, f"does not go with `{name}`; leave one out")
+    if len(outs) != 1:
+        raise bad_value("ray_workers", workers, "every source gets a folder below one `out`")
 
 
 def embed_on_workers(

@@ -78,6 +78,9 @@ def test_progress_counts_every_row_and_names_the_most(
     assert [state.rows for state in seen] == sorted({state.rows for state in seen})
     assert {state.rows_at_most for state in seen} == {clip.boxes}
     assert seen[0].runner.name == "onnxruntime"
+    assert {(state.source, state.sources) for state in seen} == {(1, 1)}
+    assert (seen[-1].pictures, seen[-1].left_out) == (result.counts.frames, 0)
+    assert seen[-1].rows_per_s > 0
 
 
 @pytest.mark.parametrize("name", ["people.txt", "-", "s3://bucket/people.parquet", "a.npy"])
