@@ -13,12 +13,6 @@ from sa_deploy.commands.embed.report import Bar, tell
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
 from sa_deploy.output import note, progress
 from sa_deploy.settings import Config, SaveConfig, settings_of, write_settings
-from sa_runtime.errors import bad_value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 
 
 def embed(
@@ -174,8 +168,6 @@ def embed(
     chosen = boxes.box_options(locals())  # before any name but those of the options
     from sa_runtime.pipeline.embed import embed as embed_sources
 
-    options: dict[str, Any] = dict(runner_options(cache=cache, device=device, embedding=embedding))
-
     options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
     if threads is not None:
         options["threads"] = threads
@@ -201,15 +193,7 @@ def embed(
             shard_rows=shard_rows,
             noted=noted,
         )
-        if len(out) > 1 or partition or crops or camera_from or shard:
-            raise bad_value(
-                "ray_workers",
-                ray_workers,
-                "every source gets a folder of its own; give one folder as `out`, and none of "
-                "`partition`, `crops`, `camera_from` and `shard`",
-            )
         tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume, boxes=chosen)
-        tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
     with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
@@ -237,63 +221,4 @@ def embed(
             on_skip=lambda error: note(f"skipped: {error}"),
             **options,
         )
-    _tell(result)
-    if json_output:
-        print_json(result.to_dict())
-    else:
-        _print(result.to_dict())
-
-
-def _tell(result: EmbedResult) -> None:
-    """What is worth a note on stderr."""
-    for text in result.counts.truncated_videos:
-        note(f"truncated video: {text}")
-    if result.counts.other_files:
-        note(f"{result.counts.other_files} files of other kinds passed over")
-    if result.doubt:
-        note(f"warning: {result.doubt}")
-    if result.resumed_rows:
-        note(f"resumed: {result.resumed_rows} rows were in {result.out}")
-    if not result.rows:
-        note(f"no rows: {result.out} is empty, since no box could be used")
-
-
-class _Bar:
-    """Shows how far a run is; says once what ``auto`` took."""
-
-    def __init__(self, advance: Callable[..., None]) -> None:
-        self._advance = advance
-        self._told = False
-
-    def __call__(self, state: EmbedProgress) -> None:
-        reason = getattr(state.runner, "reason", "")
-        if reason and not self._told:
-            note(f"auto took {reason}")
-        self._told = True
-        self._advance(
-            completed=state.rows,
-            total=state.rows_at_most,
-            description=f"embed on {state.runner.name}",
-        )
-
-
-def _print(summary: dict[str, Any]) -> None:
-    rows: list[tuple[str, object]] = [
-        ("rows", summary["rows"]),
-        ("images", summary["images"]),
-        ("video frames", summary["frames"]),
-        ("seconds", summary["seconds"]),
-        ("rows/s", summary["rows_per_s"]),
-        *((f"busy seconds: {stage}", seconds) for stage, seconds in summary["busy_s"].items()),
-        ("boxes clipped", summary["boxes_clipped"]),
-        *((f"skipped: {what.replace('_', ' ')}", n) for what, n in summary["skipped"].items()),
-        ("embedding", f"{summary['embedding']}, {summary['dim']} x {summary['dtype']}"),
-        ("feature space", summary["space"]),
-        (
-            "file" if summary["files"] == 1 else f"{summary['files']} files in",
-            f"{', '.join(summary['outs'])} ({summary['size_bytes'] / 2**20:.1f} MiB)",
-        ),
-        *([("crops in", summary["crops"])] if summary["crops"] else []),
-    ]
-    print_table(f"{summary['model']} on {summary['runtime']}", ("embedded", ""), rows)
     tell(result, json_output=json_output)
