@@ -32,6 +32,7 @@ from sa_runtime.artefact.contract import (
     Precision,
     space_id,
 )
+from sa_runtime.artefact.reference import REFERENCE_KEY, make_reference
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.files import atomic_path, refuse_inputs
 
@@ -112,7 +113,10 @@ def adopt(
             canary = canary_of_crops(crops, runner)
         require_parity(parity, gates, name=str(target))
         contract = dataclasses.replace(contract, parity={embedding: parity.summary()})
-        write({METADATA_KEY: contract.to_json(), CANARY_KEY: canary}, temporary)
+        metadata = {METADATA_KEY: contract.to_json(), CANARY_KEY: canary}
+        if known := make_reference(reference):
+            metadata[REFERENCE_KEY] = known
+        write(metadata, temporary)
     return AdoptedModel(path=target, contract=contract, parity=parity, rewritten=rewritten)
 
 

@@ -35,6 +35,7 @@ from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.canary import CANARY_KEY
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.artefact.formats import files_of
+from sa_runtime.artefact.reference import REFERENCE_KEY, make_reference
 from sa_runtime.errors import bad_value
 from sa_runtime.runners.base import encode
 from sa_runtime.runners.table import open_runner
@@ -158,7 +159,10 @@ class Exporter:
             parity, canary = self._proven(kind, temporary, target)
             summary = {name: report.summary() for name, report in parity.items()}
             contract = dataclasses.replace(contract, parity=summary)
-            write({METADATA_KEY: contract.to_json(), CANARY_KEY: canary}, temporary)
+            metadata = {METADATA_KEY: contract.to_json(), CANARY_KEY: canary}
+            if known := make_reference(self.reference(self.options.embeddings[0])):
+                metadata[REFERENCE_KEY] = known
+            write(metadata, temporary)
         artefact = Artefact(
             path=target,
             format=kind,

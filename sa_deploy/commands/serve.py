@@ -29,12 +29,20 @@ def serve(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to listen on; one that others reach asks for --client-ca.",
+            help="Address to listen on; one that others reach asks for --keys or --client-ca.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 takes a free one.")
     ] = 8000,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of the clients' API keys: lines of a name and the key's SHA-256. It is read "
+            "again when it changes. Without it no key is asked for.",
+        ),
+    ] = None,
     certificate: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Certificate in PEM, for HTTPS; plain HTTP by default."),
@@ -166,6 +174,7 @@ def serve(
         named_files(models),
         settings,
         address,
+        keys=keys,
         drain_s=drain_seconds,
         drain_delay_s=drain_delay_seconds,
         on_start=started,

@@ -7,11 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import httpx
 import numpy as np
 import pytest
 
@@ -97,3 +102,58 @@ def test_two_models_of_one_name_are_refused() -> None:
     done = invoke("serve", "a/model.onnx", "b/model.onnx")
     assert done.returncode == 2
     assert "a second model called 'model'" in done.stderr
+
+
+def test_sigterm_under_load_loses_nothing_that_was_accepted(tiny_model: TinyModel) -> None:
+    """What the service says that it answered is what its clients got: each once, none lost."""
+    image = cv2.imencode(".png", np.zeros((90, 40, 3), np.uint8))[1].tobytes()
+    got: list[str] = []
+    cut: list[str] = []
+    stop = threading.Event()
+
+    def ask(url: str, name: int) -> None:
+        with httpx.Client(base_url=url, timeout=20) as http:
+            for number in range(100_000):
+                asked = f"{name}-{number}"
+                if stop.is_set():
+                    return
+                try:
+                    answer = http.post("/embed", content=image, headers={"x-request-id": asked})
+                except httpx.TransportError:
+                    cut.append(asked)
+                    return
+                assert answer.status_code == 200, answer.text
+                assert answer.headers["x-request-id"] == asked
+                got.append(asked)
+
+    words = [tiny_model.path, "--max-delay-ms", "20", "--log-json", "-v"]
+    with served(*words) as (process, url), ThreadPoolExecutor(8) as pool:
+        said: list[str] = []
+        assert process.stderr is not None
+        reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
+        reader.start()
+        asking = [pool.submit(ask, url, name) for name in range(8)]
+        while len(got) < 100:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+        stop.set()
+        for one in asking:
+            one.result(30)
+        reader.join(10)
+    lines = [json.loads(line) for line in said]
+    answered = [line["request"] for line in lines if line.get("status") == 200]
+    assert code == 0
+    assert len(answered) == len(set(answered))
+    assert sorted(answered) == sorted(got)
+    assert len(cut) <= 8
+    assert not any("Traceback" in line for line in said)
+
+
+def test_sighup_opens_the_files_again(tiny_model: TinyModel) -> None:
+    with served(tiny_model.path) as (process, url):
+        process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + 10
+        while httpx.get(f"{url}/models").json()[0]["version"] != 2:
+            assert time.monotonic() < until
+            time.sleep(0.05)

@@ -8,6 +8,7 @@ import pytest
 
 from sa_deploy import InputError, export_model
 from sa_runtime.artefact.metadata import read_contract
+from sa_runtime.artefact.reference import reference_of
 
 pytestmark = pytest.mark.usefixtures("torchlib_once")
 
@@ -28,6 +29,11 @@ def test_a_checkpoint_is_exported_at_its_own_size(
     assert (artefact.contract.input.height, artefact.contract.input.width) == (128, 64)
     assert artefact.contract.output.embedding == "global"
     assert artefact.parity["parts"].min_cosine > 0.99999
+    statistics = reference_of(artefact.path)
+    assert statistics is not None
+    assert statistics.mean.shape == (artefact.contract.output.dim,)
+    assert 0 < statistics.variance < 1
+    assert statistics.count == artefact.parity["parts"].crops
     assert notes[0] == "comparing model.onnx (global) with the network on onnxruntime"
     assert artefact.parity["parts"].validation == str(synthetic_root)
 

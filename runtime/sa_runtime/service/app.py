@@ -1,4 +1,4 @@
-"""The service as an ASGI application."""
+"""The service as an ASGI application: requests for vectors, and what runs beside them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import orjson
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from sa_runtime.arrays import Embeddings, Images
-from sa_runtime.errors import RunnerError
+from sa_runtime.errors import RunnerError, SaDeployError
 from sa_runtime.service import plain, v2
+from sa_runtime.service.batcher import Batcher, BatchReport, Ticket
 from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, add_docs
+from sa_runtime.service.door import Door
+from sa_runtime.service.drift import Drift
 from sa_runtime.service.gate import Gate, Job
-from sa_runtime.service.limits import Limits
+from sa_runtime.service.keys import Keys
+from sa_runtime.service.metrics import Metrics
 from sa_runtime.service.models import Models, Served, note_answer
 from sa_runtime.service.refusals import DeadlineError, FullError, RefusedError, busy, malformed
+from sa_runtime.service.replies import named, not_found, refused, version
+from sa_runtime.service.routes import Routes
 from sa_runtime.system.environment import cores
 
 _log = logging.getLogger(__name__)
@@ -33,133 +40,120 @@ class Service:
 
     Args:
         models: what is served; opened and closed with the application.
+        keys: of the clients; ``None`` lets everybody in.
+        check_s: between two canaries, and two looks at the drift.
 
     Attributes:
         app: the ASGI application.
         draining: set when no further requests are wanted.
+        metrics: what is counted.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, *, keys: Keys | None = None, check_s: float = 60.0) -> None:
         self.models = models
         self.limits = models.settings.limits
         self.gate = Gate(self.limits)
         self.draining = False
-        self.opening: asyncio.Task[None] | None = None
+        self.metrics = Metrics()
+        self._check_s = check_s
+        self._drift = Drift()
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="sa-decode")
-        self.app = FastAPI(
+        models.on_batch = self._note_batch
+        inner = FastAPI(
             title="sa-deploy",
-            version=_version(),
+            version=version(),
             lifespan=self._lifespan,
             docs_url=None,
             redoc_url=None,
         )
-        add_docs(self.app)
-        self._add_routes()
-
-    @asynccontextmanager
-    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.models.open)
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self.models.close)
-            self._pool.shutdown()
+        add_docs(inner)
+        Routes(self).add_to(inner)
+        infer = "/v2/models/{name}/infer"
+        post: dict[str, Any] = {"methods": ["POST"]}
+        inner.add_api_route(infer, self.infer, openapi_extra=INFER_BODY, **post)
+        inner.add_api_route(
+            "/v2/models/{name}/versions/{version}/infer",
+            self.infer,
+            include_in_schema=False,
+            **post,
+        )
+        inner.add_api_route("/embed", self.embed, openapi_extra=EMBED_BODY, **post)
+        inner.add_api_route("/metrics", self.read_metrics)
+        inner.add_exception_handler(RefusedError, refused)  # type: ignore[arg-type]
+        inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
+        self.app: ASGIApp = Door(inner, self.metrics, keys, self.limits.write_timeout_s)
 
     @property
     def ready(self) -> bool:
         """Whether requests are wanted: all models are open, and their last canaries passed."""
         return self.models.ready and not self.draining
 
-    def _add_routes(self) -> None:
-        app = self.app
-        health, model = "/v2/health", "/v2/models/{name}"
-        get: list[tuple[str, Callable[..., Any]]] = [
-            (f"{health}/live", self.live),
-            (f"{health}/ready", self.is_ready),
-            ("/v2", self.metadata),
-            ("/v2/models/stats", self.all_statistics),
-            ("/models", self.list_models),
-            ("/contract", self.contract),
-        ]
-        for version in ("", "/versions/{version}"):
-            get += [
-                (f"{model}{version}", self.model_metadata),
-                (f"{model}{version}/ready", self.model_ready),
-                (f"{model}{version}/config", self.model_config),
-                (f"{model}{version}/stats", self.statistics),
-            ]
-            app.add_api_route(
-                f"{model}{version}/infer",
-                self.infer,
-                methods=["POST"],
-                openapi_extra=INFER_BODY,
-                include_in_schema=not version,
-            )
-        for path, handler in get:
-            app.add_api_route(path, handler, include_in_schema="version" not in path)
-        app.add_api_route("/embed", self.embed, methods=["POST"], openapi_extra=EMBED_BODY)
-        app.add_exception_handler(RefusedError, _refused)  # type: ignore[arg-type]
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.models.open)
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await asyncio.to_thread(self.models.close)
+            self._pool.shutdown()
 
-    async def live(self) -> Response:
-        """Whether the process answers."""
-        return Response()
+    def reload_all(self) -> None:
+        """Swap every model for what its file holds now; one that cannot be swapped goes on."""
 
-    async def is_ready(self) -> Response:
-        """Whether requests are wanted."""
-        return Response(status_code=200 if self.ready else 503)
+        async def reload() -> None:
+            for name in self.models.files:
+                try:
+                    await self.models.reload(name)
+                except (SaDeployError, RefusedError) as exc:
+                    _log.error("%s: goes on as it was: %s", name, exc)
 
-    async def metadata(self) -> Response:
-        """What the server is and which extensions of the protocol it has."""
-        return _json(v2.server_metadata(_version()))
+        self._reloading = asyncio.ensure_future(reload())
 
-    async def list_models(self) -> Response:
-        """The models, with the spaces of their vectors."""
-        return _json([_summary(served, self.limits) for served in self.models])
+    async def _watch(self) -> None:
+        """Now and then: are the models still what they were, are people still what they were?"""
+        while True:
+            await asyncio.sleep(self._check_s)
+            for served in list(self.models):
+                served.users += 1
+                try:
+                    await asyncio.to_thread(served.check)
+                except SaDeployError as exc:
+                    _log.error("%s: not ready: %s", served.name, exc)
+                finally:
+                    served.users -= 1
+                found = await asyncio.to_thread(self._drift.measure, served)
+                self.metrics.note_drift(served.name, found)
 
-    async def contract(self, model: str = "") -> Response:
-        """The contract of a model: what it takes, what its vectors mean."""
-        contract = self.models.get(model).contract
-        return Response(contract.to_json(), media_type="application/json")
+    def _note_batch(self, served: Served, report: BatchReport) -> None:
+        self.metrics.note_batch(served.name, report)
+        self._drift.add(served, report.vectors)
 
-    async def model_metadata(self, name: str, version: str = "") -> Response:
-        """Inputs and outputs of a model."""
-        return _json(v2.model_metadata(self._model(name, version)))
-
-    async def model_ready(self, name: str, version: str = "") -> Response:
-        """Whether a model's last canary passed."""
-        ready = self._model(name, version).healthy and not self.draining
-        return Response(status_code=200 if ready else 503)
-
-    async def model_config(self, name: str, version: str = "") -> Response:
-        """How a model's batches form, in Triton's words."""
-        delay_ms = self.models.settings.max_delay_ms
-        return _json(v2.model_config(self._model(name, version), delay_ms))
-
-    async def statistics(self, name: str, version: str = "") -> Response:
-        """What a model has done."""
-        return _json({"model_stats": [v2.model_statistics(self._model(name, version))]})
-
-    async def all_statistics(self) -> Response:
-        """What all models have done."""
-        return _json({"model_stats": [v2.model_statistics(served) for served in self.models]})
+    async def read_metrics(self) -> Response:
+        """Counters and histograms for Prometheus."""
+        text = self.metrics.text(self.models, self.gate)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def infer(self, name: str, request: Request, version: str = "") -> Response:
         """Vectors of crops at the model's size, by the open inference protocol."""
-        self._check_queue(self._model(name, version))
+        self._check_queue(self.models.get(name, version))
         async with self.gate.admitted(request) as job:
             with self.models.lease(name) as served:
                 length = request.headers.get(v2.HEADER_LENGTH)
-                maximum = self.limits.max_images
                 asked = await self._aside(
-                    v2.read_request, job.body, length, served.contract, maximum
+                    v2.read_request, job.body, length, served.contract, self.limits.max_images
                 )
+                job.stage("decode")
                 job.hurry(asked.timeout_s)
                 vectors = await self._vectors(job, served, asked.images)
                 body, head = await self._aside(v2.write_response, served, vectors, asked)
-                headers = _named(served)
+                headers = named(served)
                 if head is not None:
                     headers[v2.HEADER_LENGTH] = str(head)
                 kind = "application/json" if head is None else plain.BYTES
+                job.stage("write")
                 return Response(body, headers=headers, media_type=kind)
 
     async def embed(self, request: Request) -> Response:
@@ -173,41 +167,33 @@ class Service:
             with self.models.lease(name) as served:
                 contract = served.contract
                 crops = await self._aside(plain.cut, pictures, contract, self.limits)
+                job.stage("decode")
                 vectors = await self._vectors(job, served, crops)
                 accept = request.headers.get("accept", "")
                 body, kind, headers = await self._aside(
                     plain.answer, contract, served.name, served.version, vectors, accept
                 )
-                return Response(body, headers=headers | _named(served), media_type=kind)
+                job.stage("write")
+                return Response(body, headers=headers | named(served), media_type=kind)
 
     async def _vectors(self, job: Job, served: Served, crops: Images) -> Embeddings:
         """Let crops wait for their batch, as long as their client does and their time lasts."""
-        batcher = served.batcher
+        job.note(model=served.name, people=len(crops))
         try:
-            ticket = batcher.submit(crops, client=job.client, deadline=job.deadline)
+            ticket = served.batcher.submit(crops, client=job.client, deadline=job.deadline)
         except FullError as exc:
             raise busy(str(exc), exc.retry_after_s) from exc
-        done = asyncio.wrap_future(ticket.future)
-        gone = asyncio.ensure_future(_disconnected(job.request))
         try:
-            left = max(job.deadline - time.monotonic(), 0)
-            waiting: set[asyncio.Future[Any]] = {done, gone}
-            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if done.done():
-                vectors = done.result()
-            elif gone.done():
-                raise RefusedError(400, "the client went away", close=True, reason="gone")
-            else:
-                raise DeadlineError("its time was over while it was being run")
-        except (DeadlineError, RunnerError) as exc:
+            vectors = await _patiently(job, served.batcher, ticket)
+        except DeadlineError as exc:
             served.statistics.failures += 1
-            if isinstance(exc, DeadlineError):
-                raise RefusedError(504, f"no answer in time: {exc}", reason="deadline") from exc
+            raise RefusedError(504, f"no answer in time: {exc}", reason="deadline") from exc
+        except RunnerError as exc:
+            served.statistics.failures += 1
             raise RefusedError(500, f"the model failed: {exc}", reason="failure") from exc
-        finally:
-            gone.cancel()
-            if not done.done():
-                batcher.cancel(ticket)
+        job.stage("queue", ticket.queued_s)
+        job.stage("infer", ticket.infer_s)
+        self.metrics.note_flat(served.name, plain.flat(crops))
         note_answer(
             served,
             seconds=time.monotonic() - job.began,
@@ -227,13 +213,30 @@ class Service:
         """Run in a thread what would hold up the other requests."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    def _model(self, name: str, version: str) -> Served:
-        served = self.models.get(name)
-        if version and version != str(served.version):
-            raise RefusedError(
-                404, f"model {served.name!r} has version {served.version}, not {version[:20]!r}"
-            )
-        return served
+
+async def _patiently(job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
+    """The vectors of a ticket, unless its client goes away or its time is over.
+
+    Raises:
+        DeadlineError: it is over.
+        RefusedError: the client is gone.
+        RunnerError: the model failed.
+    """
+    done = asyncio.wrap_future(ticket.future)
+    gone = asyncio.ensure_future(_disconnected(job.request))
+    try:
+        waiting: set[asyncio.Future[Any]] = {done, gone}
+        left = max(job.deadline - time.monotonic(), 0)
+        await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if done.done():
+            return done.result()
+        if gone.done():
+            raise RefusedError(400, "the client went away", close=True, reason="gone")
+        raise DeadlineError("its time was over before its batch was done")
+    finally:
+        gone.cancel()
+        if not done.done():
+            batcher.cancel(ticket)
 
 
 async def _disconnected(request: Request) -> None:
@@ -249,42 +252,3 @@ def _milliseconds(text: str) -> float:
     if not value > 0:
         raise malformed("timeout_ms: expected a number above 0")
     return value
-
-
-def _summary(served: Served, limits: Limits) -> dict[str, Any]:
-    contract = served.contract
-    return {
-        "name": served.name,
-        "version": served.version,
-        "ready": served.healthy,
-        "space": contract.space,
-        "embedding": contract.output.embedding,
-        "dim": contract.output.dim,
-        "precision": contract.precision,
-        "runtime": served.runner.name,
-        "batch_size": served.batcher.batch_size,
-        "max_images": limits.max_images,
-    }
-
-
-def _named(served: Served) -> dict[str, str]:
-    return {"x-model": served.name, "x-feature-space": served.contract.space}
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    body = orjson.dumps(value)
-    return Response(body, status, headers=headers, media_type="application/json")
-
-
-async def _refused(request: Request, error: RefusedError) -> Response:
-    headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-    if error.close:
-        headers["connection"] = "close"
-    request.scope.setdefault("state", {})["refused"] = error.reason
-    return _json({"error": str(error)}, error.status, headers)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("sa-deploy")

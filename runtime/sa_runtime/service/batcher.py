@@ -17,6 +17,7 @@ from sa_runtime.errors import RunnerError, SaDeployError, bad_value
 from sa_runtime.runners.base import Runner, fitting_batch_size
 from sa_runtime.service.refusals import DeadlineError, FullError
 
+_NO_LENGTH = 1e-6
 _SMOOTHING = 0.2
 """Weight of the last batch in the measured speed."""
 
@@ -70,6 +71,8 @@ class BatchReport:
         seconds: that the runner took.
         failed: crops that the runner gave no vectors for.
         error: what it said of them.
+        not_finite: how many of these had vectors that are not finite.
+        vectors: (crops - failed, D) float32.
     """
 
     crops: int
@@ -77,6 +80,15 @@ class BatchReport:
     seconds: float
     failed: int = 0
     error: str = ""
+    not_finite: int = 0
+    vectors: Embeddings = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @property
+    def zero_norm(self) -> int:
+        """Vectors of no length, which compare with nothing."""
+        if not self.vectors.size:
+            return 0
+        return int((np.square(self.vectors).sum(axis=1) < _NO_LENGTH).sum())
 
 
 class Batcher:
@@ -273,11 +285,11 @@ class Batcher:
         images = parts[0] if len(parts) == 1 else np.concatenate(parts)
         waited_s = time.monotonic() - min(part.ticket.came for part in batch)
         began = time.monotonic()
-        failed, error = 0, ""
+        failures: list[tuple[int, str]] = []
         try:
             found = self._runner.run(images)
-        except Exception as exc:
-            failed, error = self._run_alone(batch), _line(exc)
+        except Exception:
+            found, failures = self._run_alone(batch)
         else:
             row = 0
             for part in batch:
@@ -286,13 +298,18 @@ class Batcher:
                 row += count
         seconds = time.monotonic() - began
         speed = len(images) / max(seconds, 1e-9)
-        self._crops_per_s += (speed - self._crops_per_s) * (
-            _SMOOTHING if self._crops_per_s else 1.0
-        )
+        weight = _SMOOTHING if self._crops_per_s else 1.0
+        self._crops_per_s += (speed - self._crops_per_s) * weight
         # Before the tickets: who has an answer finds it in the figures.
         self._on_batch(
             BatchReport(
-                crops=len(images), waited_s=waited_s, seconds=seconds, failed=failed, error=error
+                crops=len(images),
+                waited_s=waited_s,
+                seconds=seconds,
+                failed=sum(count for count, _ in failures),
+                error=failures[0][1] if failures else "",
+                not_finite=sum(count for count, said in failures if "not finite" in said),
+                vectors=found,
             )
         )
         for part in batch:
@@ -303,20 +320,27 @@ class Batcher:
                 if not ticket.future.done():
                     _give(ticket)
 
-    def _run_alone(self, batch: list[Slice]) -> int:
-        """Each part by itself, so that one that fails does not take the others with it."""
-        failed = 0
+    def _run_alone(self, batch: list[Slice]) -> tuple[Embeddings, list[tuple[int, str]]]:
+        """Each part by itself, so that one that fails does not take the others with it.
+
+        Returns:
+            The vectors of those that did not fail; how many crops failed, and why, part by part.
+        """
+        failures: list[tuple[int, str]] = []
+        kept: list[Embeddings] = []
         for part in batch:
             crops = part.ticket.crops[part.start : part.stop]
             try:
-                part.ticket.vectors[part.start : part.stop] = self._runner.run(crops)
+                kept.append(self._runner.run(crops))
+                part.ticket.vectors[part.start : part.stop] = kept[-1]
             except Exception as exc:
-                failed += len(crops)
+                failures.append((len(crops), _line(exc)))
                 known = exc if isinstance(exc, SaDeployError) else RunnerError(_line(exc))
                 with self._changed:
                     self._drop(part.ticket)
                 _fail(part.ticket, known)
-        return failed
+        dim = self._runner.contract.output.dim
+        return (np.concatenate(kept) if kept else np.zeros((0, dim), np.float32)), failures
 
 
 def _line(error: Exception) -> str:

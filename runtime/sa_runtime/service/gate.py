@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.requests import Request
 
@@ -31,6 +32,22 @@ class Job:
     client: str
     began: float
     deadline: float
+
+    def stage(self, name: str, seconds: float | None = None) -> None:
+        """Note how long a stage took; since the last one by default."""
+        stages = self._state.setdefault("stages", {})
+        if seconds is None:
+            seconds = time.monotonic() - self.began - sum(stages.values())
+        stages[name] = seconds
+
+    def note(self, *, model: str, people: int) -> None:
+        """Note what is asked for."""
+        self._state["model"], self._state["people"] = model, people
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.request.scope.setdefault("state", {})
+        return state
 
     def hurry(self, seconds: float) -> None:
         """Take a shorter time that the request asks for."""
@@ -74,13 +91,15 @@ class Gate:
         try:
             self._hold(stated or 0, held)
             await self._read(request, body, held)
-            yield Job(
+            job = Job(
                 request=request,
                 body=body,
                 client=client_of(request),
                 began=began,
                 deadline=began + limits.timeout_ms / 1000,
             )
+            job.stage("read")
+            yield job
         finally:
             self.requests -= 1
             self.held_bytes -= held[0]

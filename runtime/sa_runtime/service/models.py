@@ -80,7 +80,7 @@ class Served:
         settings: ModelSettings,
         *,
         version: int = 1,
-        on_batch: Callable[[str, BatchReport], None] = lambda name, report: None,
+        on_batch: Callable[[Served, BatchReport], None] = lambda served, report: None,
     ) -> None:
         self.name, self.path, self.runner, self.version = name, path, runner, version
         self.statistics = Statistics()
@@ -128,7 +128,7 @@ class Served:
         found.size_s[report.crops] += report.seconds  # type: ignore[assignment]  # a float
         if report.error:
             _log.error("%s: %d crops failed: %s", self.name, report.failed, report.error)
-        self._on_batch(self.name, report)
+        self._on_batch(self, report)
 
 
 class Models:
@@ -138,18 +138,14 @@ class Models:
         files: artefacts by the name that requests call them by; the first is taken where a
             request names none.
         settings: how they are opened.
-        on_batch: told of every batch.
+
+    Attributes:
+        on_batch: told of every batch, in the thread that ran it.
     """
 
-    def __init__(
-        self,
-        files: dict[str, Path],
-        settings: ModelSettings,
-        *,
-        on_batch: Callable[[str, BatchReport], None] = lambda name, report: None,
-    ) -> None:
+    def __init__(self, files: dict[str, Path], settings: ModelSettings) -> None:
         self.files, self.settings = files, settings
-        self._on_batch = on_batch
+        self.on_batch: Callable[[Served, BatchReport], None] = lambda served, report: None
         self._served: dict[str, Served] = {}
         self._swapping = threading.Lock()
 
@@ -177,11 +173,11 @@ class Models:
             served.close()
         self._served.clear()
 
-    def get(self, name: str = "") -> Served:
+    def get(self, name: str = "", version: str = "") -> Served:
         """A model by name, the first where that is empty.
 
         Raises:
-            RefusedError: no such model, or not open yet.
+            RefusedError: no such model or version, or not open yet.
         """
         name = name or next(iter(self.files))
         if name not in self.files:
@@ -189,7 +185,10 @@ class Models:
             raise RefusedError(404, f"no model {name[:80]!r}; expected one of {known}")
         if name not in self._served:
             raise RefusedError(503, f"model {name!r} is being opened", retry_after_s=1)
-        return self._served[name]
+        served = self._served[name]
+        if version and version != str(served.version):
+            raise RefusedError(404, f"{name} has version {served.version}, not {version[:20]!r}")
+        return served
 
     @contextmanager
     def lease(self, name: str = "") -> Iterator[Served]:
@@ -242,7 +241,14 @@ class Models:
         settings = self.settings
         runner = open_runner(path, settings.runtime, **settings.options)
         try:
-            return Served(name, path, runner, settings, version=version, on_batch=self._on_batch)
+            return Served(
+                name,
+                path,
+                runner,
+                settings,
+                version=version,
+                on_batch=lambda one, report: self.on_batch(one, report),
+            )
         except BaseException:
             runner.close()
             raise

@@ -20,7 +20,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sa_runtime.errors import IncompleteError, InputError, bad_value
 from sa_runtime.service.app import Service
+from sa_runtime.service.door import TRANSPORT
+from sa_runtime.service.keys import Keys
 from sa_runtime.service.models import Models, ModelSettings
+from sa_runtime.sources.reader import quiet_opencv
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ def serve_models(
     settings: ModelSettings,
     address: Address,
     *,
+    keys: Path | None = None,
     drain_s: float = 30.0,
     drain_delay_s: float = 0.0,
     on_start: Callable[[str, Models], None] = lambda url, models: None,
@@ -87,6 +91,7 @@ def serve_models(
         files: artefacts by the name that requests call them by.
         settings: how they are opened.
         address: where to listen.
+        keys: file of the clients' keys, see :class:`sa_runtime.service.keys.Keys`.
         drain_s: for the answers that are outstanding after the signal.
         drain_delay_s: see :class:`Server`.
         on_start: given the address with its port, and the models, when requests are taken.
@@ -96,14 +101,15 @@ def serve_models(
         RunnerError: a model cannot be opened, or its canary crops come out wrong.
         IncompleteError: requests were cut off at the end.
     """
-    address.check(keys=False)
+    address.check(keys=keys is not None)
+    holders = None if keys is None else Keys(keys)
     listening, address = bound(address)
     models = Models(dict(files), settings)
     with listening:
         try:
             models.open()
             Server(
-                Service(models),
+                Service(models, keys=holders),
                 address,
                 listening,
                 drain_s=drain_s,
@@ -211,8 +217,11 @@ class Server(uvicorn.Server):
         Raises:
             IncompleteError: requests were cut off at the end.
         """
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self.run(sockets=[self._listening])
+        # What clients send wrong is told to them and counted: it must not fill the disk.
+        for name in ("uvicorn.error", "python_multipart"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with quiet_opencv():
+            self.run(sockets=[self._listening])
         if self.cut_off:
             raise IncompleteError(
                 f"{self.cut_off} requests were cut off when their time was over; allow more with "
@@ -222,6 +231,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._service.reload_all)
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -303,6 +315,8 @@ def _guarded(head_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self._head_is_there()
+            # Who does not take an answer is cut off by the application.
+            self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
             super().on_headers_complete()
 
         def _expect_head(self) -> None:

@@ -1,0 +1,196 @@
+"""Around every request: who asks, how long it takes, what is counted and logged of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sa_runtime.service.keys import Keys
+from sa_runtime.service.metrics import Metrics
+from sa_runtime.service.replies import as_json
+from sa_runtime.service.tracing import record
+
+_log = logging.getLogger("sa_runtime.service.access")
+OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
+"""Asked without a key: what balancers and orchestrators probe."""
+TRANSPORT = "sa_deploy.transport"
+"""Extension of the scope that holds a connection's transport."""
+_ID = re.compile(r"[\w.-]{1,64}")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Answered:
+    """What is known of a request at its end.
+
+    Attributes:
+        method: of HTTP.
+        path: without what was asked for.
+        route: of the table of endpoints, empty where none fits.
+        status: 499 where the client was gone before it was answered.
+        seconds: from its headers to the end of its answer.
+        client: name of its key, else its address.
+        id: of the request.
+        reason: why it was refused; empty where it was not.
+        model: that it asked for.
+        people: in it.
+        stages: seconds by stage.
+        headers: that it came with.
+    """
+
+    method: str
+    path: str
+    route: str
+    status: int
+    seconds: float
+    client: str
+    id: str
+    reason: str
+    model: str
+    people: int
+    stages: dict[str, float]
+    headers: dict[str, str]
+
+
+class Door:
+    """Wraps the application.
+
+    Args:
+        app: what answers.
+        metrics: what counts.
+        keys: of the clients; ``None`` lets everybody in.
+        write_timeout_s: until a client has taken a part of its answer.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, keys: Keys | None, write_timeout_s: float
+    ) -> None:
+        self._app, self._metrics, self._keys = app, metrics, keys
+        self._write_timeout_s = write_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; whatever fails unforeseen is a 500 that tells nothing."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        asked = headers.get("x-request-id", "")
+        state: dict[str, Any] = {"id": asked if _ID.fullmatch(asked) else secrets.token_hex(8)}
+        scope["state"] = state
+        scope["fastapi.telemetry"] = None  # newer versions would trace a second time
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", state["id"].encode()),
+                ]
+            try:
+                async with asyncio.timeout(self._write_timeout_s):
+                    await send(message)
+            except TimeoutError:
+                state["reason"] = "slow"
+                raise _GoneError from None
+
+        try:
+            if self._admits(scope, headers, state):
+                await self._app(scope, receive, answer)
+            else:
+                state["reason"] = "no key"
+                refusal = as_json(
+                    {"error": "no valid key; send it as Authorization: Bearer KEY"},
+                    401,
+                    {"www-authenticate": "Bearer"},
+                )
+                await refusal(scope, receive, answer)
+        except _GoneError:
+            status = 499
+            _cut_off(scope)
+        except Exception:
+            _log.exception("%s %s: request %s failed", scope["method"], scope["path"], state["id"])
+            state["reason"] = "defect"
+            if not status:
+                await as_json({"error": f"a defect; request {state['id']}"}, 500)(
+                    scope, receive, answer
+                )
+        finally:
+            self._note(scope, headers, state, status or 499, time.monotonic() - began)
+
+    def _admits(self, scope: Scope, headers: dict[str, str], state: dict[str, Any]) -> bool:
+        if self._keys is None or scope["path"] in OPEN_PATHS:
+            return True
+        given = headers.get("authorization", "")
+        kind, _, key = given.partition(" ")
+        holder = self._keys.holder(key.strip() if kind.lower() == "bearer" else given)
+        if holder is None:
+            return False
+        state["client"], state["admin"] = holder.name, holder.admin
+        return True
+
+    def _note(
+        self,
+        scope: Scope,
+        headers: dict[str, str],
+        state: dict[str, Any],
+        status: int,
+        seconds: float,
+    ) -> None:
+        route = getattr(scope.get("route"), "path", "")
+        who = scope.get("client") or ("", 0)
+        answered = Answered(
+            method=scope["method"],
+            path=scope["path"],
+            route=route,
+            status=status,
+            seconds=seconds,
+            client=state.get("client") or who[0],
+            id=state["id"],
+            reason=state.get("reason", ""),
+            model=state.get("model", ""),
+            people=state.get("people", 0),
+            stages=state.get("stages", {}),
+            headers=headers,
+        )
+        self._metrics.note(answered)
+        record(answered)
+        if scope["path"] in OPEN_PATHS:
+            return
+        _log.info(
+            "%s %s: %d in %.1f ms%s",
+            answered.method,
+            answered.path[:200],
+            status,
+            seconds * 1000,
+            f" ({answered.reason})" if answered.reason else "",
+            extra={
+                "request": answered.id,
+                "client": answered.client,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "model": answered.model,
+                "people": answered.people,
+                "reason": answered.reason,
+                "stages": {name: round(s, 6) for name, s in answered.stages.items()},
+            },
+        )
+
+
+class _GoneError(Exception):
+    """The client does not take its answer."""
+
+
+def _cut_off(scope: Scope) -> None:
+    """The connection is of no use any more: uvicorn's transport is aborted."""
+    held = scope.get("extensions", {}).get(TRANSPORT)
+    if held is not None:
+        held["transport"].abort()

@@ -1,0 +1,136 @@
+"""What Prometheus reads from ``/metrics``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from sa_runtime.service.batcher import BatchReport
+
+if TYPE_CHECKING:
+    from sa_runtime.service.door import Answered
+    from sa_runtime.service.gate import Gate
+    from sa_runtime.service.models import Models
+
+_SECONDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0),
+)
+_CROPS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """Counters, histograms and gauges of one service.
+
+    No name of a client stands in them: their number is not bounded.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made: dict[str, Any] = {"registry": self.registry, "namespace": "sa_deploy"}
+        self._requests = Counter(
+            "requests", "Requests by endpoint and status.", ["route", "status"], **made
+        )
+        self._refused = Counter("refused", "Requests not answered, by reason.", ["reason"], **made)
+        self._seconds = Histogram(
+            "request_seconds",
+            "Seconds of answered requests for vectors, by stage and in total.",
+            ["stage"],
+            buckets=_SECONDS,
+            **made,
+        )
+        self._people = Counter("people", "Vectors given.", ["model"], **made)
+        self._batch_crops = Histogram(
+            "batch_crops", "Crops in a batch.", ["model"], buckets=_CROPS, **made
+        )
+        self._batch_seconds = Histogram(
+            "batch_seconds", "Seconds of a batch.", ["model"], buckets=_SECONDS, **made
+        )
+        self._wait = Histogram(
+            "batch_wait_seconds",
+            "Seconds that the oldest crop of a batch waited.",
+            ["model"],
+            buckets=_SECONDS,
+            **made,
+        )
+        self._failed = Counter("failed_crops", "Crops without vectors.", ["model"], **made)
+        self._bad = Counter(
+            "bad_vectors",
+            "Vectors that are not finite, or of no length.",
+            ["model", "kind"],
+            **made,
+        )
+        self._flat = Counter("flat_images", "People without contrast.", ["model"], **made)
+        self._queue = Gauge("queue_crops", "Crops that wait for a batch.", ["model"], **made)
+        self._in_flight = Gauge("requests_in_flight", "Requests being answered.", **made)
+        self._bodies = Gauge("bodies_bytes", "Bytes of their bodies.", **made)
+        self._ready = Gauge("model_ready", "Whether the last canary passed.", ["model"], **made)
+        self._cosine = Gauge(
+            "canary_cosine", "Of the worst canary crop to its known vector.", ["model"], **made
+        )
+        self._drift = Gauge(
+            "drift",
+            "How far recent vectors are from those of export: see the documentation.",
+            ["model", "kind"],
+            **made,
+        )
+        self._info = Gauge(
+            "model_info",
+            "1 for each model that is served.",
+            ["model", "version", "space", "precision", "runtime"],
+            **made,
+        )
+        ProcessCollector(registry=self.registry)
+
+    def note(self, answered: Answered) -> None:
+        """Count a request."""
+        self._requests.labels(answered.route or "none", answered.status).inc()
+        if answered.reason:
+            self._refused.labels(answered.reason).inc()
+        if answered.stages and answered.status == 200:
+            for stage, seconds in answered.stages.items():
+                self._seconds.labels(stage).observe(seconds)
+            self._seconds.labels("total").observe(answered.seconds)
+            self._people.labels(answered.model).inc(answered.people)
+
+    def note_batch(self, model: str, report: BatchReport) -> None:
+        """Count a batch."""
+        self._batch_crops.labels(model).observe(report.crops)
+        self._batch_seconds.labels(model).observe(report.seconds)
+        self._wait.labels(model).observe(report.waited_s)
+        if report.failed:
+            self._failed.labels(model).inc(report.failed)
+        for kind, count in (("not finite", report.not_finite), ("zero norm", report.zero_norm)):
+            if count:
+                self._bad.labels(model, kind).inc(count)
+
+    def note_flat(self, model: str, count: int) -> None:
+        """Count people without contrast."""
+        if count:
+            self._flat.labels(model).inc(count)
+
+    def note_drift(self, model: str, kinds: dict[str, float]) -> None:
+        """Set what :mod:`sa_runtime.service.drift` measured."""
+        for kind, value in kinds.items():
+            self._drift.labels(model, kind).set(value)
+
+    def text(self, models: Models, gate: Gate) -> bytes:
+        """The page of Prometheus, with the gauges as they stand."""
+        self._in_flight.set(gate.requests)
+        self._bodies.set(gate.held_bytes)
+        self._info.clear()
+        for served in models:
+            contract = served.contract
+            self._queue.labels(served.name).set(served.batcher.waiting)
+            self._ready.labels(served.name).set(served.healthy)
+            self._cosine.labels(served.name).set(served.cosine)
+            self._info.labels(
+                served.name,
+                str(served.version),
+                contract.space,
+                contract.precision,
+                served.runner.name,
+            ).set(1)
+        return generate_latest(self.registry)

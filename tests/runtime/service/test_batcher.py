@@ -1,0 +1,178 @@
+"""Batches across requests: full or in time, clients in turn, nothing that nobody waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pytest
+
+from sa_runtime.arrays import Embeddings, Images
+from sa_runtime.errors import InputError, RunnerError
+from sa_runtime.runners.table import open_runner
+from sa_runtime.service.batcher import Batcher, BatchReport
+from sa_runtime.service.refusals import DeadlineError, FullError
+
+if TYPE_CHECKING:
+    from tests.tiny_onnx import TinyModel
+
+pytest_plugins = ("tests.tiny_onnx",)
+
+
+class Held:
+    """A real runner whose batches wait until they are let go, and are noted."""
+
+    name: ClassVar[str] = "held"
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self.contract = runner.contract
+        self.max_batch = runner.max_batch
+        self.go = threading.Event()
+        self.entered = threading.Semaphore(0)
+        self.batches: list[Images] = []
+        self.fails: Callable[[Images], bool] = lambda images: False
+
+    def run(self, images: Images) -> Embeddings:
+        self.batches.append(images.copy())
+        self.entered.release()
+        assert self.go.wait(10)
+        if self.fails(images):
+            raise RunnerError("gave a vector that is not finite (row 0)")
+        vectors: Embeddings = self._runner.run(images)
+        return vectors
+
+    def run_stream(self, batches: Any) -> Any:
+        return map(self.run, batches)
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+@contextmanager
+def batching(model: TinyModel, **options: Any) -> Iterator[tuple[Batcher, Held]]:
+    with open_runner(model.path, "onnxruntime", threads=1) as runner:
+        held = Held(runner)
+        batcher = Batcher(held, **{"batch_size": 4, "max_delay_ms": 1.0, **options})
+        try:
+            yield batcher, held
+        finally:
+            held.go.set()
+            batcher.close()
+
+
+def crops(count: int, shade: int = 0) -> Images:
+    found = np.random.default_rng(shade).integers(0, 256, (count, 32, 16, 3), dtype=np.uint8)
+    found[:, 0, 0] = shade
+    return found
+
+
+def shades(batch: Images) -> list[int]:
+    return [int(image[0, 0, 0]) for image in batch]
+
+
+def test_one_that_asks_for_many_does_not_keep_the_others_waiting(tiny_model: TinyModel) -> None:
+    with batching(tiny_model) as (batcher, held):
+        first = batcher.submit(crops(1, 9), client="first")
+        assert held.entered.acquire(timeout=5)
+        greedy = batcher.submit(crops(12, 1), client="greedy")
+        modest = [batcher.submit(crops(1, shade), client=f"c{shade}") for shade in (2, 3)]
+        held.go.set()
+        for ticket in (first, greedy, *modest):
+            ticket.future.result(5)
+        assert sorted(shades(held.batches[1])) == [1, 1, 2, 3]
+        assert [len(batch) for batch in held.batches] == [1, 4, 4, 4, 2]
+        np.testing.assert_allclose(greedy.vectors, tiny_model.embed(greedy.crops), atol=2e-6)
+
+
+def test_a_batch_waits_for_others_but_not_longer_than_said(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, max_delay_ms=150.0) as (batcher, held):
+        held.go.set()
+        began = time.monotonic()
+        batcher.submit(crops(1)).future.result(5)
+        assert 0.14 < time.monotonic() - began < 1.5
+        began = time.monotonic()
+        batcher.submit(crops(4)).future.result(5)
+        assert time.monotonic() - began < 0.12
+
+
+def test_the_queue_is_bounded_and_says_when_to_come_again(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, queue_crops=8) as (batcher, held):
+        batcher.submit(crops(1))
+        assert held.entered.acquire(timeout=5)
+        tickets = [batcher.submit(crops(4)), batcher.submit(crops(4))]
+        with pytest.raises(FullError, match="8 crops wait and 8 may; come again in 1 s") as told:
+            batcher.submit(crops(1))
+        assert told.value.retry_after_s == 1
+        held.go.set()
+        for ticket in tickets:
+            assert ticket.future.result(5).shape == (4, 12)
+        assert batcher.waiting == 0
+
+
+def test_what_cannot_be_done_in_time_is_not_taken(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, queue_crops=500) as (batcher, held):
+        held.go.set()
+        batcher.submit(crops(4)).future.result(5)
+        held.go.clear()
+        batcher.submit(crops(400))
+        speed = batcher.crops_per_s
+        assert speed > 0
+        with pytest.raises(FullError, match=r"and the request has 0\.0 s"):
+            batcher.submit(crops(1), deadline=time.monotonic() + 100 / speed)
+
+
+def test_crops_whose_time_is_over_are_not_run(tiny_model: TinyModel) -> None:
+    with batching(tiny_model) as (batcher, held):
+        batcher.submit(crops(1, 1))
+        assert held.entered.acquire(timeout=5)
+        late = batcher.submit(crops(2, 2), deadline=time.monotonic() + 0.05)
+        given_up = batcher.submit(crops(2, 3))
+        kept = batcher.submit(crops(2, 4))
+        batcher.cancel(given_up)
+        time.sleep(0.1)
+        held.go.set()
+        assert kept.future.result(5).shape == (2, 12)
+        with pytest.raises(DeadlineError, match="its time was over"):
+            late.future.result(5)
+        assert given_up.future.cancelled()
+        assert [shades(batch) for batch in held.batches] == [[1], [4, 4]]
+
+
+def test_one_that_fails_does_not_take_the_others_with_it(tiny_model: TinyModel) -> None:
+    told: list[BatchReport] = []
+    with batching(tiny_model, on_batch=told.append) as (batcher, held):
+        held.fails = lambda images: 7 in shades(images)
+        batcher.submit(crops(1, 1))
+        assert held.entered.acquire(timeout=5)
+        bad, good = batcher.submit(crops(6, 7), client="a"), batcher.submit(crops(2, 2), client="b")
+        held.go.set()
+        np.testing.assert_allclose(good.future.result(5), tiny_model.embed(good.crops), atol=2e-6)
+        with pytest.raises(RunnerError, match="not finite"):
+            bad.future.result(5)
+        assert batcher.waiting == 0
+    failed = [report for report in told if report.failed]
+    assert [(report.failed, report.not_finite) for report in failed] == [(2, 2)]
+    assert len(failed[0].vectors) == failed[0].crops - 2
+
+
+def test_closing_runs_what_waits_and_takes_no_more(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, max_delay_ms=60_000.0) as (batcher, held):
+        held.go.set()
+        ticket = batcher.submit(crops(2))
+        batcher.close()
+        assert ticket.future.result(0).shape == (2, 12)
+        with pytest.raises(RunnerError, match="being closed"):
+            batcher.submit(crops(1))
+
+
+def test_delays_and_sizes_out_of_range_are_refused(tiny_model: TinyModel) -> None:
+    with open_runner(tiny_model.path, "onnxruntime") as runner:
+        with pytest.raises(InputError, match="max_delay_ms=-1"):
+            Batcher(runner, max_delay_ms=-1)
+        with pytest.raises(InputError, match="batch_size=0"):
+            Batcher(runner, batch_size=0)
