@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
+    from sa_runtime.gallery.found import Found
+    from sa_runtime.gallery.gallery import Gallery
+    from sa_runtime.gallery.rows import RowLabels, Where
     from sa_runtime.outputs.base import StoredEmbeddings
     from sa_runtime.outputs.parquet import EmbeddingWriter
     from sa_runtime.outputs.read import read_embeddings
@@ -77,6 +80,8 @@ __all__ = [
     "Embedder",
     "EmbeddingWriter",
     "Expansion",
+    "Found",
+    "Gallery",
     "GateError",
     "IncompleteError",
     "InputError",
@@ -87,12 +92,14 @@ __all__ = [
     "ReidDataset",
     "Reranking",
     "RetrievalReport",
+    "RowLabels",
     "Runner",
     "RunnerError",
     "SaDeployError",
     "StoredEmbeddings",
     "TrainingError",
     "VideoError",
+    "Where",
     "__version__",
     "adapter",
     "compare_reports",
@@ -127,6 +134,8 @@ _PUBLIC = {
     "Embedder": "sa_runtime.embedder:Embedder",
     "EmbeddingWriter": "sa_runtime.outputs.parquet:EmbeddingWriter",
     "Expansion": "sa_runtime.retrieval.expansion:Expansion",
+    "Found": "sa_runtime.gallery.found:Found",
+    "Gallery": "sa_runtime.gallery.gallery:Gallery",
     "GateError": "sa_runtime.errors:GateError",
     "IncompleteError": "sa_runtime.errors:IncompleteError",
     "InputError": "sa_runtime.errors:InputError",
@@ -137,12 +146,14 @@ _PUBLIC = {
     "ReidDataset": "sa_runtime.datasets.base:ReidDataset",
     "Reranking": "sa_runtime.retrieval.rerank:Reranking",
     "RetrievalReport": "sa_runtime.retrieval.evaluation:RetrievalReport",
+    "RowLabels": "sa_runtime.gallery.rows:RowLabels",
     "Runner": "sa_runtime.runners.base:Runner",
     "RunnerError": "sa_runtime.errors:RunnerError",
     "SaDeployError": "sa_runtime.errors:SaDeployError",
     "StoredEmbeddings": "sa_runtime.outputs.base:StoredEmbeddings",
     "TrainingError": "sa_runtime.errors:TrainingError",
     "VideoError": "sa_runtime.errors:VideoError",
+    "Where": "sa_runtime.gallery.rows:Where",
     "adapter": "sa_runtime.adapters:adapter",
     "compare_reports": "sa_runtime.retrieval.comparison:compare_reports",
     "embed": "sa_runtime.pipeline.embed:embed",

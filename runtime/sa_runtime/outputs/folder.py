@@ -41,11 +41,17 @@ class ShardFolder(Journal):
         Raises:
             InputError: the run has not come to its end, and ``unfinished`` is false.
         """
+        return list(cls.each(target, unfinished=unfinished))
+
+    @classmethod
+    def each(cls, target: Path, *, unfinished: bool = False) -> Iterator[StoredEmbeddings]:
+        """What :meth:`read` gives, one after another."""
         manifest = Manifest.read(target)
         require_end(target, manifest, unfinished=unfinished)
         for shard in manifest.shards:
             shard.check(target)
-        return [_part(target, shards) for shards in _parts(manifest)]
+        for shards in _parts(manifest):
+            yield _part(target, shards)
 
     def stored(self, start: int) -> Iterator[tuple[Sequence[Row], Embeddings]]:
         """The rows from a number on, in order, with their vectors."""

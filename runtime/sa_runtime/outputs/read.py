@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 from sa_runtime.artefact.contract import require_same_space
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.base import OutputKind, StoredEmbeddings
+from sa_runtime.outputs.folder import ShardFolder
 from sa_runtime.outputs.parquet import ParquetFile
 from sa_runtime.outputs.table import output_kind
 
@@ -30,11 +32,7 @@ def read_embeddings(
         ContractError: a file without a feature space, or files of different ones.
     """
     paths = [Path(path) for path in (first, *others)]
-    for path in paths:
-        if not path.exists():
-            raise MissingFileError(
-                f"{path}: no such file or folder; expected what `sa-deploy embed` wrote", path=path
-            )
+    _check_there(paths)
     found = [_kind(path).read(path, unfinished=unfinished) for path in paths]
     parts = [part for parts in found for part in parts]
     contract = parts[0].contract
@@ -45,6 +43,38 @@ def read_embeddings(
         vectors=np.concatenate([part.vectors for part in parts]),
         contract=contract,
     )
+
+
+def each_embeddings(
+    paths: Sequence[Path | str], *, unfinished: bool = False
+) -> Iterator[StoredEmbeddings]:
+    """Read files one after another, and folders file by file, so that one is in memory at a time.
+
+    Args:
+        paths: files and folders that ``sa-deploy embed`` wrote.
+        unfinished: as for :func:`read_embeddings`.
+
+    Raises:
+        MissingFileError: a file that is not there, before the first is read.
+        InputError: a file that cannot be read, or a folder that is not finished.
+        ContractError: a file without a feature space; whether spaces agree is the caller's to see.
+    """
+    found = [Path(path) for path in paths]
+    _check_there(found)
+    for path in found:
+        kind = _kind(path)
+        if kind is ShardFolder:
+            yield from ShardFolder.each(path, unfinished=unfinished)
+        else:
+            yield from kind.read(path, unfinished=unfinished)
+
+
+def _check_there(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise MissingFileError(
+                f"{path}: no such file or folder; expected what `sa-deploy embed` wrote", path=path
+            )
 
 
 def _kind(path: Path) -> OutputKind:

@@ -1,0 +1,1 @@
+"""A gallery: vectors of people on disk that are searched, added to, removed and forgotten."""

@@ -1,0 +1,57 @@
+"""Adding to a gallery that may not be there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+
+from sa_runtime.errors import InputError
+from sa_runtime.gallery.gallery import Gallery, Known
+from sa_runtime.gallery.manifest import MANIFEST
+from sa_runtime.gallery.rows import RowLabels
+from sa_runtime.gallery.store import check_target
+from sa_runtime.outputs.base import StoredEmbeddings, StoredType
+
+
+def add_to(
+    path: Path | str,
+    stored: Iterable[StoredEmbeddings],
+    *,
+    labels: RowLabels | None = None,
+    known: Known = "refuse",
+    keep: timedelta | None = None,
+    dtype: StoredType = "float32",
+) -> tuple[Gallery, int]:
+    """Add rows to the gallery in a folder, which is made where there is none.
+
+    Args:
+        path: the folder.
+        stored: as for :meth:`Gallery.add`; the first decides the feature space of a new gallery.
+        labels: what is said of all rows.
+        known: what becomes of sources that the gallery holds.
+        keep: how long rows are kept; a gallery that is there keeps its own where it is None.
+        dtype: of a new gallery.
+
+    Returns:
+        The gallery, and rows added.
+
+    Raises:
+        InputError: nothing to add, or as for :meth:`Gallery.create` and :meth:`Gallery.add`.
+        ContractError: vectors of another feature space.
+    """
+    path = Path(path)
+    parts = iter(stored)
+    if (path / MANIFEST).exists():
+        gallery = Gallery(path)
+        added = gallery.add(parts, labels=labels, known=known)
+        if keep is not None:
+            gallery.set_keep(keep)
+        return gallery, added
+    check_target(path)
+    first = next(parts, None)
+    if first is None:
+        raise InputError("nothing to add: expected at least one file of stored embeddings")
+    gallery = Gallery.create(path, first.contract, dtype=dtype, keep=keep)
+    return gallery, gallery.add(chain([first], parts), labels=labels, known=known)

@@ -1,0 +1,414 @@
+"""Gallery: vectors of people on disk, with what is known of each; searched, added to, removed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sa_runtime.artefact.contract import Contract, require_same_space
+from sa_runtime.errors import InputError, bad_value
+from sa_runtime.gallery.crops import remove_crops
+from sa_runtime.gallery.found import Found, GroupBy, nearest_groups
+from sa_runtime.gallery.manifest import Manifest
+from sa_runtime.gallery.rows import (
+    ROW_SCHEMA,
+    RowLabels,
+    Where,
+    counts_of,
+    expired,
+    gallery_rows,
+    names_of,
+)
+from sa_runtime.gallery.scan import Part, nearest_rows
+from sa_runtime.gallery.segments import Segment
+from sa_runtime.gallery.store import Store, check_target, copy_rows, noted
+from sa_runtime.outputs.base import StoredEmbeddings, StoredType
+from sa_runtime.retrieval.distance import MEMORY_BYTES
+from sa_runtime.retrieval.search import Stored
+from sa_runtime.retrieval.vectors import Floats, Ints, VectorRows, Vectors
+from sa_runtime.system.locking import owned
+
+_log = logging.getLogger(__name__)
+
+Known = Literal["refuse", "replace", "add"]
+"""What becomes of a source that the gallery holds already."""
+
+
+class Gallery:
+    """A folder of vectors of one feature space.
+
+    Whoever searches sees the gallery as it was opened, whatever others write meanwhile; one process
+    writes at a time. Every change is whole or absent: a process that is killed leaves the gallery
+    as it was, and the next one that writes removes what is left over.
+
+    ::
+
+        gallery = Gallery.create("gallery", contract)
+        gallery.add([read_embeddings("people.parquet")])
+        found = gallery.search(read_embeddings("query.parquet"), 10)
+
+    Args:
+        path: a folder that :meth:`create` or ``sa-deploy index`` made.
+
+    Raises:
+        MissingFileError: no gallery is there.
+        InputError: its files are damaged.
+        ContractError: its contract was changed.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._store = Store(self.path)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        contract: Contract,
+        *,
+        dtype: StoredType = "float32",
+        keep: timedelta | None = None,
+    ) -> Self:
+        """A new gallery without rows.
+
+        Args:
+            path: a folder that is not there, or empty.
+            contract: of the model whose vectors it will hold.
+            dtype: of the stored vectors; float16 takes half the space and keeps 1e-3 of accuracy.
+            keep: rows older than this are forgotten: by when they were taken, where that is known,
+                else by when they were added.
+
+        Raises:
+            InputError: something is in the folder.
+        """
+        path = Path(path)
+        if dtype not in get_args(StoredType):
+            raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
+        if keep is not None and keep <= timedelta():
+            raise bad_value("keep", keep, "expected more than no time")
+        check_target(path)
+        with owned(path, folder=True):
+            check_target(path)
+            seconds = None if keep is None else keep.total_seconds()
+            Manifest(contract=contract, dtype=dtype, keep_seconds=seconds).write(path)
+        return cls(path)
+
+    @property
+    def contract(self) -> Contract:
+        """Of the model whose vectors it holds."""
+        return self._store.manifest.contract
+
+    @property
+    def keep(self) -> timedelta | None:
+        """How long rows are kept."""
+        seconds = self._store.manifest.keep_seconds
+        return None if seconds is None else timedelta(seconds=seconds)
+
+    @property
+    def dtype(self) -> StoredType:
+        """Of the stored vectors."""
+        return self._store.manifest.dtype
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Its files."""
+        return tuple(self._store.segments)
+
+    def __len__(self) -> int:
+        return self._store.manifest.rows
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its files."""
+        return sum(sum(info.size_bytes.values()) for info in self._store.manifest.segments)
+
+    def names(self, field: Literal["source", "camera", "person"]) -> list[str]:
+        """The sources, cameras or people of its rows, sorted."""
+        return names_of([segment.rows for segment in self._store.segments], field)
+
+    def count(self, where: Where) -> int:
+        """Rows that are meant."""
+        return int(sum(where.of(segment.rows).sum() for segment in self._store.segments))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it holds, for JSON."""
+        first = [info.oldest for info in self._store.manifest.segments]
+        oldest = datetime.fromtimestamp(min(first), UTC).isoformat() if first else None
+        tables = [segment.rows for segment in self._store.segments]
+        return {
+            "gallery": str(self.path),
+            "rows": len(self),
+            "segments": len(self._store.segments),
+            "size_bytes": self.size_bytes,
+            "dim": self.contract.output.dim,
+            "dtype": self.dtype,
+            "space": self.contract.space,
+            "keep_seconds": self._store.manifest.keep_seconds,
+            "oldest": oldest,
+            "sources": counts_of(tables, "source"),
+            "cameras": counts_of(tables, "camera"),
+            "persons": counts_of(tables, "person"),
+            "removals": self.removals(),
+        }
+
+    def removals(self) -> list[dict[str, Any]]:
+        """What was removed and forgotten: when, why, and how many rows."""
+        return list(self._store.manifest.removals)
+
+    def read(self, where: Where) -> StoredEmbeddings:
+        """The vectors and rows that are meant, in memory."""
+        tables, vectors = [ROW_SCHEMA.empty_table()], [self._no_vectors()]
+        for segment in self._store.segments:
+            rows = np.flatnonzero(where.of(segment.rows) & ~self._expired(segment))
+            tables.append(segment.rows.take(pa.array(rows)))
+            vectors.append(np.asarray(segment.vectors[rows], np.float32))
+        return StoredEmbeddings(
+            rows=pa.concat_tables(tables).unify_dictionaries(),
+            vectors=np.concatenate(vectors),
+            contract=self.contract,
+        )
+
+    def add(
+        self,
+        stored: Iterable[StoredEmbeddings],
+        *,
+        labels: RowLabels | None = None,
+        known: Known = "refuse",
+    ) -> int:
+        """Add rows; all of them are in the gallery afterwards, or none.
+
+        Args:
+            stored: what :func:`sa_runtime.outputs.read.read_embeddings` reads, one after another,
+                so that more can be added than fits in memory.
+            labels: what is said of all rows.
+            known: ``refuse`` sources that the gallery holds already, ``replace`` their rows, or
+                ``add`` to them.
+
+        Returns:
+            Rows added.
+
+        Raises:
+            InputError: a source that is known, or another process that writes.
+            ContractError: vectors of another feature space.
+        """
+        if known not in get_args(Known):
+            raise bad_value("known", known, f"expected one of {', '.join(get_args(Known))}")
+        labels, now = labels or RowLabels(), datetime.now(UTC)
+        with self._store.changing() as manifest:
+            there = set(self.names("source"))
+            again: set[str] = set()
+            with self._store.writer() as writer:
+                for part in stored:
+                    require_same_space(
+                        self.contract.space,
+                        part.contract.space,
+                        names=(f"the gallery {self.path}", "what is added"),
+                    )
+                    rows = gallery_rows(part.rows, labels, now)
+                    again |= there & set(names_of([rows], "source"))
+                    if again and known == "refuse":
+                        raise self._is_known(sorted(again))
+                    # Refuses what is not finite.
+                    VectorRows(part.vectors, name="added")
+                    writer.write(rows, part.vectors)
+            segments = manifest.segments
+            if again and known == "replace":
+                replaced = Where(source=tuple(sorted(again)))
+                segments, removed = self._store.without(lambda segment: replaced.of(segment.rows))
+                manifest = noted(manifest, "replaced", removed)
+            added = tuple(writer.written)
+            self._store.swap(dataclasses.replace(manifest, segments=(*segments, *added)))
+        return sum(info.rows for info in added)
+
+    def remove(self, where: Where, *, crops: Path | str | None = None) -> int:
+        """Remove rows: files that hold them are written anew without them, the old ones deleted.
+
+        Args:
+            where: which; at least one thing must be said.
+            crops: a folder of crops that these rows name; they are removed first.
+
+        Returns:
+            Rows removed.
+
+        Raises:
+            InputError: nothing is said, a name that no row bears, or another process that writes.
+        """
+        if where.everything:
+            raise InputError(
+                "nothing says which rows are to be removed; name a source, a camera, a person, a "
+                "track or a time, or delete the gallery's folder"
+            )
+        with self._store.changing() as manifest:
+            tables = [segment.rows for segment in self._store.segments]
+            where.check_names(tables)
+            if crops is not None:
+                remove_crops(Path(crops), tables, where)
+            segments, removed = self._store.without(lambda segment: where.of(segment.rows))
+            if removed:
+                manifest = noted(manifest, "removed", removed)
+                self._store.swap(dataclasses.replace(manifest, segments=segments))
+        return removed
+
+    def forget(self, *, now: datetime | None = None) -> int:
+        """Remove what is older than :attr:`keep`.
+
+        Args:
+            now: the time it is; the clock's by default.
+
+        Returns:
+            Rows removed.
+        """
+        limit = self._limit(now)
+        if limit is None or not any(
+            info.oldest < limit.timestamp() for info in self._store.manifest.segments
+        ):
+            return 0
+        with self._store.changing() as manifest:
+            segments, removed = self._store.without(lambda segment: expired(segment.rows, limit))
+            if removed:
+                manifest = noted(manifest, "forgotten", removed)
+                self._store.swap(dataclasses.replace(manifest, segments=segments))
+        return removed
+
+    def forget_if_possible(self) -> int:
+        """As :meth:`forget`; nothing where the gallery cannot be written to now.
+
+        What is too old is not found in either case.
+        """
+        try:
+            return self.forget()
+        except (InputError, OSError) as error:
+            _log.info("%s: what is too old is not removed yet (%s)", self.path, error)
+            return 0
+
+    def set_keep(self, keep: timedelta | None) -> int:
+        """Change how long rows are kept; what is too old is removed at once.
+
+        Returns:
+            Rows removed.
+        """
+        if keep is not None and keep <= timedelta():
+            raise bad_value("keep", keep, "expected more than no time")
+        with self._store.changing() as manifest:
+            seconds = None if keep is None else keep.total_seconds()
+            self._store.swap(dataclasses.replace(manifest, keep_seconds=seconds))
+        return self.forget()
+
+    def compact(self) -> tuple[int, int]:
+        """Write small segments as few large ones, in order.
+
+        Returns:
+            Segments before and after.
+        """
+        with self._store.changing() as manifest:
+            before = len(self._store.segments)
+            with self._store.writer() as writer:
+                few = -(-len(self) // writer.most_rows)
+                if before > few:
+                    for segment in self._store.segments:
+                        copy_rows(segment, np.arange(len(segment)), writer)
+            if writer.written:
+                self._store.swap(dataclasses.replace(manifest, segments=tuple(writer.written)))
+        return before, len(self._store.segments)
+
+    def search(
+        self,
+        query: Stored | Vectors,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        leave_out: Where | None = None,
+        by: GroupBy = "row",
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> Found:
+        """The nearest rows of every query.
+
+        Args:
+            query: (Q, D) vectors, or what ``read_embeddings`` read.
+            k: rows wanted, or tracks; fewer where the gallery has fewer.
+            where: which rows are searched; all by default.
+            leave_out: which are not, such as those of the query's own track.
+            by: ``row``; or ``track``, the nearest row of each track, so that a person who stands
+                before a camera for long takes one place.
+            memory_bytes: working memory.
+
+        Raises:
+            InputError: k below 1, vectors that do not fit, or a name that no row bears.
+            ContractError: the query is of another feature space.
+        """
+        if k < 1:
+            raise bad_value("k", k, "expected at least 1")
+        if by not in get_args(GroupBy):
+            raise bad_value("by", by, f"expected one of {', '.join(get_args(GroupBy))}")
+        vectors = self._query(query)
+        tables = [segment.rows for segment in self._store.segments]
+        if where is not None:
+            where.check_names(tables)
+        parts = [self._part(segment, where, leave_out) for segment in self._store.segments]
+        parts = parts or [_no_part(vectors.shape[1])]
+
+        def nearest(wanted: int, queries: Ints) -> tuple[Ints, Floats]:
+            some = vectors if len(queries) == len(vectors) else vectors[queries]
+            return nearest_rows(some, parts, wanted, memory_bytes=memory_bytes)
+
+        total = sum(map(len, parts))
+        index, distance = nearest_groups(nearest, len(vectors), k, total, tables, by)
+        return Found(index=index, distance=distance, tables=tables)
+
+    def _part(self, segment: Segment, where: Where | None, leave_out: Where | None) -> Part:
+        searched = ~self._expired(segment)
+        if where is not None:
+            searched &= where.of(segment.rows)
+        if leave_out is not None:
+            searched &= ~leave_out.of(segment.rows)
+        return segment.part(None if searched.all() else np.flatnonzero(searched))
+
+    def _expired(self, segment: Segment) -> NDArray[np.bool_]:
+        limit = self._limit(None)
+        if limit is None or segment.info.oldest >= limit.timestamp():
+            return np.zeros(len(segment), np.bool_)
+        return expired(segment.rows, limit)
+
+    def _limit(self, now: datetime | None) -> datetime | None:
+        keep = self.keep
+        return None if keep is None else (now or datetime.now(UTC)) - keep
+
+    def _query(self, query: Stored | Vectors) -> Floats:
+        if not isinstance(query, np.ndarray):
+            spaces = query.contract.space, self.contract.space
+            require_same_space(*spaces, names=("query", f"the gallery {self.path}"))
+            query = query.vectors
+        vectors = VectorRows(query, name="query")
+        if vectors.shape[1] != self.contract.output.dim:
+            raise InputError(
+                f"query vectors have {vectors.shape[1]} dimensions, those of the gallery "
+                f"{self.path} {self.contract.output.dim}: expected equal ones; embed the query "
+                "with the gallery's model"
+            )
+        return vectors.read(0, len(vectors))
+
+    def _is_known(self, sources: list[str]) -> InputError:
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        return InputError(
+            f"{sources[0]}{more}: in the gallery {self.path} already; pass `known='replace'` to "
+            "put these rows in the place of those, or `known='add'` to keep both",
+            parameter="known",
+            value="refuse",
+        )
+
+    def _no_vectors(self) -> Floats:
+        return np.zeros((0, self.contract.output.dim), np.float32)
+
+
+def _no_part(dim: int) -> Part:
+    return Part(
+        vectors=np.zeros((0, dim), np.float32), norms=np.zeros(0, np.float32), total=np.zeros(dim)
+    )

@@ -1,0 +1,109 @@
+"""The manifest of a gallery: which segments count. It is replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from sa_runtime.artefact.contract import Contract
+from sa_runtime.errors import ContractError, InputError, MissingFileError
+from sa_runtime.gallery.segments import SegmentInfo
+from sa_runtime.outputs.base import StoredType
+from sa_runtime.system.files import atomic_path
+
+MANIFEST = "gallery.json"
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The state of a gallery.
+
+    Attributes:
+        contract: of the model whose vectors it holds.
+        dtype: of the stored vectors.
+        keep_seconds: rows older than this are forgotten; ``None`` keeps them.
+        segments: the segments that count, in order.
+        removals: when rows were removed, why and how many; whose they were is not kept.
+        schema: version of this layout.
+    """
+
+    contract: Contract
+    dtype: StoredType = "float32"
+    keep_seconds: float | None = None
+    segments: tuple[SegmentInfo, ...] = ()
+    removals: tuple[dict[str, Any], ...] = ()
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def rows(self) -> int:
+        """Rows of all segments."""
+        return sum(info.rows for info in self.segments)
+
+    def write(self, gallery: Path) -> None:
+        """Replace the manifest in a gallery's folder."""
+        fields = dataclasses.asdict(self)
+        fields["contract"] = json.loads(self.contract.to_json())
+        with atomic_path(gallery / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(fields, indent=1))
+
+    @classmethod
+    def read(cls, gallery: Path) -> Manifest:
+        """Read the manifest of a gallery's folder.
+
+        Raises:
+            MissingFileError: there is none.
+            InputError: it cannot be read.
+            ContractError: its contract was changed.
+        """
+        path = gallery / MANIFEST
+        try:
+            fields = json.loads(path.read_text())
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise MissingFileError(
+                f"{gallery}: no gallery, since it has no {MANIFEST}; make one with "
+                "`sa-deploy index people.parquet --out FOLDER`",
+                path=gallery,
+            ) from exc
+        except (UnicodeDecodeError, json.JSONDecodeError) as exc:
+            raise _unreadable(path, exc) from exc
+        try:
+            if fields["schema"] != SCHEMA_VERSION:
+                raise InputError(
+                    f"{path}: schema {fields['schema']!r}, this version reads {SCHEMA_VERSION}; "
+                    "install a matching sa-deploy, or index again",
+                    path=path,
+                )
+            if fields["dtype"] not in get_args(StoredType):
+                raise ValueError(f"dtype {fields['dtype']!r}")
+            segments = tuple(
+                SegmentInfo(**{**segment, "total": tuple(map(float, segment["total"]))})
+                for segment in fields["segments"]
+            )
+            for segment in segments:
+                # A name leads to files that may be removed.
+                if not (segment.name.isalnum() and isinstance(segment.rows, int)):
+                    raise ValueError(f"segment {segment.name!r}")
+            contract = Contract.from_json(json.dumps(fields["contract"]), source=str(path))
+            return cls(
+                **{
+                    **fields,
+                    "contract": contract,
+                    "segments": segments,
+                    "removals": tuple(fields["removals"]),
+                }
+            )
+        except (InputError, ContractError):
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise _unreadable(path, exc) from exc
+
+
+def _unreadable(path: Path, exc: Exception) -> InputError:
+    return InputError(
+        f"{path}: cannot be read ({type(exc).__name__}: {exc}); take it from a backup or index "
+        "again",
+        path=path,
+    )

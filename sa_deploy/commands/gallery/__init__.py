@@ -1,0 +1,5 @@
+"""``sa-deploy gallery``."""
+
+from sa_deploy.commands.gallery.command import app
+
+__all__ = ["app"]

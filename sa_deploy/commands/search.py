@@ -1,0 +1,190 @@
+"""``sa-deploy search``: who in a gallery looks like a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Runtime, runner_options
+from sa_deploy.output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from sa_runtime.gallery.gallery import Gallery
+    from sa_runtime.gallery.queries import Query
+
+_GALLERY = typer.Argument(metavar="GALLERY", help="Folder that `sa-deploy index` made.")
+_SHOWN = 20
+"""Queries that are printed as tables; all of them with ``--json``."""
+
+
+def search(
+    gallery: Annotated[Path, _GALLERY],
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Image of one person to search for; may be repeated; needs --model.",
+        ),
+    ] = None,
+    track: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ID",
+            help="Track of the gallery to search for; without it, images or vectors are.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Source of the track; by default the one source that has it."
+        ),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Stored embeddings to search for, each by itself; none by default."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Artefact that embeds the images, as it did the gallery; no default.",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Most results of a query.")] = 10,
+    by: Annotated[
+        Literal["track", "row"],
+        typer.Option(help="What takes one place: a track, by its nearest row, or each row."),
+    ] = "track",
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Search under this camera only; may be repeated."),
+    ] = None,
+    in_source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Search in this source only; may be repeated."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            help="Search from this time on: 2026-05-01T12:00, or seconds from the beginning of a "
+            "source; without it, all times.",
+        ),
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="TIME", help="Search before this time; without it, all times."
+        ),
+    ] = None,
+    runtime: Runtime = "auto",
+    cache: Cache = None,
+    device: Device = None,
+    batch_size: BatchSize = 32,
+    json_output: JsonOutput = False,
+) -> None:
+    """Find who in a gallery looks like an image, a track or vectors.
+
+    Every row is compared, none is missed. A track does not find itself.
+
+    Examples:
+        sa-deploy search gallery --image query.jpg --model model.onnx
+        sa-deploy search gallery --track 17 --source c1.mp4 --camera c2
+    """
+    from sa_runtime.gallery.gallery import Gallery
+    from sa_runtime.gallery.rows import Where, time_of
+
+    opened = Gallery(gallery)
+    opened.forget_if_possible()
+    where = Where(
+        camera=tuple(camera or ()),
+        source=tuple(in_source or ()),
+        start=None if start is None else time_of(start, "start"),
+        end=None if end is None else time_of(end, "end"),
+    )
+    options = runner_options(cache=cache, device=device)
+    runner = {"runtime": runtime, "batch_size": batch_size, **options}
+    query = _query(opened, image or [], track, source, vectors, model, runner)
+    found = opened.search(query, top, where=where, leave_out=query.leave_out, by=by)
+    results = [
+        {
+            "query": name,
+            "from": _plain(query.rows[number]),
+            "found": [_plain(row) for row in found.rows(number)],
+        }
+        for number, name in enumerate(query.names)
+    ]
+    if json_output:
+        print_json({"gallery": str(gallery), "rows": len(opened), "by": by, "results": results})
+    else:
+        _print(opened, results)
+
+
+def _query(
+    gallery: Gallery,
+    images: list[Path],
+    track: int | None,
+    source: str | None,
+    vectors: Path | None,
+    model: Path | None,
+    runner: dict[str, Any],
+) -> Query:
+    """The one kind of query that was given."""
+    from sa_runtime.errors import InputError
+    from sa_runtime.gallery.queries import image_query, stored_query, track_query
+
+    if (bool(images), track is not None, vectors is not None).count(True) != 1:
+        raise InputError(
+            "what is searched for: expected --image FILE with --model, --track ID, or --vectors "
+            "FILE, one of them"
+        )
+    if source is not None and track is None:
+        raise InputError(
+            f"--source {source}: names where a --track is; to search in one source only, pass "
+            "--in-source"
+        )
+    if track is not None:
+        return track_query(gallery, track, source)
+    if vectors is not None:
+        return stored_query(vectors)
+    if model is None:
+        raise InputError("--image: needs the gallery's model as well; pass --model model.onnx")
+    from sa_runtime.embedder import Embedder
+
+    with Embedder(model, **runner) as embedder:
+        return image_query(images, embedder, gallery)
+
+
+def _print(gallery: Gallery, results: list[dict[str, Any]]) -> None:
+    for result in results[:_SHOWN]:
+        rows = result["found"]
+        if not rows:
+            typer.echo(f"{result['query']}: nothing found, since no row was searched")
+            continue
+        columns = ("source", "track_id", "frame", "camera", "person", "time")
+        shown = [name for name in columns if any(row[name] is not None for row in rows)]
+        print_table(
+            f"{result['query']}, in {len(gallery):,} rows",
+            ("rank", "distance", *(name.removesuffix("_id") for name in shown)),
+            [
+                (row["rank"], f"{row['distance']:.4f}", *(_cell(row[name]) for name in shown))
+                for row in rows
+            ],
+        )
+    if len(results) > _SHOWN:
+        note(f"{len(results) - _SHOWN} more queries; --json prints all of them")
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its times as texts."""
+    times = {name: row[name] for name in ("time", "added") if row.get(name) is not None}
+    return row | {name: value.isoformat() for name, value in times.items()}
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)

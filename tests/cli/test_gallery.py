@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from sa_runtime.gallery.gallery import Gallery
+from sa_runtime.outputs.read import read_embeddings
+from tests.cli.invoke import invoke
+
+if TYPE_CHECKING:
+    from tests.tiny_onnx import TinyModel
+
+pytest_plugins = ("tests.tiny_onnx",)
+
+
+def said(*words: object) -> dict[str, Any]:
+    done = invoke(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """Six images; the last two are equal."""
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        image = rng.integers(0, 256, (50, 25, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    shutil.copy(folder / "4.png", folder / "5.png")
+    return folder
+
+
+@pytest.fixture
+def gallery(tiny_model: TinyModel, crops: Path, tmp_path: Path) -> Path:
+    people = tmp_path / "people.parquet"
+    said("embed", tiny_model.path, crops, "--out", people, "--camera", "door")
+    result = said("index", people, "--out", tmp_path / "gallery", "--start", "2026-05-01T08:00Z")
+    assert (result["added"], result["rows"], result["cameras"]) == (6, 6, {"door": 6})
+    return tmp_path / "gallery"
+
+
+def test_an_image_finds_itself_first(gallery: Path, tiny_model: TinyModel, crops: Path) -> None:
+    options = ("--image", crops / "2.png", "--image", crops / "5.png", "--model", tiny_model.path)
+    result = said("search", gallery, *options, "--top", "2", "--by", "row")
+    first, second = result["results"]
+    assert first["query"] == str(crops / "2.png")
+    assert first["found"][0]["source"] == str(crops / "2.png")
+    assert first["found"][0]["time"].startswith("2026-05-01T08:00:00")
+    assert first["found"][0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert [row["source"] for row in second["found"]] == [
+        str(crops / "4.png"),
+        str(crops / "5.png"),
+    ]
+    table = invoke("search", gallery, *options, "--top", "2")
+    assert "2.png" in table.stdout
+    assert "in 6 rows" in table.stdout
+
+
+def test_stored_vectors_and_filters(gallery: Path, tmp_path: Path) -> None:
+    vectors = ("--vectors", tmp_path / "people.parquet")
+    found = said("search", gallery, *vectors, "--top", "1")["results"]
+    assert [row["found"][0]["source"] for row in found] == [
+        str(tmp_path / "crops" / f"{number}.png") for number in (0, 1, 2, 3, 4, 4)
+    ]
+    source = tmp_path / "crops" / "3.png"
+    only = said("search", gallery, *vectors, "--in-source", source)["results"]
+    assert {row["source"] for result in only for row in result["found"]} == {str(source)}
+    late = said("search", gallery, *vectors, "--from", "2026-05-02T00:00Z")["results"]
+    assert late[0]["found"] == []
+    assert (
+        "nothing found" in invoke("search", gallery, *vectors, "--from", "2026-05-02T00:00Z").stdout
+    )
+    wrong = invoke("search", gallery, *vectors, "--camera", "dor")
+    assert wrong.returncode == 2
+    assert "--camera dor: no row of the gallery has it; there are door" in wrong.stderr
+
+
+def test_a_track_finds_others_and_not_itself(
+    tiny_model: TinyModel, clip: Any, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        video = tmp_path / f"{name}.mp4"
+        shutil.copy(clip.video, video)
+        embedded = tmp_path / f"{name}.parquet"
+        boxes = ("--detections", clip.detections, "--camera", name)
+        said("embed", tiny_model.path, video, *boxes, "--out", embedded)
+        said("index", embedded, "-o", tmp_path / "gallery")
+    track = next(
+        track
+        for track in read_embeddings(tmp_path / "a.parquet").rows["track_id"].to_pylist()
+        if track is not None
+    )
+    words = ("search", tmp_path / "gallery", "--track", track)
+    both = invoke(*words)
+    assert both.returncode == 2
+    assert "name one with --source" in both.stderr
+    result = said(*words, "--source", tmp_path / "a.mp4", "--top", "3")["results"][0]
+    assert (result["found"][0]["source"], result["found"][0]["track_id"]) == (
+        str(tmp_path / "b.mp4"),
+        track,
+    )
+    seen = [(row["source"], row["track_id"]) for row in result["found"]]
+    assert len(set(seen)) == 3
+    assert (str(tmp_path / "a.mp4"), track) not in seen
+    none = invoke(*words, "--source", tmp_path / "a.mp4", "--camera", "b", "--from", "1000")
+    assert none.returncode == 0
+    assert "nothing found" in none.stdout
+
+
+def test_what_is_searched_for_must_be_one_thing(gallery: Path, crops: Path) -> None:
+    for words in ((), ("--track", 1, "--image", crops / "1.png")):
+        done = invoke("search", gallery, *words)
+        assert done.returncode == 2
+        assert "one of them" in done.stderr
+    done = invoke("search", gallery, "--image", crops / "1.png")
+    assert "pass --model" in done.stderr
+    done = invoke("search", gallery, "--track", 1)
+    assert "not in the gallery" in done.stderr
+    done = invoke("search", gallery, "--vectors", "x.parquet", "--source", "y")
+    assert "--in-source" in done.stderr
+
+
+def test_a_known_source_names_the_option(gallery: Path, tmp_path: Path) -> None:
+    done = invoke("index", tmp_path / "people.parquet", "--out", gallery)
+    assert done.returncode == 2
+    assert "--known replace" in done.stderr
+    result = said("index", tmp_path / "people.parquet", "--out", gallery, "--known", "replace")
+    assert (result["added"], result["rows"]) == (6, 6)
+
+
+def test_removing_keeping_and_looking(gallery: Path, tmp_path: Path) -> None:
+    result = said(
+        "index", tmp_path / "people.parquet", "-o", gallery, "--known", "add", "--person", "Ada"
+    )
+    assert (result["rows"], result["persons"]) == (12, {"Ada": 6})
+    assert said("gallery", "compact", gallery) == {"segments_before": 2, "segments": 1}
+    removed = said("gallery", "remove", gallery, "--person", "Ada")
+    assert removed == {"removed": 6, "rows": 6, "still_there": 0}
+    shown = invoke("gallery", "info", gallery)
+    assert "door (6)" in shown.stdout
+    assert "6 rows" in shown.stdout
+    assert said("gallery", "keep", gallery, "99w")["forgotten"] == 0
+    assert Gallery(gallery).keep is not None
+    assert said("gallery", "keep", gallery, "ever") == {"forgotten": 0, "rows": 6, "keep": "ever"}
+    bad = invoke("gallery", "keep", gallery, "soon")
+    assert bad.returncode == 2
+    assert "such as 30d" in bad.stderr
+    nothing = invoke("gallery", "remove", gallery)
+    assert nothing.returncode == 2
+
+
+def test_crops_of_removed_rows_go_with_them(
+    tiny_model: TinyModel, crops: Path, tmp_path: Path
+) -> None:
+    cut, people = tmp_path / "cut", tmp_path / "p.parquet"
+    said("embed", tiny_model.path, crops, "--out", people, "--crops", cut)
+    said("index", people, "-o", tmp_path / "g")
+    assert len(list(cut.rglob("*.jpg"))) == 6
+    source = crops / "3.png"
+    said("gallery", "remove", tmp_path / "g", "--source", source, "--crops", cut)
+    assert len(list(cut.rglob("*.jpg"))) == 5
