@@ -24,7 +24,8 @@ test: $(DEV)  ## everything that continuous integration runs: lint and all tests
 	$(BIN)/pytest -m "alone and not soak" $$(grep -rl pytest.mark.alone tests)
 
 together: $(DEV)
-	$(PYTEST) -m "not alone and not soak"
+	$(PYTEST) -m "not alone and not soak" --ignore tests/runtime/tensorrt
+	$(PYTEST) -m "not alone and not soak" tests/runtime/tensorrt
 
 quick: $(DEV)  ## lint and the fast tests, in less than a minute
 	$(MAKE) -j2 lint fast

@@ -6,6 +6,7 @@ flag shows no value. The lines below ``Examples:`` in the docstring of a command
 
 from __future__ import annotations
 
+import logging
 import re
 import types
 import typing
@@ -18,9 +19,10 @@ from typing import Any, Literal, Protocol
 import typer
 import typer.core
 
-from sa_deploy.logs import with_log_options
+from sa_deploy.logs import LogOptions, configure, with_log_options
 from sa_runtime.system.extensions import registered
 
+_log = logging.getLogger("sa_deploy")
 _EXAMPLES = "\nExamples:\n"
 _NAMES_WIDTH = 26
 """Widest column of names; the help of a longer one begins on the next line."""
@@ -28,6 +30,13 @@ _REGISTERED = re.compile(r"\{(sa_deploy\.\w+)\}")
 """Where a help line names what installed packages register."""
 _JOINED = "\N{NO-BREAK SPACE}"
 _METAVARS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
+SHORT = {"--out": "-o", "--dataset": "-d", "--batch-size": "-b", "--arch": "-a", "--workers": "-j"}
+"""The short name that an option has in every command."""
+RENAMED = {
+    "bench": {"--plot": "--picture"},
+    "export": {"--batch": "--batch-size"},
+}
+"""Former names of a command's options, which keep working, and what they are called now."""
 
 
 class Formatter(Protocol):
@@ -70,6 +79,27 @@ def examples(command: Any) -> list[str]:
 
 class HelpCommand(typer.core.TyperCommand):
     """A command whose help shows names in full, grouped by panel."""
+
+    def __init__(self, *, name: str | None, **settings: Any) -> None:
+        super().__init__(name=name, **settings)
+        self._renamed = RENAMED.get(name or "", {})
+        for param in self.params:
+            shorts = {SHORT[long] for long in param.opts if long in SHORT}
+            param.opts[:0] = shorts - set(param.opts)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments of the line; of former names the present ones are said."""
+        return super().parse_args(ctx, [self._present(word, args) for word in args])
+
+    def _present(self, word: str, args: Sequence[str]) -> str:
+        former, equals, value = word.partition("=")
+        if former not in self._renamed:
+            return word
+        name = self._renamed[former]
+        quiet = not {"-q", "--quiet"}.isdisjoint(args)
+        configure(LogOptions(quiet=quiet, as_json="--log-json" in args))
+        _log.info("%s is called %s now", former, name)
+        return name + equals + value
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Arguments and required options by name."""

@@ -42,21 +42,19 @@ DataDirs = Annotated[
 Dataset = Annotated[
     str,
     typer.Option(
-        "-d",
         "--dataset",
         metavar="NAME",
         help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic"
-        "{sa_deploy.datasets}.",
+        "{sa_deploy.datasets}; auto recognises it.",
     ),
 ]
 TrainingDataset = Annotated[
     str,
     typer.Option(
-        "-d",
         "--dataset",
         metavar="NAME",
         help="Layout of the data set: market, duke, cuhk03, msmt17, folder, synthetic or cifar100; "
-        "several joined by commas are trained on together{sa_deploy.datasets}.",
+        "auto recognises it, several joined by commas are trained on together{sa_deploy.datasets}.",
     ),
 ]
 
@@ -89,9 +87,7 @@ Device = Annotated[
 ]
 BatchSize = Annotated[
     int,
-    typer.Option(
-        "-b", "--batch-size", min=1, metavar="CROPS", help="Most crops that are run at a time."
-    ),
+    typer.Option("--batch-size", min=1, metavar="CROPS", help="Most crops that are run at a time."),
 ]
 Validation = Annotated[
     Path | None,

@@ -27,7 +27,7 @@ def ablate(
         ),
     ],
     data_dir: DataDirs,
-    dataset: TrainingDataset = "market",
+    dataset: TrainingDataset = "auto",
     seeds: Annotated[
         str,
         typer.Option(
@@ -106,18 +106,21 @@ def ablate(
         precision=precision,
         max_steps=max_steps,
     )
-    ablation = Ablation(rows, _numbers(seeds), load_task(dataset, data_dir), options)
+    task = load_task(dataset, data_dir)
+    ablation = Ablation(rows, _numbers(seeds), task, options)
     ablation.check()
     runs = _train(ablation)
     result = table(runs)
-    content = to_dict(dataset, result, runs)
+    content = to_dict(task.name, result, runs)
     write_json(out / JSON, content)
     write_csv(out / CSV, runs)
-    draw(out / PICTURE, result, f"{dataset}: points are seeds, bars their means, dashed the first")
+    draw(
+        out / PICTURE, result, f"{task.name}: points are seeds, bars their means, dashed the first"
+    )
     if json_output:
         print_json({**content, "picture": str(out / PICTURE)})
         return
-    _print(dataset, result)
+    _print(task.name, result)
     note(f"written: {out / JSON}, {out / CSV}, {out / PICTURE}")
 
 

@@ -73,7 +73,7 @@ def bench(
             help="Folder of a labelled data set; without it neither mAP nor rank-1 is measured.",
         ),
     ] = None,
-    dataset: Dataset = "market",
+    dataset: Dataset = "auto",
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +81,7 @@ def bench(
             help="Model whose vectors the cosines refer to; the first at fp32 by default.",
         ),
     ] = None,
-    plot: Annotated[
+    picture: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
@@ -126,9 +126,9 @@ def bench(
 
     allowed = parse_percent(fail_above)
     base = None if compare is None else BenchResult.from_file(compare)
-    if plot is not None:
-        check_plot_path(plot)
-    for name, target in (("out", out), ("plot", plot)):
+    if picture is not None:
+        check_plot_path(picture)
+    for name, target in (("out", out), ("picture", picture)):
         if target is not None:
             refuse_inputs(target, [*models, *([compare] if compare else [])], parameter=name)
     options = BenchOptions(
@@ -153,9 +153,9 @@ def bench(
             ),
         )
     comparison = None if base is None else compare_results(base, result, fail_above=allowed)
-    if plot is not None:
-        plot_result(result, plot)
-        note(f"plot: {plot}")
+    if picture is not None:
+        plot_result(result, picture)
+        note(f"picture: {picture}")
     _notes(result)
     _show(result, comparison, out, json_output)
     if comparison is not None:

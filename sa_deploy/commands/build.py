@@ -30,7 +30,6 @@ def build(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o",
             "--out",
             "--saveEngine",
             metavar="FILE",

@@ -111,7 +111,7 @@ def export(
             min=16, metavar="PIXELS", help="Width of the crops; the network's by default."
         ),
     ] = None,
-    batch: Annotated[
+    batch_size: Annotated[
         int | None,
         typer.Option(min=1, metavar="CROPS", help="Fixed batch size; any size by default."),
     ] = None,
@@ -214,7 +214,7 @@ def export(
         height=height,
         width=width,
         opset=opset,
-        batch=batch,
+        batch=batch_size,
         plugin=plugin,
     )
     gates = gates_for(options.precision, max_map_drop=max_map_drop, min_cosine=min_cosine)

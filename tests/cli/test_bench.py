@@ -72,13 +72,13 @@ def test_people_get_tables_a_picture_and_the_choice_of_auto(
     picture = tmp_path / "bench.png"
     slow = scaled(base, tmp_path / "slow.json", 0.001)
     done = run(
-        *(tiny_model.path, *QUICK, "--runtime", "auto", "--plot", picture, "--compare", slow)
+        *(tiny_model.path, *QUICK, "--runtime", "auto", "--picture", picture, "--compare", slow)
     )
     assert done.returncode == 0, done.stderr
     for text in ("images/s", "p99", "% of limit", "peak MB", "least cosine", "auto: openvino"):
         assert text in done.stdout
     assert "auto took openvino fp32: first choice for .onnx, nothing was measured" in done.stderr
-    assert f"plot: {picture}" in done.stderr
+    assert f"picture: {picture}" in done.stderr
     assert picture.stat().st_size > 10_000
     assert "Against the base" in done.stdout
     assert "faster" in done.stdout
@@ -100,7 +100,10 @@ def test_a_slower_build_ends_in_exit_code_3(
     ("arguments", "message"),
     [
         (("--batch-sizes", "1;8"), "--batch-sizes 1;8: expected numbers with commas, as 1,8,32"),
-        (("--plot", "p.gif"), "--plot p.gif: expected a name that ends in .png, .svg or .pdf"),
+        (
+            ("--picture", "p.gif"),
+            "--picture p.gif: expected a name that ends in .png, .svg or .pdf",
+        ),
         (("--compare", "gone.json"), "gone.json: no such file; expected a result of"),
         (("--fail-above", "much"), "--fail-above much: expected a percentage such as 5%"),
         (("--runtime", "coreml"), "--runtime coreml: unknown; choose from auto, "),

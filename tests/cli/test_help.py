@@ -12,7 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from sa_deploy.app import app
-from sa_deploy.commandline import examples
+from sa_deploy.commandline import RENAMED, SHORT, examples
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -90,3 +90,27 @@ def test_every_line_is_a_sentence_and_says_what_holds_without_the_option(name: s
 @pytest.mark.parametrize("name", ["", "train", "data", "data check"])
 def test_h_is_help(name: str) -> None:
     assert shown(name, "-h") == shown(name)
+
+
+def test_an_option_has_one_short_name_in_every_command() -> None:
+    for name in ALL:
+        for param in options(name):
+            for long in set(param.opts) & SHORT.keys():
+                assert SHORT[long] in param.opts, f"{name} {long}"
+
+
+@pytest.mark.parametrize(
+    ("command", "former", "name"),
+    [(command, *names) for command, renamed in RENAMED.items() for names in renamed.items()],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_former_name_works_and_says_the_present_one(
+    command: str, former: str, name: str, joined: bool
+) -> None:
+    assert name in {long for param in options(command) for long in param.opts}
+    words = [f"{former}=7"] if joined else [former, "7"]
+    for quiet in ([], ["-q"]):
+        done = CliRunner().invoke(app, [command, "absent.onnx", *words, *quiet, "--log-json"])
+        assert done.exit_code, done.output
+        assert (f"{former} is called {name} now" in done.output) == (not quiet)
+        assert "No such option" not in done.output

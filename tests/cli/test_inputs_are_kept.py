@@ -26,7 +26,7 @@ def folder(tiny_onnx_model: Path, synthetic_root: Path, tmp_path: Path) -> Path:
     "words",
     [
         "bench {0}/model.onnx --out {0}/model.onnx",
-        "bench {0}/model.onnx --plot {0}/model.onnx",
+        "bench {0}/model.onnx --picture {0}/model.onnx",
         "evaluate {0}/model.onnx -d synthetic --data-dir {0}/world --picture {0}/world/a.png",
         "evaluate {0}/model.onnx -d synthetic --data-dir {0}/world --per-query {0}/world/a.parquet",
         "evaluate {0}/model.onnx -d synthetic --data-dir {0}/world --report {0}/world",

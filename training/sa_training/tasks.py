@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from sa_runtime.datasets.base import ReidDataset, Sample
+from sa_runtime.datasets.cifar100 import is_cifar100
 from sa_runtime.datasets.table import load_datasets
 from sa_runtime.errors import DatasetError, InputError, bad_value
 from sa_training.classification import accuracy_of, training_set
@@ -26,6 +27,10 @@ CLASSIFICATION = "cifar100"
 
 class Task(Protocol):
     """A data set with what its networks are measured by."""
+
+    @property
+    def name(self) -> str:
+        """The data set's."""
 
     def counts(self) -> Mapping[str, str]:
         """What each split holds, for people."""
@@ -52,6 +57,11 @@ class Reidentification:
 
     dataset: ReidDataset
     held_out: ReidDataset | None = None
+
+    @property
+    def name(self) -> str:
+        """The data set's."""
+        return self.dataset.name
 
     def counts(self) -> Mapping[str, str]:
         """Images, people and cameras of each split."""
@@ -114,6 +124,7 @@ class Classification:
 
     train: LabelledImages
     test_images: LabelledImages
+    name: str = CLASSIFICATION
 
     def counts(self) -> Mapping[str, str]:
         """Images and classes of both splits."""
@@ -149,7 +160,8 @@ def load_task(names: str, roots: Path | str, *, hold_out: float = 0.0, seed: int
     """A data set by its name, or several by names separated by commas.
 
     Args:
-        names: as ``sa-deploy train -d`` takes them; ``cifar100`` is classified.
+        names: as ``sa-deploy train -d`` takes them; ``cifar100`` is classified, ``auto``
+            recognises what lies in the folder.
         roots: the folder, or folders.
         hold_out: fraction of the training people to pick the best epoch by.
         seed: of who is held out.
@@ -158,6 +170,8 @@ def load_task(names: str, roots: Path | str, *, hold_out: float = 0.0, seed: int
         InputError: an unknown name, a fraction outside [0, 1), or CIFAR-100 with ``hold_out``.
         DatasetError: another layout.
     """
+    if names == "auto" and is_cifar100(Path(roots)):
+        names = CLASSIFICATION
     if CLASSIFICATION in (wanted := [name.strip() for name in names.split(",")]):
         if len(wanted) > 1:
             raise bad_value(

@@ -39,7 +39,7 @@ class BenchOptions:
     threads: int = 0
     source: str = "synthetic"
     detections: Path | None = None
-    dataset: str = "market"
+    dataset: str = "auto"
     data_dir: Path | None = None
     reference: Path | None = None
 

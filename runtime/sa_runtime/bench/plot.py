@@ -72,4 +72,4 @@ def plot_result(result: BenchResult, path: Path) -> None:
 def check_plot_path(path: Path) -> None:
     """Raise InputError unless a picture can be written under this name."""
     if path.suffix not in (".png", ".svg", ".pdf"):
-        raise bad_value("plot", str(path), "expected a name that ends in .png, .svg or .pdf")
+        raise bad_value("picture", str(path), "expected a name that ends in .png, .svg or .pdf")

@@ -19,8 +19,7 @@ from sa_runtime.datasets.base import (
 from sa_runtime.datasets.images import image_fault
 from sa_runtime.datasets.market import FOLDERS, scan
 from sa_runtime.datasets.published import PUBLISHED, Published
-from sa_runtime.datasets.recognise import recognise
-from sa_runtime.datasets.table import canonical, layout_of, load_dataset
+from sa_runtime.datasets.table import layout_of, load_dataset, named
 from sa_runtime.image_files import has_image_suffix
 
 _log = logging.getLogger(__name__)
@@ -121,7 +120,7 @@ def check_dataset(
         InputError: an unknown name or option.
         DatasetError: the folder cannot be used; the message names the path to pass.
     """
-    found = recognise(root) if name == "auto" else canonical(name)
+    found = named(name, root)
     _log.info("%s: read as %s", root, found)
     dataset = load_dataset(found, root, **options)
     reports = {split: _split_report(dataset, split) for split in SPLITS}

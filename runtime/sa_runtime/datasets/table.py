@@ -74,11 +74,25 @@ def canonical(name: str) -> str:
     return found
 
 
+def named(name: str, root: Path) -> str:
+    """The name in the table of a name, or of what lies in the folder where the name is ``auto``.
+
+    Raises:
+        InputError: an unknown name.
+        DatasetError: no data set is recognised.
+    """
+    if name != "auto":
+        return canonical(name)
+    from sa_runtime.datasets.recognise import recognise  # reads the layouts of this table
+
+    return recognise(root)
+
+
 def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
     """Load a data set.
 
     Args:
-        name: a name of :data:`DATASETS` or :data:`ALIASES`.
+        name: a name of :data:`DATASETS` or :data:`ALIASES`, or ``auto`` to recognise it.
         root: its folder.
         options: passed to its loader.
 
@@ -87,7 +101,7 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
         DatasetError: the folder is not that data set; the message names the path to pass.
         MissingPackageError: its files need a package that is not installed.
     """
-    found = canonical(name)
+    found = named(name, Path(root))
     loader: Callable[..., ReidDataset] = (
         _looked_up(DATASETS[found])
         if found in DATASETS
@@ -104,7 +118,7 @@ def load_dataset(name: str, root: Path | str, **options: Any) -> ReidDataset:
     except DatasetError as exc:
         if found not in LAYOUTS:
             raise
-        layout, folder = layout_of(name), Path(root)
+        layout, folder = layout_of(found), Path(root)
         other = None if layout.fits(folder) else fitting(folder)
         if other is None or layout.above(folder) or layout.share(folder) >= 0.5:
             raise

@@ -36,7 +36,6 @@ def check(
     dataset: Annotated[
         str,
         typer.Option(
-            "-d",
             "--dataset",
             metavar="NAME",
             help="Layout of the data set: market, duke, cuhk03, msmt17, folder, synthetic or "

@@ -31,7 +31,7 @@ _DATASETS = typer.Option(
     "-d",
     "--dataset",
     metavar="NAME",
-    help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic; may be "
+    help="Layout of the data set: auto, market, duke, cuhk03, msmt17, folder or synthetic; may be "
     "repeated, or several joined by commas.",
 )
 _DATA_DIRS = typer.Option(
@@ -50,7 +50,7 @@ _GATES = typer.Option(
 def evaluate(
     models: Annotated[list[str], _MODELS],
     data_dir: Annotated[list[str], _DATA_DIRS],
-    dataset: Annotated[list[str], _DATASETS] = ["market"],  # noqa: B006  # never changed
+    dataset: Annotated[list[str], _DATASETS] = ["auto"],  # noqa: B006  # never changed
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,

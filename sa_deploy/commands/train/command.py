@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def train(
     data_dir: DataDirs,
-    dataset: TrainingDataset = "market",
+    dataset: TrainingDataset = "auto",
     recipe: opt.RecipeName = None,
     arch: opt.Arch = None,
     height: opt.Height = None,

@@ -23,7 +23,6 @@ RecipeName = Annotated[
 Arch = Annotated[
     str | None,
     typer.Option(
-        "-a",
         "--arch",
         metavar="NAME",
         rich_help_panel=RECIPE,
@@ -110,7 +109,6 @@ TimeBudget = Annotated[
 TrainingBatch = Annotated[
     int | None,
     typer.Option(
-        "-b",
         "--batch-size",
         min=2,
         metavar="IMAGES",
@@ -252,7 +250,6 @@ EvaluateEvery = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        "-j",
         "--workers",
         min=0,
         metavar="PROCESSES",

@@ -339,7 +339,9 @@ def test_another_data_set_than_said(miniatures: Miniatures, tmp_path: Path) -> N
     ],
 )
 def test_recognised(miniatures: Miniatures, tmp_path: Path, built: str, name: str) -> None:
-    assert recognise(getattr(miniatures, built)(tmp_path)) == name
+    root = getattr(miniatures, built)(tmp_path)
+    assert recognise(root) == name
+    assert load_dataset("auto", root).name == load_dataset(name, root).name
 
 
 def test_market_without_queries_is_not_taken_for_folders(
