@@ -40,7 +40,7 @@ def serve(
         typer.Option(
             metavar="FILE",
             help="File of the clients' API keys: lines of a name and the key's SHA-256. It is read "
-            "again when it changes. Without it no key is asked for.",
+            "again when it changes; without it no key is asked for.",
         ),
     ] = None,
     certificate: Annotated[
