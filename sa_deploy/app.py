@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "index": "Put stored embeddings into a gallery that can be searched.",
     "search": "Find who in a gallery looks like an image, a track or vectors.",
     "gallery": "Look at galleries, remove people and times from them.",
+    "link": "Find who is the same person under several cameras, from tracks.",
     "bench": "Measure artefacts on every runtime that opens them, in turns.",
     "doctor": "Show what this machine can run, and the command that fixes a gap.",
     "data": "Make and check data sets.",

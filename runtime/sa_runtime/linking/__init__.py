@@ -1,0 +1,1 @@
+"""The same person under several cameras: tracks to identities."""
