@@ -250,26 +250,43 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
         raise kind(
             f"{path}: cannot be read ({exc.strerror or exc}); expected an image file", path=path
         ) from exc
+    return image_of(data, str(path), max_pixels=max_pixels)
+
+
+def image_of(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """The pixels of an image file that is read, as :func:`read_image` gives them.
+
+    Args:
+        data: the whole file.
+        name: what messages call it.
+        max_pixels: of the largest image that is decoded.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        InputError: one that cannot be decoded to its end, or that is too large.
+    """
     size = image_size(data)
     if size is not None and size[0] * size[1] > max_pixels:
         raise InputError(
-            f"{path}: {size[0]}x{size[1]} pixels, expected at most {max_pixels / 1e6:g} million "
+            f"{name}: {size[0]}x{size[1]} pixels, expected at most {max_pixels / 1e6:g} million "
             "(`max_pixels`); it is not decoded: scale it down or cut people from it first",
-            path=path,
+            path=name,
         )
     try:
         image = decode_image(data)
     except cv2.error as exc:
         raise InputError(
-            f"{path}: not an image that OpenCV can decode ({exc.err})", path=path
+            f"{name}: not an image that OpenCV can decode ({exc.err})", path=name
         ) from exc
     if image is None:
         raise InputError(
-            f"{path}: not a whole image ({len(data)} bytes); expected JPEG, PNG, BMP, WebP, TIFF "
+            f"{name}: not a whole image ({len(data)} bytes); expected JPEG, PNG, BMP, WebP, TIFF "
             "or GIF, copy the file again or leave it out",
-            path=path,
+            path=name,
         )
-    return check_image(image, str(path))
+    return check_image(image, name)
 
 
 def decode_image(data: bytes) -> Image | None:

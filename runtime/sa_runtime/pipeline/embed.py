@@ -46,6 +46,7 @@ from sa_runtime.sources.base import (
     SourceOptions,
     ignore,
 )
+from sa_runtime.sources.listing import listed
 from sa_runtime.sources.pairing import Boxes, Location
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
@@ -84,7 +85,8 @@ def embed(
         embed("c1.mp4", "model.onnx", "people.parquet", detections="c1.txt")
 
     Args:
-        sources: image files, folders, videos, or sources of your own, in the order of the rows.
+        sources: image files, folders, tar files, videos, or sources of your own, in the order of
+            the rows; patterns, text files that list them, and ``-`` for a list on standard input.
         model: an artefact, or one that is open already and stays so.
         out: ``NAME.parquet``, ``.npz``, ``.csv`` (without vectors), or a folder, in which a
             stopped run can go on and later ones add new sources; several of them get the same rows.
@@ -114,7 +116,7 @@ def embed(
         InputError: what cannot be embedded, or not be written to; nothing is changed then.
         SaDeployError: whatever else a user can fix.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
+    given = listed([sources] if isinstance(sources, (str, os.PathLike, Source)) else sources)
     held = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
     targets = [out] if isinstance(out, (str, os.PathLike)) else list(out)
     names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)

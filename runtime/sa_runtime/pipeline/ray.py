@@ -24,6 +24,7 @@ from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.base import SourceOptions
+from sa_runtime.sources.listing import listed
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
@@ -119,6 +120,7 @@ def tasks_of(
     """
     if output_kind(out) is not output_kind(""):
         raise InputError(f"{out}: one file; embedding on Ray takes a folder as `out`")
+    paths = listed(paths)
     places = [Path(given) for given in paths]
     for path in places:
         if path.is_file() and has_image_suffix(path):

@@ -9,23 +9,31 @@ import os
 from collections.abc import Sequence
 
 from sa_runtime.errors import InputError
+from sa_runtime.sources.archive import is_archive
 from sa_runtime.sources.base import Source, SourceKind, SourceOptions
 from sa_runtime.sources.pairing import Boxes, Location, pair
 
 _log = logging.getLogger(__name__)
 
 SOURCES: dict[str, str] = {
+    "frames": "sa_runtime.sources.frames:FrameSource",
+    "tar": "sa_runtime.sources.archive:TarSource",
     "images": "sa_runtime.sources.images:ImageSource",
     "video": "sa_runtime.sources.video:VideoSource",
 }
 """A path or address is of the first kind that takes it; whatever is left is a video."""
 
 
+def _named(name: str) -> type[SourceKind]:
+    module, _, attribute = SOURCES[name].partition(":")
+    kind: type[SourceKind] = getattr(importlib.import_module(module), attribute)
+    return kind
+
+
 def source_kind(location: str) -> type[SourceKind]:
     """The class of the source that a path or address stands for."""
-    for entry in SOURCES.values():
-        module, _, name = entry.partition(":")
-        kind: type[SourceKind] = getattr(importlib.import_module(module), name)
+    for name in SOURCES:
+        kind = _named(name)
         if kind.takes(location):
             return kind
     raise InputError(f"{location}: of no known kind; expected {', '.join(SOURCES)}")
@@ -42,7 +50,9 @@ def find_sources(
     work fails before a model runs.
 
     Args:
-        given: in the order in which they are to be embedded; a source stands for itself.
+        given: in the order in which they are to be embedded; a source stands for itself. Folders
+            and tar files hold one person an image; where there are detections and nothing else
+            that they could be of, they hold frames.
         detections: see :func:`sa_runtime.sources.pairing.pair`.
         options: for those that are opened; an image that is given by name must always be whole.
 
@@ -52,7 +62,7 @@ def find_sources(
         DetectionError: a detection file that cannot be read.
         VideoError: a video that cannot be opened.
     """
-    kinds = [None if isinstance(one, Source) else source_kind(os.fspath(one)) for one in given]
+    kinds = _kinds(given, boxed=len(detections) > 0)
     shared = options or SourceOptions()
     needing = [
         os.fspath(one)
@@ -70,3 +80,19 @@ def find_sources(
             _log.info("%s: at most %d rows", one, len(source), extra={"rows": len(source)})
             found.append(source)
     return found
+
+
+def _kinds(given: Sequence[Location | Source], *, boxed: bool) -> list[type[SourceKind] | None]:
+    kinds = [None if isinstance(one, Source) else source_kind(os.fspath(one)) for one in given]
+    if not boxed or any(kind is not None and kind.needs_detections for kind in kinds):
+        return kinds
+    return [
+        _named("frames")
+        if kind is not None and not isinstance(one, Source) and _holds_images(os.fspath(one))
+        else kind
+        for one, kind in zip(given, kinds, strict=True)
+    ]
+
+
+def _holds_images(location: str) -> bool:
+    return os.path.isdir(location) or is_archive(location)

@@ -22,7 +22,8 @@ def embed(
         list[str],
         typer.Argument(
             metavar="SOURCES",
-            help="Image files, folders of images, and videos.",
+            help="Image files, folders or tar files of images, and videos; patterns, text files "
+            "that list them, and - for a list on standard input.",
             show_default=False,
         ),
     ],

@@ -1,0 +1,68 @@
+"""Lists of sources: patterns, files of names, and names on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sa_runtime.errors import InputError, MissingFileError
+
+T = TypeVar("T")
+
+LIST_SUFFIXES = (".txt", ".lst", ".list")
+STANDARD_INPUT = "-"
+
+
+def listed(given: Sequence[str | os.PathLike[str] | T]) -> list[str | T]:
+    """What patterns and lists stand for; everything else stands for itself.
+
+    Args:
+        given: paths and addresses; ``-`` for the lines of standard input, the name of a text file
+            for its lines, a pattern such as ``day/**/*.mp4`` for what it fits, sorted.
+
+    Raises:
+        InputError: a pattern that nothing fits, or a list without names.
+    """
+    found: list[str | T] = []
+    for one in given:
+        if isinstance(one, str | os.PathLike):
+            found += _named(os.fspath(one))
+        else:
+            found.append(one)
+    return found
+
+
+def _named(name: str) -> Iterable[str]:
+    if name == STANDARD_INPUT:
+        return _lines(sys.stdin, "standard input")
+    path = Path(name)
+    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                return _lines(file, name)
+        except UnicodeDecodeError as exc:
+            raise InputError(f"{name}: not UTF-8 text; expected a source a line") from exc
+    # A name that is there is no pattern, whatever it holds; nor is an address.
+    if glob.has_magic(name) and not os.path.lexists(name) and "://" not in name:
+        fits = sorted(glob.glob(name, recursive=True))
+        if not fits:
+            raise MissingFileError(f"{name}: nothing fits the pattern", path=name)
+        return fits
+    return [name]
+
+
+def _lines(file: Iterable[str], name: str) -> list[str]:
+    found = list(_stripped(file))
+    if not found:
+        raise InputError(f"{name}: names no source; expected one a line")
+    return found
+
+
+def _stripped(file: Iterable[str]) -> Iterator[str]:
+    for line in file:
+        if text := line.strip("\r\n"):
+            yield text
