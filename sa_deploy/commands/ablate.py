@@ -14,6 +14,7 @@ from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sa_training.ablation import Ablation, Run
+    from sa_training.ablation_compare import Compared
     from sa_training.ablation_table import Figure, Row
     from sa_training.loop import Progress
 
@@ -77,6 +78,7 @@ def ablate(
     """
     given = locals()
     from sa_training.ablation import Ablation, variants
+    from sa_training.ablation_compare import compare_runs, comparisons_dict
     from sa_training.ablation_table import (
         CSV,
         JSON,
@@ -111,7 +113,8 @@ def ablate(
     ablation.check()
     runs = _train(ablation)
     result = table(runs)
-    content = to_dict(task.name, result, runs)
+    compared = compare_runs(out, runs)
+    content = {**to_dict(task.name, result, runs), "comparisons": comparisons_dict(compared)}
     write_json(out / JSON, content)
     write_csv(out / CSV, runs)
     draw(
@@ -120,7 +123,7 @@ def ablate(
     if json_output:
         print_json({**content, "picture": str(out / PICTURE)})
         return
-    _print(task.name, result)
+    _print(task.name, result, compared)
     note(f"written: {out / JSON}, {out / CSV}, {out / PICTURE}")
 
 
@@ -145,7 +148,7 @@ def _train(ablation: Ablation) -> list[Run]:
     return runs
 
 
-def _print(dataset: str, rows: tuple[Row, ...]) -> None:
+def _print(dataset: str, rows: tuple[Row, ...], compared: Compared) -> None:
     names = list(rows[0].figures)[:2]
     print_table(
         f"{dataset}, %: mean ± standard deviation over {len(rows[0].seeds)} seeds; difference to "
@@ -160,6 +163,26 @@ def _print(dataset: str, rows: tuple[Row, ...]) -> None:
             for index, row in enumerate(rows)
         ],
     )
+    if compared:
+        print_table(
+            f"{dataset}: difference to {rows[0].variant}, points, 95 % interval over people and "
+            "seeds",
+            ("recipe", *(column for name in names for column in (name, "verdict"))),
+            [
+                (
+                    variant,
+                    *(
+                        cell
+                        for name in names
+                        for cell in (
+                            f"{100 * found[name].low:+.2f} to {100 * found[name].high:+.2f}",
+                            found[name].verdict,
+                        )
+                    ),
+                )
+                for variant, found in compared.items()
+            ],
+        )
 
 
 def _cells(figure: Figure, first: bool) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from sa_runtime.datasets.table import load_dataset
 from sa_runtime.errors import InputError
 from sa_training.ablation import Ablation, Run, fingerprint, train_seconds, variants
+from sa_training.ablation_compare import compare_runs, comparisons_dict
 from sa_training.ablation_table import draw, figure, table, write_csv
 from sa_training.classification_data import LabelledImages
 from sa_training.loop import Progress, TrainingOptions
@@ -200,3 +203,43 @@ def test_the_oracle_of_spread_is_the_sample_deviation() -> None:
     """Three seeds: n - 1, not n."""
     found = figure([0.0, 0.0, 0.3]).deviation
     assert found == pytest.approx(statistics.pstdev([0.0, 0.0, 0.3]) * math.sqrt(3 / 2))
+
+
+def write_queries(out: Path, variant: str, seed: int, lift: float, chance: float) -> Run:
+    """40 people of 3 queries, some hard, some easy; ``lift`` helps all of them."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(40), 3)
+    precision = np.clip(rng.beta(4, 4, 40)[person] + rng.normal(0, 0.05, 120) + lift + chance, 0, 1)
+    columns = {
+        "person": person,
+        "average_precision": precision,
+        "first_rank": np.where(precision > 0.5, 1, 3),
+    }
+    folder = out / variant / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table(columns), folder / "queries.parquet")
+    return run_of(variant, seed, float(precision.mean()))
+
+
+def test_a_difference_that_every_seed_shows_is_real_and_one_that_turns_is_noise(
+    tmp_path: Path,
+) -> None:
+    runs = []
+    for seed in range(3):
+        runs.append(write_queries(tmp_path, "base", seed, 0.0, 0.0))
+        runs.append(write_queries(tmp_path, "better", seed, 0.06, 0.004 * (seed - 1)))
+        runs.append(write_queries(tmp_path, "lucky", seed, 0.01, 0.04 * (seed - 1)))
+    found = compare_runs(tmp_path, runs)
+    assert list(found) == ["better", "lucky"]
+    better, lucky = found["better"]["mAP"], found["lucky"]["mAP"]
+    assert (better.verdict, lucky.verdict) == ("real", "noise")
+    assert 0 < better.low < better.value < better.high
+    # With three seeds of deviation 0.04 alone: 4.303 * 0.04 / sqrt(3).
+    assert lucky.value - lucky.low >= 0.099
+    assert comparisons_dict(found)["better"]["mAP"]["verdict"] == "real"
+
+
+def test_one_seed_or_unknown_queries_are_not_compared(tmp_path: Path) -> None:
+    runs = [write_queries(tmp_path, name, 0, 0.0, 0.0) for name in ("base", "other")]
+    assert compare_runs(tmp_path, runs) == {}
+    assert compare_runs(tmp_path, [*runs, run_of("base", 1, 0.5), run_of("other", 1, 0.5)]) == {}

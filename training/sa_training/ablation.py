@@ -1,8 +1,9 @@
 """Ablations: several recipes trained with several seeds each, resumed where they stopped.
 
 The folder of a run, ``OUT/NAME/seed-N``, holds what :mod:`sa_training.loop` leaves there, the
-settings (``settings.json``, written before the first step) and the figures (``result.json``,
-written last: a run that has it is finished).
+settings (``settings.json``, written before the first step), what each query gave
+(``queries.parquet``), and the figures (``result.json``, written last: a run that has it is
+finished).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from sa_runtime.errors import InputError
 from sa_runtime.system.files import atomic_path
 from sa_training.checkpoints import CHECKPOINT, weights_sha256
@@ -30,6 +33,7 @@ from sa_training.watch import read_epochs
 
 SETTINGS = "settings.json"
 RESULT = "result.json"
+QUERIES = "queries.parquet"
 _UNSAFE = re.compile(r"[^\w.,=@+-]")
 
 
@@ -219,11 +223,14 @@ class Ablation:
         )
         device = resolve_device(options.device)
         began = time.perf_counter()
-        figures = dict(self._task.test(checkpoint.network.to(device)))
+        examined = self._task.examine(checkpoint.network.to(device))
+        if examined.queries is not None:
+            with atomic_path(folder / QUERIES) as temporary:
+                pq.write_table(examined.queries, temporary)
         run = Run(
             variant=variant.name,
             seed=seed,
-            figures=figures,
+            figures=dict(examined.figures),
             steps=checkpoint.training["step"],
             train_seconds=train_seconds(folder, variant.recipe.batch, last[0] if last else None),
             test_seconds=time.perf_counter() - began,

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.cifar100 import is_cifar100
 from sa_runtime.datasets.table import load_datasets
 from sa_runtime.errors import DatasetError, InputError, bad_value
+from sa_runtime.retrieval.metrics import RetrievalResult
+from sa_runtime.retrieval.per_query import per_query_table
 from sa_training.classification import accuracy_of, training_set
 from sa_training.classification_data import LabelledImages, cifar100
 from sa_training.data import FileImages
@@ -23,6 +26,20 @@ from sa_training.recipes import Recipe
 
 CLASSIFICATION = "cifar100"
 """The data set whose images are classified; all others hold people."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examined:
+    """A finished network's test.
+
+    Attributes:
+        figures: fractions, the most telling one first.
+        queries: a row for each query, see :mod:`sa_runtime.retrieval.per_query`; ``None`` where
+            images are classified.
+    """
+
+    figures: Mapping[str, float]
+    queries: pa.Table | None = None
 
 
 class Task(Protocol):
@@ -43,6 +60,9 @@ class Task(Protocol):
 
     def test(self, network: SANetwork) -> Mapping[str, float]:
         """Figures of a finished network, as fractions, the most telling one first."""
+
+    def examine(self, network: SANetwork) -> Examined:
+        """The figures of :meth:`test`, and what they are means of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +137,14 @@ class Reidentification:
         """``mAP``, ``rank1``, ``rank5``, ``rank10`` by the protocol of Market-1501."""
         return retrieval_figures(network, self.dataset)
 
+    def examine(self, network: SANetwork) -> Examined:
+        """The figures of :meth:`test`, with those of each query."""
+        report = evaluate_network(network, self.dataset)
+        return Examined(
+            figures=_retrieval_figures(report.result),
+            queries=per_query_table(report, self.dataset),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
@@ -149,10 +177,17 @@ class Classification:
         """``top1`` and ``top5``."""
         return asdict(accuracy_of(network, self.test_images))
 
+    def examine(self, network: SANetwork) -> Examined:
+        """The figures of :meth:`test` alone."""
+        return Examined(figures=self.test(network))
+
 
 def retrieval_figures(network: SANetwork, dataset: ReidDataset) -> dict[str, float]:
     """``mAP``, ``rank1``, ``rank5`` and ``rank10``, as fractions."""
-    result = evaluate_network(network, dataset).result
+    return _retrieval_figures(evaluate_network(network, dataset).result)
+
+
+def _retrieval_figures(result: RetrievalResult) -> dict[str, float]:
     return {"mAP": result.mAP, **{f"rank{k}": result.rank(k) for k in (1, 5, 10)}}
 
 
