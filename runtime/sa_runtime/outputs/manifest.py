@@ -75,6 +75,7 @@ class Manifest:
         counts: of what was met up to there, as the run keeps them; JSON values only.
         complete: whether nothing is left to embed.
         partition: what the files are divided by.
+        contract: of the model, where the rows are not in files that hold it.
         settings: of the run that made it, or went on with it last; they decide nothing.
     """
 
@@ -84,6 +85,7 @@ class Manifest:
     counts: dict[str, Any] = dataclasses.field(default_factory=dict)
     complete: bool = False
     partition: list[str] = dataclasses.field(default_factory=list)
+    contract: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

@@ -14,9 +14,13 @@ OUTPUTS: dict[str, str] = {
     ".parquet": "sa_runtime.outputs.parquet:ParquetFile",
     ".npz": "sa_runtime.outputs.npz:NpzFile",
     ".csv": "sa_runtime.outputs.csv:CsvFile",
+    ".lancedb": "sa_runtime.outputs.lance:LanceFolder",
+    ".qdrant": "sa_runtime.outputs.qdrant:QdrantFolder",
     FOLDER: "sa_runtime.outputs.folder:ShardFolder",
 }
 """Suffix -> class of an output; :data:`FOLDER` stands for folders, of whatever name."""
+_DATABASES = (".lancedb", ".qdrant")
+"""Suffixes of folders that hold a database."""
 
 
 def output_kind(target: str | os.PathLike[str]) -> OutputKind:
@@ -30,8 +34,9 @@ def output_kind(target: str | os.PathLike[str]) -> OutputKind:
         InputError: a suffix or an address that nothing here writes.
     """
     text = os.fspath(target)
-    is_folder = text.endswith("/") or Path(text).is_dir()
-    suffix = FOLDER if is_folder else Path(text).suffix.lower()
+    suffix = Path(text).suffix.lower()
+    if suffix not in _DATABASES and (text.endswith("/") or Path(text).is_dir()):
+        suffix = FOLDER
     if suffix not in OUTPUTS or "://" in text or text == "-":
         expected = ", ".join(f"NAME{suffix}" for suffix in OUTPUTS if suffix)
         rule = f"cannot be written to; expected {expected} or a folder, NAME/"

@@ -33,8 +33,9 @@ def embed(
             "-o",
             "--out",
             metavar="PATH",
-            help="FILE.parquet, .npz or .csv (no vectors) that is written at the end; or a folder, "
-            "which gets a file for every --shard-rows rows. Give it again for several at once.",
+            help="FILE.parquet, .npz or .csv (no vectors) that is written at the end; a folder, "
+            "which gets a file for every --shard-rows rows; or a database, NAME.lancedb or "
+            "NAME.qdrant. Give it again for several at once.",
         ),
     ],
     detections: boxes.Detections = None,
