@@ -51,15 +51,8 @@ class LanceFolder(Database):
         if self.manifest.shards:
             self._table = _existing(database, self.path)
             return
-        self._schema = pa.schema(
-            [
-                *ROW_SCHEMA,
-                ROW_NUMBER,
-                pa.field(
-                    "embedding", vector_type(np.dtype(self._dtype), self._contract.output.dim)
-                ),
-            ]
-        ).with_metadata(metadata_of(self._contract))
+        kind = vector_type(np.dtype(self._dtype), self._contract.output.dim)
+        schema = pa.schema([*ROW_SCHEMA, ROW_NUMBER, pa.field("embedding", kind)])
         # A run that was stopped before its first manifest with rows may have left one.
         with suppress(Exception):
             database.drop_table(TABLE)
