@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sa_export.artefact_files import RUNTIMES, Artefact, Writer, atomic_artefact, write_report
 from sa_export.contracts import contract_of, resized
 from sa_export.crop_set import CropSet
-from sa_export.deploy import DeployNetwork, FloatType, GraphSpec
-from sa_export.describe import quantization_rows
+from sa_export.deploy import DeployNetwork, GraphSpec
+from sa_export.kinds import FloatType
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
 from sa_export.onnx_graph import OnnxWriter
 from sa_export.openvino_file import OpenVinoWriter
 from sa_export.options import ExportOptions, Format
 from sa_export.parity import (
     DEFAULT_GATES,
-    Gates,
     Parity,
     canary_of_crops,
     crop_embedder,
@@ -39,64 +37,12 @@ from sa_runtime.artefact.reference import REFERENCE_KEY, make_reference
 from sa_runtime.errors import bad_value
 from sa_runtime.runners.base import encode
 from sa_runtime.runners.table import open_runner
-from sa_runtime.system.files import atomic_path
 from sa_training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 _log = logging.getLogger(__name__)
-
-RUNTIMES: dict[Format, str] = {
-    "onnx": "onnxruntime",
-    "torchscript": "torchscript",
-    "torch-export": "torch-export",
-    "openvino": "openvino",
-}
-Writer = Callable[[Mapping[str, str], Path], None]
-"""Writes a file with some metadata inside."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Artefact:
-    """What was written.
-
-    Attributes:
-        path: the file.
-        format: its kind.
-        contract: as it stands inside.
-        parity: by embedding.
-        size_bytes: of the file, and of the weights beside it.
-    """
-
-    path: Path
-    format: Format
-    contract: Contract
-    parity: dict[str, Parity]
-    size_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "file": str(self.path),
-            "format": self.format,
-            "size_bytes": self.size_bytes,
-            "contract": dataclasses.asdict(self.contract),
-            "parity": {name: report.to_dict() for name, report in self.parity.items()},
-        }
-
-    def rows(self) -> list[tuple[str, str]]:
-        """The artefact and its parity as rows for people."""
-        rows = [
-            ("size", f"{self.size_bytes / 1e6:.1f} MB"),
-            ("precision", self.contract.precision),
-            ("space", self.contract.space),
-        ]
-        rows += quantization_rows(self.contract)
-        for name, report in self.parity.items():
-            prefix = "" if len(self.parity) == 1 else f"{name}: "
-            rows += [(prefix + what, value) for what, value in report.rows()]
-        return rows
 
 
 class Exporter:
@@ -270,36 +216,3 @@ class Exporter:
             require_parity(report, self.gates, name=f"{target} ({embedding})", advice=advice)
             reports[embedding] = report
         return reports, canary
-
-
-@contextmanager
-def atomic_artefact(target: Path) -> Iterator[Path]:
-    """:func:`sa_runtime.system.files.atomic_path` for an artefact, which may be two files (IR)."""
-    with atomic_path(target) as temporary:
-        if target.suffix != ".xml":
-            yield temporary
-            return
-        beside = temporary.with_suffix(".bin")  # where OpenVINO writes and seeks the weights
-        try:
-            with atomic_path(target.with_suffix(".bin")) as weights:
-                yield temporary
-                beside.replace(weights)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def write_report(artefact: Artefact, gates: Gates) -> Path:
-    """Write what was measured beside the artefact, as ``FILE.parity.json``."""
-    report: dict[str, Any] = {
-        "artefact": artefact.path.name,
-        "size_bytes": artefact.size_bytes,
-        "precision": artefact.contract.precision,
-        "weights_sha256": artefact.contract.weights_sha256,
-        "gates": dataclasses.asdict(gates),
-        "quantization": artefact.contract.quantization,
-        "embeddings": {name: parity.to_dict() for name, parity in artefact.parity.items()},
-    }
-    path = artefact.path.with_name(f"{artefact.path.name}.parity.json")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-    return path

@@ -49,7 +49,7 @@ def validation_crops(
         InputError: no such folder, or fewer than four crops in it.
     """
     if folder is None:
-        return _generated_validation(height, width)
+        return _generated_validation(height, width, limit)
     if all((folder / FOLDERS[split]).is_dir() for split in ("query", "gallery")):
         return _labelled(folder, height, width, limit, source=str(folder))
     return _unlabelled(folder, height, width, limit, source=str(folder))
@@ -83,11 +83,11 @@ def calibration_crops(folder: Path | None, *, height: int, width: int, limit: in
 
 
 @lru_cache(maxsize=1)
-def _generated_validation(height: int, width: int) -> CropSet:
+def _generated_validation(height: int, width: int, limit: int | None) -> CropSet:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "validation"
         write_synthetic(root, GENERATED, workers=1)
-        return _labelled(root, height, width, None, source="generated")
+        return _labelled(root, height, width, limit, source="generated")
 
 
 @lru_cache(maxsize=1)

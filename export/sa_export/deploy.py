@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sa_export.kinds import FloatType, InputKind
 from sa_export.lowering import plain_attention
 from sa_runtime.errors import bad_value
 from sa_training.attention_pool import attention_pool
@@ -23,8 +24,6 @@ from sa_training.backbones.probe import Probe
 from sa_training.network import EMBEDDINGS, SANetwork
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
 
-InputKind = Literal["uint8-nhwc", "nchw-float"]
-FloatType = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[FloatType, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from sa_export.artefacts import Artefact, Exporter
+from sa_export.artefact_files import Artefact
+from sa_export.artefacts import Exporter
 from sa_export.crop_sets import calibration_crops, validation_crops
-from sa_export.deploy import InputKind
+from sa_export.kinds import InputKind
 from sa_export.options import FORMATS, ExportOptions, Format
 from sa_export.parity import gates_for
 from sa_export.quantize.qdq import Target

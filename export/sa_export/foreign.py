@@ -10,49 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sa_export.preprocessing import Preprocessing
 from sa_runtime.arrays import Embeddings, Images
-from sa_runtime.artefact.contract import ColourOrder
 from sa_runtime.artefact.external_data import external_files
+from sa_runtime.artefact.formats import ARTEFACTS, FORMATS
 from sa_runtime.artefact.metadata import contract_text
-from sa_runtime.errors import InputError, RunnerError, bad_value, check_fields
+from sa_runtime.errors import InputError, MissingFileError, RunnerError, bad_value
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
+    from sa_export.families.base import Network
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """What a foreign model expects to be done to its crops.
-
-    Attributes:
-        colour: order of its channels.
-        divisor: what pixels of 0..255 are divided by before ``mean`` and ``std``.
-        mean, std: of the divided pixels, in the order of ``colour``.
-    """
-
-    colour: ColourOrder = "rgb"
-    divisor: float = 255.0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        """Check every field; raises InputError."""
-        if self.colour not in ("rgb", "bgr"):
-            raise bad_value("colour", self.colour, "expected rgb or bgr")
-        check_fields(
-            self,
-            [
-                ("divisor", self.divisor > 0, "a number above 0"),
-                ("std", min(self.std) > 0, "numbers above 0"),
-            ],
-        )
-
-    def apply(self, images: Images) -> NDArray[np.float32]:
-        """(N, H, W, 3) uint8 BGR -> (N, H, W, 3) float32 as the model wants its pixels."""
-        pixels = images[..., ::-1] if self.colour == "rgb" else images
-        scaled = pixels.astype(np.float64) / self.divisor
-        return np.asarray((scaled - np.array(self.mean)) / np.array(self.std), np.float32)
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+_ADOPTED = "{path}: carries a contract already; see it with `sa-deploy inspect`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +36,8 @@ class ModelHints:
         image: name of the input.
         output: name of the embedding.
         dynamic: make a fixed batch axis dynamic.
+        arch, factory, last_stride: of a checkpoint's network, see
+            :func:`sa_export.families.table.network_of`.
     """
 
     height: int | None = None
@@ -71,6 +45,9 @@ class ModelHints:
     image: str | None = None
     output: str | None = None
     dynamic: bool = False
+    arch: str | None = None
+    factory: str | None = None
+    last_stride: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +64,10 @@ class ForeignModel:
         batch: where it is fixed.
         output: name of the embedding.
         dim: of the embedding.
+        network: what was found out about a checkpoint; ``None`` for ONNX.
+        original: runs it where that is not ONNX Runtime: (N, H, W, 3) float32 as the model wants
+            its pixels -> (N, D).
+        weights: hash of a checkpoint's weights; empty for ONNX, whose graph has them.
     """
 
     path: Path
@@ -99,9 +80,65 @@ class ForeignModel:
     batch: int | None
     output: str
     dim: int
+    network: Network | None = None
+    original: Run | None = None
+    weights: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the input, for one image where the batch is free."""
+        count = self.batch or 1
+        if self.layout == "nchw":
+            return count, 3, self.height, self.width
+        return count, self.height, self.width, 3
+
+    @property
+    def source(self) -> str:
+        """What it is, for people."""
+        if self.network is None:
+            return "ONNX"
+        return f"{self.network.arch} of {self.network.family}"
 
 
 def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
+    """Load a foreign model and find its image input and its embedding.
+
+    Args:
+        path: an ONNX file, a TorchScript file or a checkpoint.
+        wanted: what the user says of it.
+
+    Raises:
+        InputError: no such model, hints that do not fit it, or nothing in it that is sought.
+        RunnerError: it cannot be run.
+        MissingPackageError: what loads it is not installed.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path}: no such file; expected an ONNX or TorchScript file, or a checkpoint",
+            path=path,
+        )
+    if path.suffix == ".onnx":
+        _refuse_for_onnx(wanted)
+        return read_onnx(path, wanted)
+    if path.suffix in ARTEFACTS and path.suffix != ".torchscript":
+        raise InputError(
+            f"{path}: {FORMATS[path.suffix].title} is what is made of a model, expected an ONNX "
+            "or TorchScript file, or a checkpoint"
+        )
+    if path.suffix == ".torchscript" and contract_text(path) is not None:
+        raise InputError(_ADOPTED.format(path=path))
+    read = require("sa_export.foreign_torch", extra="export", purpose="reading checkpoints")
+    found: ForeignModel = read.read_torch(path, wanted)
+    return found
+
+
+def _refuse_for_onnx(wanted: ModelHints) -> None:
+    for name in ("arch", "factory", "last_stride"):
+        if (value := getattr(wanted, name)) is not None:
+            raise bad_value(name, value, "an ONNX file holds its network; leave it out")
+
+
+def read_onnx(path: Path, wanted: ModelHints) -> ForeignModel:
     """Load a foreign ONNX file and find its image input and its embedding.
 
     Raises:
@@ -110,11 +147,9 @@ def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
         RunnerError: ONNX Runtime cannot run it.
     """
     onnx = require("onnx", extra="cpu", purpose="sa-deploy adopt")
-    if path.suffix != ".onnx":
-        raise InputError(f"{path}: expected an .onnx file")
     external_files(path)  # refused with our words, where they are outside the model's folder
     if contract_text(path) is not None:
-        raise InputError(f"{path}: carries a contract already; see it with `sa-deploy inspect`")
+        raise InputError(_ADOPTED.format(path=path))
     try:
         model: ModelProto = onnx.load(str(path))
         onnx.checker.check_model(model)
@@ -154,8 +189,10 @@ def read_foreign(path: Path, wanted: ModelHints) -> ForeignModel:
     return dataclasses.replace(found, dim=runnable(found)(black).shape[1])
 
 
-def runnable(foreign: ForeignModel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def runnable(foreign: ForeignModel) -> Run:
     """The original as a function: (N, H, W, 3) float32 -> (N, D) float32, of any length."""
+    if foreign.original is not None:
+        return foreign.original
     ort = require("onnxruntime", extra="cpu", purpose="sa-deploy adopt")
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from sa_export.deploy import DeployNetwork
 from sa_export.lowering import plain_pool
 from sa_export.onnx_file import dynamic_shapes, example_input
 from sa_runtime.artefact.contract import Contract
@@ -23,7 +23,7 @@ class TorchScriptWriter:
         contract: says what goes in.
     """
 
-    def __init__(self, network: DeployNetwork, contract: Contract) -> None:
+    def __init__(self, network: nn.Module, contract: Contract) -> None:
         with lowered_to(plain_pool), warnings.catch_warnings(), torch.inference_mode():
             # torch calls TorchScript deprecated; it is what C++ programs on libtorch load.
             warnings.simplefilter("ignore")
@@ -48,7 +48,7 @@ class TorchExportWriter:
         contract: says what goes in.
     """
 
-    def __init__(self, network: DeployNetwork, contract: Contract) -> None:
+    def __init__(self, network: nn.Module, contract: Contract) -> None:
         with lowered_to(plain_pool), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             self._program = torch.export.export(

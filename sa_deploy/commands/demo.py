@@ -13,7 +13,7 @@ from sa_deploy.options import JsonOutput
 from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from sa_export.artefacts import Artefact
+    from sa_export.artefact_files import Artefact
     from sa_runtime.datasets.base import ReidDataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.pipeline.result import EmbedResult

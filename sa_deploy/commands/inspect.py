@@ -27,19 +27,24 @@ def inspect(
         Path,
         typer.Argument(
             metavar="MODEL",
-            help="Artefact to read: an ONNX, OpenVINO, TorchScript, torch.export or engine file.",
+            help="Artefact to read, or any ONNX or TorchScript file or checkpoint of others.",
         ),
     ],
     json_output: JsonOutput = False,
 ) -> None:
-    """Show an artefact's inputs, outputs, space, provenance and parity.
+    """Show what a model file takes and gives, and where it comes from.
+
+    Of a model of others it says what `sa-deploy adopt` would make of it.
 
     Examples:
         sa-deploy inspect model.onnx
-        sa-deploy inspect model.engine --json
+        sa-deploy inspect osnet_x0_25_msmt17.pt --json
     """
     from sa_export.describe import describe
 
+    if not _carries_contract(model):
+        _show_foreign(model, json_output)
+        return
     description = describe(model)
     if json_output:
         print_json(description.to_dict())
@@ -63,6 +68,29 @@ def inspect(
         f"vectors of this file compare with those of feature space {contract.space} only; "
         f"next: sa-deploy embed {model} IMAGES --out embeddings.parquet"
     )
+
+
+def _carries_contract(model: Path) -> bool:
+    """Whether a file is an artefact; one of others, or none at all, is looked at otherwise."""
+    from sa_runtime.artefact.formats import ARTEFACTS
+    from sa_runtime.artefact.metadata import contract_text
+
+    if not model.is_file() or model.suffix not in ARTEFACTS:
+        return False
+    foreign = model.suffix in (".onnx", ".torchscript")
+    return not foreign or contract_text(model) is not None
+
+
+def _show_foreign(model: Path, json_output: bool) -> None:
+    from sa_export.look import look
+
+    found = look(model)
+    if json_output:
+        print_json(found.to_dict())
+        return
+    print_table(str(model), ("what", "value"), found.rows(), figures=False)
+    if found.adopt:
+        note(f"no contract in it; next: {found.adopt}")
 
 
 def _file_rows(description: Description) -> list[tuple[str, str]]:

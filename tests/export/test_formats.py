@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from sa_export.artefacts import Artefact, Exporter
+from sa_export.artefact_files import Artefact
+from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
 from sa_export.crop_sets import validation_crops
 from sa_export.options import FORMATS, ExportOptions, Format

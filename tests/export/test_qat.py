@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sa_export.artefacts import Artefact, Exporter
+from sa_export.artefact_files import Artefact
+from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
 from sa_export.options import ExportOptions
 from sa_export.parity import Gates, cosines, crop_embedder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_export.deploy import FloatType
+from sa_export.kinds import FloatType
 from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
