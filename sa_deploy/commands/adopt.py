@@ -13,8 +13,11 @@ from sa_deploy.output import note, print_json, print_table, progress
 if TYPE_CHECKING:
     from sa_export.adopt import AdoptedModel
     from sa_export.foreign import ForeignModel
+    from sa_export.parity import Gates
     from sa_export.preprocessing import Preprocessing, PreprocessingHints
     from sa_export.quantize.quantizer import Calibration
+    from sa_runtime.artefact.contract import Precision
+    from sa_training.ranges import Calibrator
 
 _NETWORK, _PIXELS, _PROOF = "The network", "Its pixels", "Precision and proof"
 
@@ -220,13 +223,10 @@ def adopt(
         sa-deploy adopt osnet_x0_25_msmt17.pt --out reid.onnx
         sa-deploy adopt sbs.onnx --out reid.onnx --preprocessing fastreid
     """
-    import dataclasses
-
     from sa_export import crop_sets
     from sa_export.adopt import adopt as adopt_model
     from sa_export.adopt import format_of
     from sa_export.foreign import ModelHints, read_foreign
-    from sa_export.parity import gates_for
     from sa_export.preprocessing import PreprocessingHints
     from sa_runtime.system.files import refuse_inputs
 
@@ -253,16 +253,11 @@ def adopt(
     with progress(f"read {model.name}", None):
         foreign = read_foreign(model, wanted)
     chosen = _pixels(foreign, pixels)
-    kind = precision or ("fp16" if foreign.half else "fp32")
-    drop = 1.0 if max_map_drop is None and kind == "int8" else max_map_drop
-    gates = gates_for(kind, max_map_drop=drop, min_cosine=min_cosine)
+    gates = _gates(foreign, precision, max_map_drop, min_cosine)
     crops = crop_sets.validation_crops(
         validation, height=foreign.height, width=foreign.width, limit=validation_crops
     )
-    ranges = None
-    if precision == "int8":
-        ranges = _ranges(foreign, calibration)
-        ranges = dataclasses.replace(ranges, calibrator=calibrator)
+    ranges = _ranges(foreign, calibration, calibrator) if precision == "int8" else None
     with progress(f"adopt {foreign.source}, {len(crops)} crops", None):
         adopted = adopt_model(
             foreign,
@@ -275,13 +270,7 @@ def adopt(
             calibration=ranges,
             on_note=note,
         )
-    for text in adopted.warnings:
-        note(f"warning: {text}")
-    if foreign.batch is not None:
-        note(
-            f"the graph takes batches of exactly {foreign.batch}; --dynamic-batch frees it, where "
-            "the graph allows"
-        )
+    _notes(adopted, foreign)
     if json_output:
         print_json(adopted.to_dict())
     else:
@@ -309,12 +298,35 @@ def _pixels(foreign: ForeignModel, hints: PreprocessingHints) -> Preprocessing:
     return chosen
 
 
-def _ranges(foreign: ForeignModel, folder: Path | None) -> Calibration:
+def _gates(
+    foreign: ForeignModel,
+    precision: Precision | None,
+    max_map_drop: float | None,
+    min_cosine: float | None,
+) -> Gates:
+    from sa_export.parity import gates_for
+
+    kind = precision or ("fp16" if foreign.half else "fp32")
+    drop = 1.0 if max_map_drop is None and kind == "int8" else max_map_drop
+    return gates_for(kind, max_map_drop=drop, min_cosine=min_cosine)
+
+
+def _notes(adopted: AdoptedModel, foreign: ForeignModel) -> None:
+    for text in adopted.warnings:
+        note(f"warning: {text}")
+    if foreign.batch is not None:
+        note(
+            f"the graph takes batches of exactly {foreign.batch}; --dynamic-batch frees it, where "
+            "the graph allows"
+        )
+
+
+def _ranges(foreign: ForeignModel, folder: Path | None, calibrator: Calibrator) -> Calibration:
     from sa_export.crop_sets import calibration_crops
     from sa_export.quantize.quantizer import Calibration
 
     seen = calibration_crops(folder, height=foreign.height, width=foreign.width)
-    return Calibration(images=seen.images, source=seen.source)
+    return Calibration(images=seen.images, source=seen.source, calibrator=calibrator)
 
 
 def _print(adopted: AdoptedModel, foreign: ForeignModel, chosen: Preprocessing) -> None:
