@@ -119,6 +119,22 @@ def serve(
             help="Go on this long after SIGTERM, not ready any more, so that balancers hear of it.",
         ),
     ] = 0.0,
+    ray_replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Serve on Ray with up to this many processes, as many as the load asks for; "
+            "without it, by this one.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of a running Ray cluster; by default one is started on this machine.",
+        ),
+    ] = None,
     json_output: JsonOutput = False,
 ) -> None:
     """Serve models over HTTP: batches across requests, limits, draining.
@@ -170,6 +186,19 @@ def serve(
         private_key=private_key,
         client_ca=client_ca,
     )
+    if ray_replicas is not None:
+        from sa_runtime.service.ray_serve import Replicas, serve_on_ray
+
+        on_gpu = float((device or "").startswith(("cuda", "tensorrt")))
+        replicas = Replicas(
+            most=ray_replicas, requests=batch_size, gpus=on_gpu, address=ray_address
+        )
+
+        def running(url: str) -> None:
+            note(f"serving {', '.join(models)} at {url} on Ray; Ctrl-C ends it")
+
+        serve_on_ray(named_files(models), settings, address, replicas, keys=keys, on_start=running)
+        return
     serve_models(
         named_files(models),
         settings,

@@ -87,6 +87,28 @@ def test_workers_write_what_one_process_writes(
     assert "holds rows of an earlier run; go on with it with --resume" in refused.stderr
 
 
+@pytest.mark.slow
+def test_workers_share_a_video_by_ranges_of_its_frames(
+    tiny_model: TinyModel, folder: Path, tmp_path: Path
+) -> None:
+    sources = [folder / "a.avi", folder / "images", "--detections", folder / "a.txt"]
+    words = ["--ray-workers", 2, "--split-frames", 11, "--runtime", "onnxruntime"]
+    result = embed(tiny_model, *sources, "--out", tmp_path / "fleet", *words)
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    assert [source["rows"] for source in report["sources"]] == [FRAMES, 5]
+    assert report["sources"][0]["boxes_clipped"] == FRAMES
+    alone = tmp_path / "alone.parquet"
+    done = embed(tiny_model, sources[0], *sources[2:], "--out", alone, "--runtime", "onnxruntime")
+    assert done.returncode == 0
+    mine, its = read_embeddings(tmp_path / "fleet" / "a.avi"), read_embeddings(alone)
+    assert mine.rows == its.rows
+    np.testing.assert_allclose(mine.vectors, its.vectors, atol=1e-6)
+    refused = embed(tiny_model, *sources, "--out", tmp_path / "x", "--split-frames", 11)
+    assert refused.returncode == 2
+    assert "--split-frames 11: one process reads them whole; give --ray-workers" in refused.stderr
+
+
 def test_a_source_goes_on_where_it_stood(
     tiny_model: TinyModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +147,8 @@ LOST = """
 import os, sys
 from pathlib import Path
 import ray
-from sa_runtime.pipeline.ray import EmbedTask, TaskResult, share_out
+from sa_runtime.pipeline.ranges import EmbedTask
+from sa_runtime.pipeline.ray import TaskResult, share_out
 
 @ray.remote(num_cpus=1, max_restarts=1, max_task_retries=1)
 class Worker:

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,26 @@ from sa_runtime.outputs.base import PART_ROWS, StoredType
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.table import output_kind
 from sa_runtime.pipeline.embed import embed
+from sa_runtime.pipeline.ranges import (
+    FOLDER,
+    EmbedTask,
+    join,
+    note_end,
+    split,
+    unproven,
+    video_of,
+)
 from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.base import SourceOptions
 from sa_runtime.sources.listing import listed
+from sa_runtime.sources.range import RangeSource
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require
 from sa_runtime.system.files import refuse_inputs
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbedTask:
-    """A source and the folder that its vectors go to; paths are those of the worker's machine.
-
-    Attributes:
-        source: a video or a folder of images.
-        detections: of a video.
-        out: folder, made where it is missing.
-    """
-
-    source: Path
-    detections: Path | None
-    out: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +52,7 @@ class Settings:
         model: an artefact, readable on every machine.
         runtime: name of a runtime, or ``auto``.
         options: of the runner.
+        split_frames: frames of the ranges that videos are cut into; ``None`` cuts none.
         noted: in the manifest of each folder, as what made it.
     """
 
@@ -69,6 +66,7 @@ class Settings:
     batch_size: int = 32
     dtype: StoredType = "float32"
     shard_rows: int = PART_ROWS
+    split_frames: int | None = None
     noted: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -149,7 +147,11 @@ def tasks_of(
             out=(out / name).resolve(),
         )
         refuse_inputs(tasks[name].out, [*paths, *detections])
-    begun = [task.out for task in tasks.values() if (task.out / MANIFEST).exists()]
+    begun = [
+        task.out
+        for task in tasks.values()
+        if (task.out / MANIFEST).exists() or (task.out / FOLDER).exists()
+    ]
     if begun and not resume:
         raise InputError(
             f"{begun[0]}: holds rows of an earlier run; go on with it with `resume=True`, or "
@@ -165,11 +167,17 @@ def embed_task(task: EmbedTask, runner: Any, settings: Settings) -> TaskResult:
     are counted in the folder's manifest.
     """
     try:
+        source: Path | RangeSource = task.source
+        if task.frames is not None:
+            whole = video_of(task, camera=settings.camera, boxes=settings.boxes)
+            source = RangeSource(
+                whole, *task.frames, seek=task.seek, on_end=partial(note_end, task)
+            )
         result = embed(
-            task.source,
+            source,
             runner,
             f"{task.out}/",
-            detections=[task.detections] if task.detections else [],
+            detections=[task.detections] if task.detections and task.frames is None else [],
             camera=settings.camera,
             strict=settings.strict,
             max_pixels=settings.max_pixels,
@@ -258,11 +266,60 @@ def embed_on_ray(
         worker = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=2, max_task_retries=2)(
             _Worker
         )
-        yield from share_out(
-            ray, tasks, lambda: worker.remote(settings), workers=min(workers, len(tasks))
-        )
+
+        def start() -> Any:
+            return worker.remote(settings)
+
+        yield from _with_ranges(ray, tasks, settings, start, workers)
     finally:
         ray.shutdown()
+
+
+def _with_ranges(
+    ray: Any, tasks: Sequence[EmbedTask], settings: Settings, start: Callable[[], Any], workers: int
+) -> Iterator[TaskResult]:
+    """The results of whole sources, those of videos that were cut when all their ranges are in."""
+    given: list[list[EmbedTask]] = [[task] for task in tasks]
+    if settings.split_frames is not None:
+        given = [split(task, settings.split_frames, boxes=settings.boxes) for task in tasks]
+    of_video = {one[0].whole: one for one in given if one[0].frames is not None}
+    found: dict[EmbedTask, list[TaskResult]] = {whole: [] for whole in of_video}
+    waiting = [task for one in given for task in one]
+    while waiting:
+        again: list[EmbedTask] = []
+        for result in share_out(ray, waiting, start, workers=min(workers, len(waiting))):
+            whole = result.task.whole
+            if whole not in of_video:
+                yield result
+                continue
+            results = found[whole]
+            results.append(result)
+            if len(results) < len(of_video[whole]):
+                continue
+            wrong = [] if any(one.error for one in results) else unproven(of_video[whole])
+            if wrong:
+                _log.info("%s: %d ranges are decoded from the start", whole.source, len(wrong))
+                found[whole] = [r for r in results if r.task.out not in {w.out for w in wrong}]
+                redone = {task.out: task for task in wrong}
+                of_video[whole] = [redone.get(t.out, t) for t in of_video[whole]]
+                again += wrong
+            else:
+                yield _joined(whole, of_video[whole], results, settings)
+        waiting = again
+
+
+def _joined(
+    whole: EmbedTask, parts: Sequence[EmbedTask], results: Sequence[TaskResult], settings: Settings
+) -> TaskResult:
+    seconds = sum(result.seconds for result in results)
+    if failed := [result for result in results if result.error]:
+        rows = sum(result.rows for result in results)
+        return TaskResult(task=whole, rows=rows, seconds=seconds, error=failed[0].error)
+    video = video_of(whole, camera=settings.camera, boxes=settings.boxes)
+    manifest = join(parts, video.identity())
+    doubt = next((result.doubt for result in results if result.doubt), "")
+    counts = manifest.progress.counts
+    return TaskResult(task=whole, rows=manifest.rows, seconds=seconds, counts=counts, doubt=doubt)
 
 
 def share_out(
@@ -293,8 +350,10 @@ def share_out(
                 task=task, rows=_rows_in(task.out), error=f"its worker was lost: {cause}"
             )
             worker = start() if waiting else None
-        if worker is not None:
+        if worker is not None and waiting:
             idle.append(worker)
+        elif worker is not None:
+            ray.kill(worker)  # one whose machine was lost may wait for these cores
         yield done
 
 

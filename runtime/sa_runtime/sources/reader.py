@@ -116,6 +116,14 @@ class VideoReader:
         self._capture = cv2.VideoCapture(self._place)
         self.decoded = 0
 
+    def seek(self, number: int) -> None:
+        """Stand just before a frame, where the container says that it is.
+
+        It may be wrong; :class:`sa_runtime.sources.range.RangeSource` finds out.
+        """
+        self._capture.set(cv2.CAP_PROP_POS_FRAMES, number - 1)
+        self.decoded = number - 1
+
     def close(self) -> None:
         """Free the decoder; closing twice is allowed."""
         self._capture.release()

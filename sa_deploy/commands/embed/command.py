@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sa_deploy.commands.embed import boxes
-from sa_deploy.commands.embed.on_server import opened
+from sa_deploy.commands.embed.on_server import opened, require_workers
 from sa_deploy.commands.embed.report import Bar, tell
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
 from sa_deploy.output import note, progress
@@ -147,6 +147,15 @@ def embed(
             help="Address of a running Ray cluster; by default one is started on this machine.",
         ),
     ] = None,
+    split_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="FRAMES",
+            help="Cut videos into ranges of this many frames, which the --ray-workers share; by "
+            "default each takes whole sources.",
+        ),
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -193,11 +202,13 @@ def embed(
             batch_size=batch_size,
             dtype=dtype,
             shard_rows=shard_rows,
+            split_frames=split_frames,
             noted=noted,
         )
         tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume, boxes=chosen)
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
+    require_workers(split_frames)
     with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
         result = embed_sources(
             sources,

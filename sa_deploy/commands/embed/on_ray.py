@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import IncompleteError, bad_value
-from sa_runtime.pipeline.ray import EmbedTask, Settings, TaskResult, embed_on_ray
+from sa_runtime.pipeline.ranges import EmbedTask
+from sa_runtime.pipeline.ray import Settings, TaskResult, embed_on_ray
 from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
@@ -38,7 +39,8 @@ def embed_on_workers(
     Raises:
         IncompleteError: some sources are not complete; the others are.
     """
-    workers = min(workers, len(tasks))
+    if settings.split_frames is None:
+        workers = min(workers, len(tasks))
     share = max(cores() // workers, 1)
     on_gpu = str(settings.options.get("device", "")).startswith(("cuda", "tensorrt"))
     if not on_gpu and settings.model.suffix != ".engine":

@@ -34,3 +34,15 @@ def opened(
 
     with Client(server, model=str(model)) as client:
         yield ServerRunner(client)
+
+
+def require_workers(split_frames: int | None) -> None:
+    """Refuse to cut videos for one process.
+
+    Raises:
+        InputError: they are to be cut.
+    """
+    if split_frames is not None:
+        raise bad_value(
+            "split_frames", split_frames, "one process reads them whole; give `ray_workers`"
+        )

@@ -1,0 +1,39 @@
+"""An ONNX file behind LitServe, as its documentation batches: MODEL BATCH DELAY_S PORT."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import litserve
+import numpy as np
+import onnxruntime
+from fastapi import Request, Response
+
+
+class Embedding(litserve.LitAPI):  # type: ignore[misc]  # untyped where it is not installed
+    def setup(self, device: str) -> None:
+        self.session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+        found = self.session.get_inputs()[0]
+        self.name, self.shape = found.name, found.shape[1:]
+
+    async def decode_request(self, request: Request) -> Any:
+        return np.frombuffer(await request.body(), np.uint8).reshape(self.shape)
+
+    def batch(self, inputs: list[Any]) -> Any:
+        return np.stack(inputs)
+
+    def predict(self, x: Any) -> Any:
+        return self.session.run(None, {self.name: x})[0]
+
+    def unbatch(self, output: Any) -> list[Any]:
+        return list(output)
+
+    def encode_response(self, output: Any) -> Response:
+        return Response(output.astype("<f4").tobytes(), media_type="application/octet-stream")
+
+
+if __name__ == "__main__":
+    _, model, batch, delay_s, port = sys.argv
+    api = Embedding(max_batch_size=int(batch), batch_timeout=float(delay_s))
+    litserve.LitServer(api, accelerator="cpu").run(port=int(port), generate_client_file=False)

@@ -1,0 +1,223 @@
+"""What a service costs over bare inference, what it does under too much load, and another server.
+
+Run: ``python benchmarks/serve.py MODEL.onnx [--out FILE.json] [--litserve PYTHON]`` with `hey
+<https://github.com/rakyll/hey>`_ on the path; about two minutes on two cores.
+
+In one run, in turns: the runner by itself over full batches, and ``sa-deploy serve`` of the same
+file over loopback, asked by ``hey`` for one crop a request in binary. Then, at half of that rate,
+how long answers take; then five times as many requests as it can answer, with a queue of two
+batches. Clients and service share the processor's cores.
+
+``--litserve`` names the Python of an environment that has LitServe: the same ONNX file there, in
+batches of the same size and delay, asked in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from sa_runtime.runners.base import BaseRunner
+from sa_runtime.runners.table import open_runner
+from sa_runtime.system.environment import this_environment
+from sa_runtime.system.files import atomic_path
+
+SCHEMA = "sa-deploy.benchmarks.serve/1"
+TURNS = 3
+LITSERVE = Path(__file__).with_name("peer_workers") / "litserve_onnx.py"
+
+
+def bare(runner: BaseRunner, batch: int, seconds: float) -> dict[str, float]:
+    """Crops a second in full batches, and milliseconds of one."""
+    spec = runner.contract.input
+    shape = (batch, spec.height, spec.width, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    runner.run(images)
+    times: list[float] = []
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        runner.run(images)
+        times.append(time.perf_counter() - before)
+    return {"crops_per_s": batch * len(times) / sum(times), "batch_ms": 1e3 * np.median(times)}
+
+
+def hey(
+    url: str, body: Path, headers: Sequence[str], *, clients: int, seconds: float, rate: float = 0
+) -> dict[str, Any]:
+    """Requests for some seconds, as fast as answers come or at a rate; what came back."""
+    command = ["hey", "-z", f"{seconds:g}s", "-c", str(clients), "-m", "POST", "-D", str(body)]
+    command += ["-T", "application/octet-stream", "-t", "30", "-o", "csv"]
+    command += [word for header in headers for word in ("-H", header)]
+    command += ["-q", f"{rate / clients:.6f}"] if rate else []
+    done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    answered = [row for row in rows if row["status-code"] == "200"]
+    ends = [float(row["offset"]) + float(row["response-time"]) for row in answered]
+    times = sorted(1e3 * float(row["response-time"]) for row in answered)
+    within = [end for end in ends if end <= seconds]
+    found: dict[str, Any] = {
+        "answers": dict(Counter(row["status-code"] for row in rows)),
+        "per_s": len(within) / seconds,
+    }
+    if times:
+        points = np.percentile(times, [50, 90, 99], method="inverted_cdf")
+        found["ms"] = dict(zip(("p50", "p90", "p99"), map(float, points), strict=True))
+    return found
+
+
+@contextlib.contextmanager
+def service(model: Path, *words: object) -> Iterator[str]:
+    """``sa-deploy serve`` in a process of its own: its address."""
+    command = [sys.executable, "-m", "sa_deploy", "serve", f"model={model}", "--port", "0"]
+    command += ["--json", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("}"):
+                break
+        try:
+            yield json.loads(said)["url"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def litserve(python: str, model: Path, batch: int, delay_ms: float) -> Iterator[str]:
+    """The same ONNX file behind LitServe: its address."""
+    port = 8765
+    command = [python, str(LITSERVE), str(model), str(batch), str(delay_ms / 1000), str(port)]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 40
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def crop_request(runner: BaseRunner, folder: Path) -> tuple[Path, list[str], Path]:
+    """The body of a request for one crop by the protocol, its headers, and the crop alone."""
+    spec = runner.contract.input
+    shape = [1, spec.height, spec.width, 3]
+    crop = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    tensor = {
+        "name": spec.name,
+        "shape": shape,
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": crop.nbytes},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    body, plain = folder / "request.bin", folder / "crop.bin"
+    body.write_bytes(head + crop.tobytes())
+    plain.write_bytes(crop.tobytes())
+    return body, [f"Inference-Header-Content-Length: {len(head)}"], plain
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The whole run."""
+    batch, delay_ms, seconds = options.batch_size, options.max_delay_ms, options.seconds
+    words = ["--runtime", options.runtime, "--batch-size", batch, "--max-delay-ms", delay_ms]
+    words += ["--max-images", batch, "--queue-crops", 2 * batch, "--timeout-ms", 30_000]
+    with (
+        tempfile.TemporaryDirectory() as name,
+        open_runner(options.model, options.runtime) as runner,
+        service(options.model, *words) as url,
+    ):
+        body, headers, plain = crop_request(runner, Path(name))
+        ask = f"{url}/v2/models/model/infer"
+        # Two batches in the queue or on their way, and one that is run: none is refused.
+        clients = 2 * batch
+        hey(ask, body, headers, clients=clients, seconds=1)
+        alone: list[dict[str, float]] = []
+        served: list[dict[str, Any]] = []
+        for _ in range(TURNS):
+            alone.append(bare(runner, batch, seconds))
+            served.append(hey(ask, body, headers, clients=clients, seconds=seconds))
+        rate = statistics.median(turn["per_s"] for turn in served)
+        batch_ms = statistics.median(turn["batch_ms"] for turn in alone)
+        half = hey(ask, body, headers, clients=batch, seconds=3 * seconds, rate=rate / 2)
+        over = hey(ask, body, headers, clients=10 * batch, seconds=2 * seconds, rate=5 * rate)
+        peer: dict[str, Any] = {}
+        if options.litserve:
+            with litserve(options.litserve, options.model, batch, delay_ms) as other:
+                hey(f"{other}/predict", plain, [], clients=clients, seconds=1)
+                peer = hey(f"{other}/predict", plain, [], clients=clients, seconds=seconds)
+        text = httpx.get(f"{url}/metrics").text
+    bound = delay_ms + 2 * batch_ms
+    return {
+        "runner": runner.label,
+        "batch_size": batch,
+        "max_delay_ms": delay_ms,
+        "bare": alone,
+        "service": served,
+        "ratio": rate / statistics.median(turn["crops_per_s"] for turn in alone),
+        "half_load": {**half, "bound_ms": bound},
+        "overload": {
+            **over,
+            "asked_per_s": 5 * rate,
+            "throughput_ratio": over["per_s"] / rate,
+            # The queue before it, the batch that runs, its own: and the rounding up of a batch.
+            "bound_ms": delay_ms + 4 * batch_ms,
+        },
+        "litserve": peer,
+        "batches": [line for line in text.splitlines() if "batch_crops_bucket" in line],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--max-delay-ms", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
+    parser.add_argument("--litserve", help="Python of an environment that has LitServe")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    result = {
+        "schema": SCHEMA,
+        "model": options.model.name,
+        "load_average": os.getloadavg()[0],
+        **measure(options),
+        "environment": dataclasses.asdict(this_environment(commit=True)),
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    print(text)
+    if options.out:
+        with atomic_path(options.out) as temporary:
+            temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
