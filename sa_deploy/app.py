@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Find a data set's queries in its gallery; print mAP and ranks.",
     "index": "Put stored embeddings into a gallery that can be searched.",
     "search": "Find who in a gallery looks like an image, a track or vectors.",
+    "calibrate": "Set thresholds from labelled people, at a stated rate of error.",
     "gallery": "Look at galleries, remove people and times from them.",
     "link": "Find who is the same person under several cameras, from tracks.",
     "bench": "Measure artefacts on every runtime that opens them, in turns.",

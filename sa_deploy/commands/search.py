@@ -115,7 +115,10 @@ def search(
         {
             "query": name,
             "from": _plain(query.rows[number]),
-            "found": [_plain(row) for row in found.rows(number)],
+            "verdict": found.verdict(number, camera=query.rows[number].get("camera")),
+            "found": [
+                _plain(row) for row in found.rows(number, camera=query.rows[number].get("camera"))
+            ],
         }
         for number, name in enumerate(query.names)
     ]
@@ -166,10 +169,10 @@ def _print(gallery: Gallery, results: list[dict[str, Any]]) -> None:
         if not rows:
             typer.echo(f"{result['query']}: nothing found, since no row was searched")
             continue
-        columns = ("source", "track_id", "frame", "camera", "person", "time")
+        columns = ("verdict", "source", "track_id", "frame", "camera", "person", "time")
         shown = [name for name in columns if any(row[name] is not None for row in rows)]
         print_table(
-            f"{result['query']}, in {len(gallery):,} rows",
+            _title(gallery, result),
             ("rank", "distance", *(name.removesuffix("_id") for name in shown)),
             [
                 (row["rank"], f"{row['distance']:.4f}", *(_cell(row[name]) for name in shown))
@@ -178,6 +181,14 @@ def _print(gallery: Gallery, results: list[dict[str, Any]]) -> None:
         )
     if len(results) > _SHOWN:
         note(f"{len(results) - _SHOWN} more queries; --json prints all of them")
+
+
+def _title(gallery: Gallery, result: dict[str, Any]) -> str:
+    title = f"{result['query']}, in {len(gallery):,} rows"
+    made = gallery.calibration
+    if made is None:
+        return title
+    return f"{title}: {result['verdict']} (at {made.false_accepts:g} false matches a comparison)"
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

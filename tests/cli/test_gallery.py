@@ -168,3 +168,31 @@ def test_crops_of_removed_rows_go_with_them(
     source = crops / "3.png"
     said("gallery", "remove", tmp_path / "g", "--source", source, "--crops", cut)
     assert len(list(cut.rglob("*.jpg"))) == 5
+
+
+def test_calibrating_on_a_data_set_gives_verdicts(
+    tiny_onnx_model: Path, synthetic_root: Path, tmp_path: Path
+) -> None:
+    people, gallery = tmp_path / "p.parquet", tmp_path / "g"
+    said("embed", tiny_onnx_model, synthetic_root / "query", "--out", people)
+    said("index", people, "--out", gallery)
+    data = ("-d", "synthetic", "--data-dir", synthetic_root)
+    words = ("calibrate", gallery, "--model", tiny_onnx_model, *data)
+    made = said(*words, "--false-accepts", "0.02")
+    assert made["false_accept_rate"]["value"] <= 0.02
+    assert made["match_below"] <= made["nobody_from"]
+    assert [row["rate"] for row in made["open_set"]["at"]] == [0.02, 1e-2, 1e-3, 1e-4]
+    found = said("search", gallery, "--vectors", people, "--top", "3")["results"]
+    assert {result["verdict"] for result in found} == {"match"}
+    assert all(result["found"][0]["verdict"] == "match" for result in found)
+    table = invoke("search", gallery, "--vectors", people, "--top", "3")
+    assert "match (at 0.02 false matches a comparison)" in table.stdout
+    shown = invoke(*words, "--false-accepts", "0.02")
+    assert "perhaps" in shown.stdout
+    assert "people found (DIR)" in shown.stdout
+    refused = invoke(*words, "--false-accepts", "1e-9")
+    assert refused.returncode == 2
+    assert "--false-accepts 1e-09" in refused.stderr
+    neither = invoke("calibrate", gallery)
+    assert neither.returncode == 2
+    assert "expected --marked FILE" in neither.stderr

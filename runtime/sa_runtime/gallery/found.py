@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from sa_runtime.gallery.calibration import Calibration, Verdict
 from sa_runtime.retrieval.vectors import Floats, Ints
 
 GroupBy = Literal["row", "track"]
@@ -28,27 +29,50 @@ class Found:
             query that has fewer.
         distance: (Q, k) float32 squared Euclidean distances; infinite for nobody.
         tables: the gallery's rows, segment after segment.
+        calibration: the gallery's, if it has one.
     """
 
     index: Ints
     distance: Floats
     tables: Sequence[pa.Table]
+    calibration: Calibration | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def rows(self, query: int) -> list[dict[str, Any]]:
-        """What is known of the rows found for a query, with ``rank`` (from 1) and ``distance``."""
-        found = self.index[query][self.index[query] != NOBODY]
-        known = lookup(self.tables, found)
-        return [
-            {"rank": rank + 1, "distance": float(self.distance[query, rank]), **row}
-            for rank, row in enumerate(known)
-        ]
+    def rows(self, query: int, *, camera: str | None = None) -> list[dict[str, Any]]:
+        """What is known of the rows found for a query.
+
+        Args:
+            query: its number.
+            camera: that saw the query, where that is known: pairs of cameras may have thresholds
+                of their own.
+
+        Returns:
+            For each row ``rank`` (from 1), ``distance``, ``verdict`` (``None`` without calibration)
+            and its columns.
+        """
+        rows = []
+        for rank, row in enumerate(lookup(self.tables, self.index[query])):
+            distance = float(self.distance[query, rank])
+            verdict = None
+            if self.calibration is not None:
+                verdict = self.calibration.verdict(distance, (camera, row["camera"]))
+            rows.append({"rank": rank + 1, "distance": distance, "verdict": verdict, **row})
+        return rows
+
+    def verdict(self, query: int, *, camera: str | None = None) -> Verdict | None:
+        """The best verdict of its rows; ``None`` without calibration."""
+        if self.calibration is None:
+            return None
+        said = {row["verdict"] for row in self.rows(query, camera=camera)}
+        verdicts: tuple[Verdict, ...] = ("match", "perhaps")
+        return next((verdict for verdict in verdicts if verdict in said), "nobody")
 
 
 def lookup(tables: Sequence[pa.Table], index: Ints) -> list[dict[str, Any]]:
-    """The columns of some rows, in the order asked for."""
+    """The columns of some rows, in the order asked for; none of :data:`NOBODY`."""
+    index = index[index != NOBODY]
     ends = np.cumsum([len(table) for table in tables])
     where = np.searchsorted(ends, index, side="right")
     rows: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.errors import InputError, bad_value
+from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.crops import remove_crops
 from sa_runtime.gallery.found import Found, GroupBy, nearest_groups
 from sa_runtime.gallery.manifest import Manifest
@@ -122,6 +123,11 @@ class Gallery:
         """Its files."""
         return tuple(self._store.segments)
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What distances say, where that was calibrated."""
+        return self._store.manifest.calibration
+
     def __len__(self) -> int:
         return self._store.manifest.rows
 
@@ -153,6 +159,7 @@ class Gallery:
             "space": self.contract.space,
             "keep_seconds": self._store.manifest.keep_seconds,
             "oldest": oldest,
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "sources": counts_of(tables, "source"),
             "cameras": counts_of(tables, "camera"),
             "persons": counts_of(tables, "person"),
@@ -302,6 +309,11 @@ class Gallery:
             self._store.swap(dataclasses.replace(manifest, keep_seconds=seconds))
         return self.forget()
 
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """Keep thresholds with the gallery, or none."""
+        with self._store.changing() as manifest:
+            self._store.swap(dataclasses.replace(manifest, calibration=calibration))
+
     def compact(self) -> tuple[int, int]:
         """Write small segments as few large ones, in order.
 
@@ -361,7 +373,7 @@ class Gallery:
 
         total = sum(map(len, parts))
         index, distance = nearest_groups(nearest, len(vectors), k, total, tables, by)
-        return Found(index=index, distance=distance, tables=tables)
+        return Found(index=index, distance=distance, tables=tables, calibration=self.calibration)
 
     def _part(self, segment: Segment, where: Where | None, leave_out: Where | None) -> Part:
         searched = ~self._expired(segment)

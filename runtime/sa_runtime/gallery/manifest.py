@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError
+from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.segments import SegmentInfo
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.system.files import atomic_path
@@ -26,6 +27,7 @@ class Manifest:
         dtype: of the stored vectors.
         keep_seconds: rows older than this are forgotten; ``None`` keeps them.
         segments: the segments that count, in order.
+        calibration: what distances say, or nothing yet.
         removals: when rows were removed, why and how many; whose they were is not kept.
         schema: version of this layout.
     """
@@ -34,6 +36,7 @@ class Manifest:
     dtype: StoredType = "float32"
     keep_seconds: float | None = None
     segments: tuple[SegmentInfo, ...] = ()
+    calibration: Calibration | None = None
     removals: tuple[dict[str, Any], ...] = ()
     schema: int = SCHEMA_VERSION
 
@@ -87,9 +90,11 @@ class Manifest:
                 if not (segment.name.isalnum() and isinstance(segment.rows, int)):
                     raise ValueError(f"segment {segment.name!r}")
             contract = Contract.from_json(json.dumps(fields["contract"]), source=str(path))
+            stated = fields.get("calibration")
             return cls(
                 **{
                     **fields,
+                    "calibration": None if stated is None else Calibration.from_dict(stated),
                     "contract": contract,
                     "segments": segments,
                     "removals": tuple(fields["removals"]),

@@ -37,6 +37,7 @@ def info(gallery: GalleryFolder, json_output: JsonOutput = False) -> None:
         ("vectors", f"{said['dim']} x {said['dtype']}"),
         ("feature space", said["space"]),
         ("keeps", "for ever" if opened.keep is None else str(opened.keep)),
+        ("calibrated", "no" if opened.calibration is None else opened.calibration.origin),
         ("oldest row", said["oldest"] or "-"),
         *((what, _names(said[what])) for what in ("sources", "cameras", "persons")),
         *(
