@@ -78,6 +78,8 @@ class Counts:
         beyond_end: boxes of frames after the last one that can be decoded.
         outside: boxes left out because nothing of them was inside their picture.
         clipped: boxes that were cut because they reach out of their picture.
+        dropped_frames: frames of live sources left out, since newer ones had come.
+        reconnects: how often live sources were opened again.
         truncated_videos: videos that end before the frame count they announce, while boxes were
             still waiting.
     """
@@ -91,4 +93,6 @@ class Counts:
     beyond_end: int = 0
     outside: int = 0
     clipped: int = 0
+    dropped_frames: int = 0
+    reconnects: int = 0
     truncated_videos: list[str] = dataclasses.field(default_factory=list)

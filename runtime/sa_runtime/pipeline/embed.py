@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.options import BoxOptions
+from sa_runtime.detectors.base import Detector
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.image_files import MAX_PIXELS
@@ -47,6 +49,7 @@ from sa_runtime.sources.base import (
     ignore,
 )
 from sa_runtime.sources.listing import listed
+from sa_runtime.sources.live import LiveMode, is_live, live_delay_ms
 from sa_runtime.sources.pairing import Boxes, Location
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources
@@ -60,6 +63,9 @@ def embed(
     *,
     detections: Boxes | Sequence[Boxes] = (),
     boxes: BoxOptions | None = None,
+    detector: Detector | None = None,
+    live: LiveMode = "latest",
+    stop: threading.Event | None = None,
     camera: str | None = None,
     camera_from: str | None = None,
     shard: str | None = None,
@@ -93,6 +99,12 @@ def embed(
         detections: the boxes of each video, in order: a file or what one holds; or a folder of
             files with the names of the videos, or one file that names the video of each box.
         boxes: how detection files are read, and which boxes are used.
+        detector: finds the people of videos without detections and of live sources: takes a frame,
+            (H, W, 3) uint8 BGR, returns (N, 4 to 6) edges, confidence and class, or what has
+            ``xyxy``; :class:`sa_runtime.detectors.onnx.OnnxDetector` runs ONNX files.
+        live: of a live source ``latest`` leaves out the frames that come while an older one is
+            worked on, ``all`` lets them wait.
+        stop: ends live sources; what they gave until then is embedded and written.
         camera: name that goes into every row.
         camera_from: how it is told from each source instead: ``name``, ``folder`` or a regular
             expression, see :func:`sa_runtime.pipeline.choice.camera_rule`.
@@ -120,7 +132,8 @@ def embed(
     held = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
     targets = [out] if isinstance(out, (str, os.PathLike)) else list(out)
     names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)
-    files = [place for place in (*given, *held) if isinstance(place, (str, os.PathLike))]
+    places = [place for place in (*given, *held) if isinstance(place, (str, os.PathLike))]
+    files = [place for place in places if not is_live(os.fspath(place))]
     artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
     for name in names:
         output_kind(name)
@@ -141,8 +154,12 @@ def embed(
                 camera=camera,
                 max_pixels=max_pixels,
                 boxes=boxes or BoxOptions(),
+                detector=detector,
+                live=live,
+                stop=stop or threading.Event(),
             ),
         )
+        max_delay_ms = live_delay_ms(found, max_delay_ms)
         if share is not None:
             found = [source for source in found if share.has(name_of(source))]
         with _opened(model, runtime, options) as runner, ExitStack() as stack:

@@ -129,6 +129,8 @@ class EmbedResult:
 def what_was_met(counts: Counts) -> dict[str, Any]:
     """What was left out or cut, as JSON values."""
     return {
+        "dropped_frames": counts.dropped_frames,
+        "reconnects": counts.reconnects,
         "skipped": {
             "boxes_outside": counts.outside,
             "boxes_without_size": counts.invalid_boxes,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.options import BoxOptions
+from sa_runtime.detectors.base import Detector
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import MAX_PIXELS
 from sa_runtime.items import Counts, Item, Position
@@ -59,6 +60,9 @@ class SourceOptions:
         camera: goes into every row.
         max_pixels: of the largest image that is decoded.
         boxes: how detection files are read, and which boxes are used.
+        detector: finds the people of videos without boxes, and of live sources.
+        live: which frames of a live source are used, see :data:`sa_runtime.sources.live.LiveMode`.
+        stop: ends live sources.
     """
 
     detections: Detections | None = None
@@ -66,6 +70,9 @@ class SourceOptions:
     camera: str | None = None
     max_pixels: int = MAX_PIXELS
     boxes: BoxOptions = dataclasses.field(default_factory=BoxOptions)
+    detector: Detector | None = None
+    live: Literal["latest", "all"] = "latest"
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 class SourceKind(Protocol):

@@ -16,10 +16,12 @@ from sa_runtime.sources.pairing import Boxes, Location, pair
 _log = logging.getLogger(__name__)
 
 SOURCES: dict[str, str] = {
+    "live": "sa_runtime.sources.live:LiveSource",
     "frames": "sa_runtime.sources.frames:FrameSource",
     "tar": "sa_runtime.sources.archive:TarSource",
     "images": "sa_runtime.sources.images:ImageSource",
     "video": "sa_runtime.sources.video:VideoSource",
+    "detected": "sa_runtime.sources.detected:DetectedVideo",
 }
 """A path or address is of the first kind that takes it; whatever is left is a video."""
 
@@ -62,8 +64,8 @@ def find_sources(
         DetectionError: a detection file that cannot be read.
         VideoError: a video that cannot be opened.
     """
-    kinds = _kinds(given, boxed=len(detections) > 0)
     shared = options or SourceOptions()
+    kinds = _kinds(given, boxed=len(detections) > 0, detected=shared.detector is not None)
     needing = [
         os.fspath(one)
         for one, kind in zip(given, kinds, strict=True)
@@ -82,8 +84,13 @@ def find_sources(
     return found
 
 
-def _kinds(given: Sequence[Location | Source], *, boxed: bool) -> list[type[SourceKind] | None]:
+def _kinds(
+    given: Sequence[Location | Source], *, boxed: bool, detected: bool
+) -> list[type[SourceKind] | None]:
     kinds = [None if isinstance(one, Source) else source_kind(os.fspath(one)) for one in given]
+    if detected and not boxed:
+        found = _named("detected")
+        return [found if kind is _named("video") else kind for kind in kinds]
     if not boxed or any(kind is not None and kind.needs_detections for kind in kinds):
         return kinds
     return [

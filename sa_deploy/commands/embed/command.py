@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sa_deploy.commands.embed import boxes
+from sa_deploy.commands.embed import boxes, detecting
 from sa_deploy.commands.embed.on_server import opened, require_workers
 from sa_deploy.commands.embed.report import Bar, tell
 from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
@@ -48,6 +48,8 @@ def embed(
     classes: boxes.Classes = None,
     min_size: boxes.MinSize = None,
     pad: boxes.Pad = 0.0,
+    detector: detecting.DetectorFile = None,
+    live: detecting.Live = "latest",
     camera: Annotated[
         str | None,
         typer.Option(
@@ -176,7 +178,8 @@ def embed(
         sa-deploy embed model.onnx crops --out people.parquet
         sa-deploy embed model.onnx c1.mp4 --detections c1.txt --out c1.parquet
     """
-    chosen = boxes.box_options(locals())  # before any name but those of the options
+    given = locals()  # before any name but those of the options
+    chosen = boxes.box_options(given)
     from sa_runtime.pipeline.embed import embed as embed_sources
 
     options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
@@ -189,8 +192,8 @@ def embed(
         from sa_deploy.commands.embed.on_ray import embed_on_workers, require_plain
         from sa_runtime.pipeline.ray import Settings, tasks_of
 
-        others = {"partition": partition, "crops": crops, "camera_from": camera_from}
-        require_plain(ray_workers, out, {**others, "shard": shard, "server": server})
+        others = ("partition", "crops", "camera_from", "detector", "shard", "server")
+        require_plain(ray_workers, out, {name: given[name] for name in others})
         settings = Settings(
             model=model,
             runtime=runtime,
@@ -209,13 +212,18 @@ def embed(
         embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
         return
     require_workers(split_frames)
-    with opened(model, server, runtime, options) as runner, progress("embed", None) as advance:
+    with (
+        detecting.detection(given, chosen) as found,
+        opened(model, server, runtime, options) as runner,
+        progress("embed", None) as advance,
+    ):
         result = embed_sources(
             sources,
             runner or model,
             out,
             detections=detections or [],
             boxes=chosen,
+            **found,
             camera=camera,
             camera_from=camera_from,
             shard=shard,
@@ -234,4 +242,4 @@ def embed(
             on_skip=lambda error: note(f"skipped: {error}"),
             **options,
         )
-    tell(result, json_output=json_output)
+        tell(result, json_output=json_output)

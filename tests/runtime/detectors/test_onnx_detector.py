@@ -1,0 +1,129 @@
+"""The same people in the output of every exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sa_runtime.detectors.base import found_of
+from sa_runtime.detectors.onnx import OnnxDetector
+from sa_runtime.errors import DetectionError, InputError, MissingFileError
+from tests.tiny_detectors import SIDE, end_to_end, write_detector
+
+FRAME = np.zeros((128, 256, 3), np.uint8)
+"""Four times as wide as the input: scaled by a quarter, 16 rows of grey above and below."""
+IN_INPUT = [[8, 16, 24, 40], [32, 20, 48, 44]]
+IN_FRAME = [[32, 0, 96, 96], [128, 16, 192, 112]]
+SCORES = [0.9, 0.5]
+
+
+def centred(xyxy: list[list[int]]) -> np.ndarray:
+    x0, y0, x1, y1 = np.array(xyxy, np.float32).T
+    return np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=1)
+
+
+def ultralytics_end_to_end(path: Path) -> Path:
+    rows = np.zeros((1, 300, 6), np.float32)
+    for index, (box, score) in enumerate(zip(IN_INPUT, SCORES, strict=True)):
+        rows[0, index] = [*box, score, 0]
+    return write_detector(path, {"output0": rows})
+
+
+def ultralytics_raw(path: Path) -> Path:
+    rows = np.zeros((1, 4 + 3, 84), np.float32)
+    for index, (box, score) in enumerate(zip(centred(IN_INPUT), SCORES, strict=True)):
+        for copy in range(2):  # twice; the second is suppressed
+            rows[0, :4, 2 * index + copy] = box + copy
+            rows[0, 4, 2 * index + copy] = score - 0.1 * copy
+    return write_detector(path, {"output0": rows})
+
+
+def yolov5(path: Path) -> Path:
+    rows = np.zeros((1, 252, 5 + 3), np.float32)
+    for index, (box, score) in enumerate(zip(centred(IN_INPUT), SCORES, strict=True)):
+        rows[0, index] = [*box, score, 1, 0, 0]
+    return write_detector(path, {"output": rows})
+
+
+def yolox(path: Path) -> Path:
+    """Boxes relative to the first cells of the finest grid; the frame lies in the corner."""
+    rows = np.zeros((1, 64 + 16 + 4, 5 + 3), np.float32)
+    for index, (box, score) in enumerate(zip(IN_FRAME, SCORES, strict=True)):
+        x, y, w, h = centred([[one // 4 for one in box]])[0]
+        rows[0, index] = [x / 8 - index, y / 8, np.log(w / 8), np.log(h / 8), score, 1, 0, 0]
+    return write_detector(path, {"output": rows})
+
+
+def detr(path: Path) -> Path:
+    logits = np.full((1, 300, 3), -9, np.float32)
+    boxes = np.zeros((1, 300, 4), np.float32)
+    for index, (box, score) in enumerate(zip(centred(IN_FRAME), SCORES, strict=True)):
+        boxes[0, index] = box / [256, 128, 256, 128]
+        logits[0, index, 0] = np.log(score / (1 - score))
+    return write_detector(path, {"logits": logits, "pred_boxes": boxes})
+
+
+def rt_detr(path: Path) -> Path:
+    labels = np.zeros((1, 300), np.int64)
+    boxes, scores = np.zeros((1, 300, 4), np.float32), np.zeros((1, 300), np.float32)
+    boxes[0, :2], scores[0, :2] = IN_FRAME, SCORES
+    return write_detector(path, {"labels": labels, "boxes": boxes, "scores": scores}, sized=True)
+
+
+@pytest.mark.parametrize(
+    "write", [ultralytics_end_to_end, ultralytics_raw, yolov5, yolox, detr, rt_detr]
+)
+def test_every_exporters_people_are_found(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    with OnnxDetector(write(tmp_path / "d.onnx")) as detector:
+        found = detector(FRAME)
+    order = np.argsort(-found.confidences)
+    np.testing.assert_allclose(found.xyxy[order], IN_FRAME, atol=0.01)
+    np.testing.assert_allclose(found.confidences[order], SCORES, atol=1e-5)
+    assert found.track_ids.tolist() == [-1, -1]
+
+
+def test_classes_and_confidence_choose(tmp_path: Path) -> None:
+    path = end_to_end(tmp_path / "d.onnx")
+    square = np.zeros((SIDE, SIDE, 3), np.uint8)
+    assert OnnxDetector(path)(square).confidences.tolist() == pytest.approx([0.9, 0.5])
+    assert len(OnnxDetector(path, min_confidence=0.6)(square).xyxy) == 1
+    for name in ("car", "CAR", "2"):
+        found = OnnxDetector(path, classes=(name,))(square)
+        assert found.xyxy.tolist() == [[0, 0, 9, 9]]
+    assert len(OnnxDetector(path, classes=("person", "car"))(square).xyxy) == 3
+
+
+def test_what_is_no_detector_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"no\.onnx: no such file; expected a detector"):
+        OnnxDetector(tmp_path / "no.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(InputError, match=r"text\.onnx: not an ONNX file that ONNX Runtime opens"):
+        OnnxDetector(tmp_path / "text.onnx")
+    other = write_detector(tmp_path / "o.onnx", {"embeddings": np.zeros((1, 8), np.float32)})
+    with pytest.raises(InputError, match=r"outputs embeddings of shapes .* of no known detector"):
+        OnnxDetector(other)
+    with pytest.raises(InputError, match="max_overlap=0: expected more than 0"):
+        OnnxDetector(other, max_overlap=0)
+
+
+def test_what_a_callable_may_return() -> None:
+    assert found_of([]).xyxy.shape == (0, 4)
+    assert found_of(np.zeros((2, 4))).confidences.tolist() == [1, 1]
+    rows = found_of([[1, 2, 3, 4, 0.5, 2]])
+    assert (rows.confidences.tolist(), rows.classes) == ([0.5], ("2",))
+    like = SimpleNamespace(
+        xyxy=np.ones((1, 4)), confidence=None, tracker_id=np.array([7]), class_id=np.array([0])
+    )
+    found = found_of(like)
+    assert (found.track_ids.tolist(), found.confidences.tolist()) == ([7], [1])
+    assert found.classes == ("0",)
+    with pytest.raises(DetectionError, match="the detector returned an array of shape"):
+        found_of(np.zeros((2, 3)))
+    with pytest.raises(DetectionError, match=r"the detector returned an array of shape \(\); exp"):
+        found_of(None)
+    with pytest.raises(DetectionError, match="the detector returned a str; expected rows x0, y0"):
+        found_of("people")
