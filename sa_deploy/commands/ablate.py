@@ -52,6 +52,7 @@ def ablate(
     width: opt.Width = None,
     pretrained: opt.Pretrained = None,
     epochs: opt.Epochs = None,
+    time_budget: opt.TimeBudget = None,
     batch_size: opt.TrainingBatch = None,
     max_steps: opt.MaxSteps = None,
     out: Annotated[
@@ -74,7 +75,7 @@ def ablate(
 
     Examples:
         sa-deploy ablate --recipes sa,strong --data-dir Market-1501
-        sa-deploy ablate --recipes tiny --vary erase=0,0.5 --data-dir Market-1501
+        sa-deploy ablate --recipes hour --vary network.attention=none,both --data-dir M
     """
     given = locals()
     from sa_training.ablation import Ablation, variants
@@ -110,6 +111,8 @@ def ablate(
     )
     task = load_task(dataset, data_dir)
     ablation = Ablation(rows, _numbers(seeds), task, options)
+    budget_s = opt.budget(time_budget, epochs)
+    ablation = Ablation(rows, _numbers(seeds), load_task(dataset, data_dir), options, budget_s)
     ablation.check()
     runs = _train(ablation)
     result = table(runs)

@@ -29,6 +29,7 @@ from sa_training.loop import Progress, TrainingOptions, fit
 from sa_training.optimisation import autocast_type, resolve_device
 from sa_training.recipes import Recipe, override, recipe
 from sa_training.tasks import Classification, Reidentification, Task
+from sa_training.time_budget import pace_from_trial
 from sa_training.watch import read_epochs
 
 SETTINGS = "settings.json"
@@ -125,11 +126,18 @@ class Ablation:
         seeds: of each.
         task: the data and what is measured.
         options: where and how fast; ``out`` is the folder of all runs, ``seed`` is not used.
+        budget_s: seconds of each run; ``None`` trains the recipes' epochs.
     """
 
     def __init__(
-        self, rows: Sequence[Variant], seeds: Sequence[int], task: Task, options: TrainingOptions
+        self,
+        rows: Sequence[Variant],
+        seeds: Sequence[int],
+        task: Task,
+        options: TrainingOptions,
+        budget_s: float | None = None,
     ) -> None:
+        self._budget_s = budget_s
         self.rows, self.seeds = tuple(rows), tuple(seeds)
         self._task, self._options = task, options
         device = resolve_device(options.device)
@@ -139,6 +147,7 @@ class Ablation:
             "max_steps": options.max_steps,
             "accumulate": options.accumulate,
             "precision": str(autocast_type(options.precision, device) or "float32"),
+            **({} if budget_s is None else {"budget_s": budget_s}),
         }
 
     @property
@@ -214,13 +223,12 @@ class Ablation:
                 on_step(variant.name, seed, state)
 
         interrupted = folder / CHECKPOINT
-        checkpoint = fit(
-            variant.recipe,
-            self._task.training(variant.recipe, keep=options.workers == 0),
-            options,
-            resume=interrupted if interrupted.is_file() else None,
-            on_step=watch,
-        )
+        resume = interrupted if interrupted.is_file() else None
+        training = self._task.training(variant.recipe, keep=options.workers == 0)
+        pace = None
+        if self._budget_s is not None and resume is None:
+            pace, _ = pace_from_trial(variant.recipe, training, options, self._budget_s)
+        checkpoint = fit(variant.recipe, training, options, resume=resume, on_step=watch, pace=pace)
         device = resolve_device(options.device)
         began = time.perf_counter()
         examined = self._task.examine(checkpoint.network.to(device))

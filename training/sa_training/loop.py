@@ -29,6 +29,7 @@ from sa_training.checkpoints import (
 )
 from sa_training.data import BatchSampler, TrainingCrops, training_loader
 from sa_training.distributed import Processes, greatest, joined, same_everywhere, wait_for_all
+from sa_training.growth import Phase, phase_at
 from sa_training.network import SANetwork
 from sa_training.optimisation import autocast_type, lr_factor, resolve_device
 from sa_training.options import Progress, TrainingOptions, TrainingSet
@@ -36,6 +37,7 @@ from sa_training.pace import Pace
 from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
 from sa_training.step import Trainer
+from sa_training.teacher import Teacher
 from sa_training.watch import Metrics
 from sa_training.weights import load_weights
 
@@ -62,6 +64,7 @@ def fit(
     on_step: Callable[[Progress], None] | None = None,
     evaluate: Evaluate | None = None,
     pace: Pace | None = None,
+    teacher: Teacher | None = None,
 ) -> Checkpoint:
     """Train a network on labelled images; see :func:`sa_training.train.train_model`.
 
@@ -75,6 +78,7 @@ def fit(
             process.
         pace: of a run with a time budget, as :func:`sa_training.time_budget.pace_from_trial` gives
             it. A resumed run keeps the budget it was begun with; another one replaces it.
+        teacher: whose vectors are learnt beside the identities.
 
     Returns:
         The last checkpoint, its network in evaluation mode.
@@ -89,8 +93,8 @@ def fit(
         refuse_older_run(options.out, resume)
     processes = Processes.from_environment()
     with joined(processes, resolve_device(options.device, processes.local)):
-        trainer = _trainer(recipe, training, options, resumed=resume is not None)
-        run = _Run(trainer, training, options, on_step, evaluate, pace)
+        trainer = _trainer(recipe, training, options, resumed=resume is not None, teacher=teacher)
+        run = _Run(trainer, training, options, on_step, evaluate, pace, teacher)
         if resume is not None:
             run.resume(resume)
         with _one_writer(options, resume, processes):
@@ -114,7 +118,10 @@ def _one_writer(
 
 
 def timing_run(
-    recipe: Recipe, training: TrainingSet, options: TrainingOptions
+    recipe: Recipe,
+    training: TrainingSet,
+    options: TrainingOptions,
+    teacher: Teacher | None = None,
 ) -> tuple[int, Iterator[None]]:
     """A training that leaves nothing, to be timed.
 
@@ -124,12 +131,18 @@ def timing_run(
     Raises:
         DatasetError, TrainingError: as :func:`fit`; of the steps, when they are done.
     """
-    run = _Run(_trainer(recipe, training, options, resumed=False), training, options)
+    trainer = _trainer(recipe, training, options, resumed=False, teacher=teacher)
+    run = _Run(trainer, training, options, teacher=teacher)
     return run.sampler.steps, run.trial_steps()
 
 
 def _trainer(
-    recipe: Recipe, training: TrainingSet, options: TrainingOptions, *, resumed: bool
+    recipe: Recipe,
+    training: TrainingSet,
+    options: TrainingOptions,
+    *,
+    resumed: bool,
+    teacher: Teacher | None,
 ) -> Trainer:
     """A network at its start, on its device, and what trains it."""
     processes = Processes.from_environment()
@@ -152,6 +165,7 @@ def _trainer(
         accumulate=options.accumulate,
         compiler=options.compiler,
         seed=options.seed,
+        teacher_width=0 if teacher is None else teacher.width,
     )
 
 
@@ -166,7 +180,9 @@ class _Run:
         on_step: Callable[[Progress], None] | None = None,
         evaluate: Evaluate | None = None,
         pace: Pace | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
+        self.teacher = teacher
         self.trainer, self.training, self.options = trainer, training, options
         self.pace = pace
         self.recipe, self.processes = trainer.recipe, trainer.processes
@@ -216,7 +232,8 @@ class _Run:
             return
         then, now = checkpoint.recipe.to_dict(), self.recipe.to_dict()
         same = {field: (then[field], now[field]) for field in now if field not in _MAY_CHANGE}
-        same |= {field: (state["order"][field], value) for field, value in self._order().items()}
+        fields = sorted({*state["order"], *self._order()})
+        same |= {field: (state["order"].get(field), self._order().get(field)) for field in fields}
         for field, (before, value) in same.items():
             if before != value:
                 raise CheckpointError(
@@ -292,9 +309,10 @@ class _Run:
             )
             _log.debug("%s: written after step %d", self.options.out / CHECKPOINT, self.step)
 
-    def _order(self) -> dict[str, int]:
-        """What decides which images a step sees."""
+    def _order(self) -> dict[str, int | str]:
+        """What decides which images a step sees, and who teaches it what to see in them."""
         return {
+            **({} if self.teacher is None else {"teacher": self.teacher.sha256}),
             "training images": len(self.training.labels),
             "batch size": self.recipe.batch * self.processes.count,
             "images of an identity": self.recipe.images_per_identity,
@@ -353,7 +371,8 @@ class _Run:
             factor = self.pace.factor(self.recipe, self.step)
         for group in self.trainer.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        losses, accuracy = self.trainer.step(images, labels, self.step)
+        teacher_NE = None if self.teacher is None else self.teacher.of(indices, images.device)
+        losses, accuracy = self.trainer.step(images, labels, self.step, self._phase(), teacher_NE)
         if not np.isfinite(losses).all():
             self._refuse(losses, indices.tolist())
         self.step += 1
@@ -369,6 +388,12 @@ class _Run:
             lr=self.recipe.lr * factor,
             images_per_s=0.0,
         )
+
+    def _phase(self) -> Phase:
+        """The size of this step's input."""
+        if self.pace is None:
+            return phase_at(self.recipe.phases, self.step / self.planned)
+        return phase_at(self.recipe.phases, self.pace.done(self.step))
 
     def _refuse(self, losses: list[float], indices: list[int]) -> None:
         names = [self.training.images.name(index) for index in indices]

@@ -38,3 +38,23 @@ def batch_hard_triplet(vectors_ND: Tensor, labels_N: Tensor, margin: float) -> T
     gap_N = hardest_positive_N - hardest_negative_N
     per_anchor_N = F.softplus(gap_N) if margin == 0 else F.relu(gap_N + margin)
     return per_anchor_N.mean()
+
+
+def similarity_distillation(vectors_ND: Tensor, teacher_NE: Tensor) -> Tensor:
+    """Mean squared difference of the batch's cosine similarities and the teacher's.
+
+    Similarity-preserving distillation (Tung and Mori, arXiv 1907.09682) with cosines, so that a
+    student of any width learns how far apart its teacher sees two people.
+
+    Args:
+        vectors_ND: the student's, of any length.
+        teacher_NE: the teacher's, rows of unit length.
+    """
+    unit_ND = F.normalize(vectors_ND.float(), dim=1)
+    difference_NN = unit_ND @ unit_ND.T - teacher_NE @ teacher_NE.T
+    return difference_NN.square().mean()
+
+
+def feature_distillation(mapped_NE: Tensor, teacher_NE: Tensor) -> Tensor:
+    """One minus the cosine between a map of the student's vectors and the teacher's."""
+    return 1 - (F.normalize(mapped_NE.float(), dim=1) * teacher_NE).sum(dim=1).mean()

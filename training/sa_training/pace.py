@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sa_training.growth import Phase, cost_at, mean_cost
 from sa_training.optimisation import lr_factor
 from sa_training.recipes import Recipe
 
@@ -45,7 +46,7 @@ class Planned:
         position: where the schedule stood there, in steps of the first plan.
         steps: of the whole run.
         elapsed_s: seconds of the budget that were gone.
-        step_s: seconds that a step took.
+        step_s: seconds that a step took; of the first size, where inputs grow.
     """
 
     step: int
@@ -79,7 +80,10 @@ class Pace:
         self.plans: list[Planned] = []
         self._clock, self._agree = clock, agree
         self._zero = clock()
-        self._marks: list[tuple[int, float]] = []
+        self._marks: list[tuple[float, float]] = []
+        """Steps done, those of greater inputs counted as what they cost, and seconds gone."""
+        self._work = 0.0
+        self._phases: tuple[Phase, ...] = ()
         self._next = 0
         self._most = self.epoch_steps = 0
 
@@ -103,25 +107,27 @@ class Pace:
         """
         self._sized(recipe, epoch_steps)
         elapsed_s = self._agree(self.elapsed_s)
-        fitting = self._left_s(elapsed_s) / step_s
+        fitting = self._left_s(elapsed_s) / (step_s * mean_cost(self._phases, 0.0))
         steps = max(1, min(int(fitting), self._most))
         self._plan(0, 0.0, steps, elapsed_s, step_s)
         return max(0.0, fitting) / epoch_steps
 
     def review(self, step: int) -> None:
         """Look at the plan where it is due; every process calls it after every step."""
+        self._work += cost_at(self._phases, self.done(step - 1))
         if step < self._next and step != FIRST_REVIEW and step % self.epoch_steps:
             return
         elapsed_s = self._agree(self.elapsed_s)
-        self._marks.append((step, elapsed_s))
+        self._marks.append((self._work, elapsed_s))
         while len(self._marks) > 2 and elapsed_s - self._marks[1][1] >= _WINDOW * self.budget_s:
             del self._marks[0]
         (first, began_s), *_ = self._marks
         # A clock that stands still has measured nothing.
-        step_s = (elapsed_s - began_s) / (step - first) or self.plans[-1].step_s
+        step_s = (elapsed_s - began_s) / (self._work - first) or self.plans[-1].step_s
         left_s = self._left_s(elapsed_s)
-        steps = max(step, min(step + int(max(0.0, left_s) / step_s), self._most))
-        errs_s = abs(steps - self.steps) * step_s
+        rest_s = step_s * mean_cost(self._phases, self.done(step))
+        steps = max(step, min(step + int(max(0.0, left_s) / rest_s), self._most))
+        errs_s = abs(steps - self.steps) * rest_s
         if errs_s > max(_TOLERANCE * self.budget_s, _TOLERANCE_LEFT * left_s) or left_s <= 0:
             self._plan(step, self.position(step), steps, elapsed_s, step_s)
         self._next = step + self._interval(step_s)
@@ -133,6 +139,10 @@ class Pace:
             return step
         left = self.plans[0].steps - plan.position
         return plan.position + left * (step - plan.step) / max(1, plan.steps - plan.step)
+
+    def done(self, step: int) -> float:
+        """The fraction of the schedule that is done before a step."""
+        return self.position(step) / max(1, self.plans[0].steps)
 
     def factor(self, recipe: Recipe, step: int) -> float:
         """What the learning rate is multiplied with: the recipe's schedule at its position."""
@@ -154,6 +164,7 @@ class Pace:
             "budget_s": self.budget_s,
             "elapsed_s": self.elapsed_s,
             "plans": [dataclasses.asdict(plan) for plan in self.plans],
+            "work": self._work,
             "marks": [list(mark) for mark in self._marks],
             "next": self._next,
         }
@@ -163,10 +174,12 @@ class Pace:
         self._sized(recipe, epoch_steps)
         self._zero = self._clock() - state["elapsed_s"]
         self.plans = [Planned(**plan) for plan in state["plans"]]
-        self._marks = [(step, elapsed_s) for step, elapsed_s in state["marks"]]
+        self._marks = [(work, elapsed_s) for work, elapsed_s in state["marks"]]
+        self._work = state.get("work", self._marks[-1][0])
         self._next = state["next"] if state["budget_s"] == self.budget_s else 0
 
     def _sized(self, recipe: Recipe, epoch_steps: int) -> None:
+        self._phases = recipe.phases
         self.epoch_steps, self._most = epoch_steps, MOST * recipe.epochs * epoch_steps
 
     def _left_s(self, elapsed_s: float) -> float:
@@ -185,5 +198,5 @@ class Pace:
         said = "planned at step %d: %d steps of %.0f ms"
         _log.info(said, step, steps, 1000 * step_s, extra=fields)
         if not self._marks:
-            self._marks.append((step, elapsed_s))
+            self._marks.append((self._work, elapsed_s))
             self._next = step + self._interval(step_s)

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any, Literal
 
 from sa_runtime.errors import InputError, bad_value, check_fields
+from sa_training.backbones import facts
+from sa_training.growth import Phase, phases
 from sa_training.network import Attention, NetworkConfig
 
 
@@ -37,11 +39,18 @@ class Recipe:
         label_smoothing: of every cross entropy.
         triplet_weight: of the batch-hard triplet loss on the pooled parts; needs the PK sampler.
         triplet_margin: soft margin where 0.
+        teacher_weight: of the difference between the batch's similarities and the teacher's, where
+            there is one.
+        teacher_feature_weight: of the angle between the teacher's vectors and a linear map of the
+            pooled parts, likewise.
         flip: probability of a horizontal flip.
         pad: pixels of zero padding before a random crop back to size.
         erase: probability of random erasing.
         colour_jitter: largest relative change of brightness and of each colour channel.
-        pretrained: ``imagenet`` (torchvision's weights for the backbone) or ``none``.
+        pretrained: ``imagenet`` (torchvision's or timm's weights for the backbone), ``none``, or a
+            file of weights.
+        growing: smaller inputs for the first parts of the training, see
+            :mod:`sa_training.growth`; augmentation is at the network's size.
     """
 
     name: str
@@ -62,11 +71,14 @@ class Recipe:
     label_smoothing: float = 0.0
     triplet_weight: float = 0.0
     triplet_margin: float = 0.3
+    teacher_weight: float = 20.0
+    teacher_feature_weight: float = 2.0
     flip: float = 0.5
     pad: int = 0
     erase: float = 0.0
     colour_jitter: float = 0.0
     pretrained: str = "imagenet"
+    growing: str = ""
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError naming field, value and rule."""
@@ -78,6 +90,12 @@ class Recipe:
             ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
             ("ema", 0 <= self.ema < 1, "in [0, 1)"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("teacher_weight", 0 <= self.teacher_weight < math.inf, "0 or more"),
+            (
+                "teacher_feature_weight",
+                0 <= self.teacher_feature_weight < math.inf,
+                "0 or more",
+            ),
             ("triplet_margin", 0 <= self.triplet_margin < math.inf, "0 (soft) or more"),
             ("flip", 0 <= self.flip <= 1, "a probability"),
             ("erase", 0 <= self.erase <= 1, "a probability"),
@@ -105,6 +123,26 @@ class Recipe:
             ),
         )
         check_fields(self, rules, prefix=f"recipe {self.name}: ")
+        self._check_growth()
+
+    def _check_growth(self) -> None:
+        """Every size must leave rows for the parts."""
+        parts, backbone = self.network.parts, self.network.backbone
+        for _, height, width in self.phases[:-1]:
+            found = facts(backbone, height, width)
+            if not found.staged or found.height < parts:
+                rows = f"{found.height} rows for {parts} parts" if found.staged else "one size only"
+                raise bad_value(
+                    "growing",
+                    self.growing,
+                    f"{height}x{width} gives {backbone} {rows}; leave it out, or pass larger sizes",
+                    prefix=f"recipe {self.name}: ",
+                )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Sizes of the input in the course of the training, the network's own last."""
+        return phases(self.growing, self.network.height, self.network.width)
 
     @property
     def backbone_lr(self) -> float:
@@ -226,6 +264,35 @@ def cpu() -> Recipe:
     )
 
 
+def hour() -> Recipe:
+    """An hour on two cores from ImageNet weights: MobileNetV2, whose input grows to 160x80.
+
+    What :func:`strong` does, at the size and the pace of a processor. The average of the weights
+    forgets within an epoch or so: a slower one would still remember the beginning.
+    """
+    network = NetworkConfig(
+        backbone="mobilenet_v2",
+        height=160,
+        width=80,
+        features=512,
+        parts=2,
+        stage_scale="unit",
+        neck="bn",
+        dropout=0.0,
+    )
+    return dataclasses.replace(
+        strong(),
+        name="hour",
+        network=network,
+        epochs=24,
+        pad=6,
+        erase=0.4,
+        ema=0.99,
+        colour_jitter=0.1,
+        growing="96x48:0.4,128x64:0.75",
+    )
+
+
 def cifar100_gap() -> Recipe:
     """Classification of 32x32 images: ResNet with global average pooling."""
     network = NetworkConfig(
@@ -275,6 +342,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "authors": authors,
     "strong": strong,
+    "hour": hour,
     "cpu": cpu,
     "tiny": tiny,
     "cifar100-gap": cifar100_gap,

@@ -17,6 +17,7 @@ from sa_training.optimisation import resolve_device
 from sa_training.options import TrainingOptions, TrainingSet
 from sa_training.pace import Pace
 from sa_training.recipes import Recipe
+from sa_training.teacher import Teacher
 
 WARM_UP, TIMED = 5, 25
 """Steps that are not timed, and that are."""
@@ -53,6 +54,7 @@ def pace_from_trial(
     options: TrainingOptions,
     budget_s: float,
     *,
+    teacher: Teacher | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Pace, float]:
     """Time a few steps of a training and make the first plan of its time; no other trace is left.
@@ -64,6 +66,7 @@ def pace_from_trial(
         training: what on.
         options: where and how fast it will be trained.
         budget_s: seconds for the whole run, this included, evaluation aside.
+        teacher: as :func:`sa_training.loop.fit` takes it.
         clock: seconds from some moment.
 
     Returns:
@@ -76,7 +79,7 @@ def pace_from_trial(
     processes = Processes.from_environment()
     pace = Pace(budget_s, clock=clock, agree=greatest)
     with joined(processes, resolve_device(options.device, processes.local)):
-        epoch_steps, steps = timing_run(recipe, training, options)
+        epoch_steps, steps = timing_run(recipe, training, options, teacher)
         step_s = seconds_a_step(steps, budget_s, clock)
         return pace, pace.begin(recipe, epoch_steps, step_s)
 

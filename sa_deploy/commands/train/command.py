@@ -26,6 +26,7 @@ def train(
     dropout: opt.Dropout = None,
     attention: opt.Attention = None,
     pretrained: opt.Pretrained = None,
+    teacher: opt.Teacher = None,
     epochs: opt.Epochs = None,
     time_budget: opt.TimeBudget = None,
     batch_size: opt.TrainingBatch = None,
@@ -89,7 +90,7 @@ def train(
     is_main = run.is_first()
     if is_main:
         _say_what_has_no_effect(split, hold_out if combine_trainval else 0.0)
-    budget_s = _budget(time_budget, epochs)
+    budget_s = opt.budget(time_budget, epochs)
     task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
     resume = _checkpoint(resume)
     if evaluate:
@@ -111,7 +112,9 @@ def train(
         fine_tune(task, resume, fine_tuning, json_output)
         return
     changes = opt.recipe_changes(given, fields)
-    chosen = override(recipe_by_name(recipe or "sa"), changes)
+    if recipe is None:
+        recipe = run.default_recipe(task, budget_s, device, pretrained, resume)
+    chosen = override(recipe_by_name(recipe), changes)
     options = TrainingOptions(
         out=folder,
         seed=seed,
@@ -136,7 +139,16 @@ def train(
         chosen = begun or chosen
     if max_steps is not None and pretrained is None and resume is None:
         chosen = _start_of_a_trial(chosen)
-    run.run(task, chosen, options, resume, budget_s, json_output, begun=begun is not None)
+    run.run(
+        task,
+        chosen,
+        options,
+        resume,
+        budget_s,
+        json_output,
+        begun=begun is not None,
+        teacher_path=teacher,
+    )
 
 
 def _say_what_has_no_effect(split: int | None, held_out: float) -> None:
@@ -149,18 +161,6 @@ def _say_what_has_no_effect(split: int | None, held_out: float) -> None:
 def _checkpoint(resume: Path | None) -> Path | None:
     """The file of ``--resume``, which may name the folder of its run."""
     return resume / "checkpoint.pt" if resume is not None and resume.is_dir() else resume
-
-
-def _budget(time_budget: str | None, epochs: int | None) -> float | None:
-    """Seconds of ``--time-budget``."""
-    from sa_runtime.errors import InputError
-    from sa_training.time_budget import seconds_of
-
-    if time_budget is None:
-        return None
-    if epochs is not None:
-        raise InputError("--time-budget: sets the number of epochs; leave --epochs away")
-    return seconds_of(time_budget)
 
 
 def _start_of_a_trial(recipe: Recipe) -> Recipe:

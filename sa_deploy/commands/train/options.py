@@ -16,8 +16,8 @@ RecipeName = Annotated[
         "--recipe",
         metavar="NAME",
         rich_help_panel=RECIPE,
-        help="Recipe to train by: sa, paper, authors, strong, cpu, tiny, ablation-..., "
-        "cifar100-gap or cifar100-sa; sa by default.",
+        help="Recipe to train by: sa, paper, authors, strong, hour, cpu, tiny, ablation-..., "
+        "cifar100-gap or cifar100-sa; sa by default, hour within a --time-budget on a processor.",
     ),
 ]
 Arch = Annotated[
@@ -84,6 +84,16 @@ Pretrained = Annotated[
         rich_help_panel=RECIPE,
         help="Weights that the backbone starts from: imagenet, none, or a file under the names "
         "of torchvision, timm or torchreid; the recipe's by default.",
+    ),
+]
+Teacher = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher",
+        metavar="CHECKPOINT",
+        rich_help_panel=RECIPE,
+        help="Trained network whose vectors are learnt beside the identities; by default the "
+        "identities alone.",
     ),
 ]
 Epochs = Annotated[
@@ -381,3 +391,19 @@ def pairs(option: str, texts: Sequence[str] | None, example: str) -> dict[str, s
             )
         found[key] = value
     return found
+
+
+def budget(time_budget: str | None, epochs: int | None) -> float | None:
+    """Seconds of ``--time-budget``.
+
+    Raises:
+        InputError: no duration, or ``--epochs`` beside it.
+    """
+    from sa_runtime.errors import InputError
+    from sa_training.time_budget import seconds_of
+
+    if time_budget is None:
+        return None
+    if epochs is not None:
+        raise InputError("--time-budget: sets the number of epochs; leave --epochs away")
+    return seconds_of(time_budget)

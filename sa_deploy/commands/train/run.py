@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sa_training.recipes import Recipe
     from sa_training.result import TrainingResult
     from sa_training.tasks import Task
+    from sa_training.teacher import Teacher
 
 
 def is_first() -> bool:
@@ -24,6 +25,43 @@ def is_first() -> bool:
     from sa_training.distributed import Processes
 
     return Processes.from_environment().first
+
+
+def default_recipe(
+    task: Task,
+    budget_s: float | None,
+    device: str,
+    pretrained: str | None,
+    resume: Path | None,
+) -> str:
+    """The recipe of a command line that names none.
+
+    A budget on a processor is best spent from ImageNet weights at small inputs; without such
+    weights at hand, on a smaller network from nothing.
+    """
+    from sa_runtime.errors import CheckpointError
+    from sa_training.checkpoints import load_checkpoint
+    from sa_training.optimisation import resolve_device
+    from sa_training.pretrained import imagenet_weights
+    from sa_training.recipes import hour
+    from sa_training.tasks import Reidentification
+
+    people = isinstance(task, Reidentification)
+    if budget_s is None or not people or resolve_device(device).type != "cpu":
+        return "sa"
+    if resume is not None:
+        then = load_checkpoint(resume).recipe.name
+        return then if then in ("hour", "cpu") else "sa"
+    if pretrained is None:
+        try:
+            imagenet_weights(hour().network.backbone)
+        except CheckpointError as missing:
+            if is_first():
+                note(f"{missing}\nWithout them the recipe is cpu, which starts from nothing.")
+            return "cpu"
+    if is_first():
+        note("--recipe hour, which is made for a --time-budget on a processor (see --recipe)")
+    return "hour"
 
 
 def plan(
@@ -89,13 +127,18 @@ def _epochs(count: int) -> str:
 
 
 def _within(
-    recipe: Recipe, training: TrainingSet, options: TrainingOptions, budget_s: float, is_main: bool
+    recipe: Recipe,
+    training: TrainingSet,
+    options: TrainingOptions,
+    budget_s: float,
+    teacher: Teacher | None,
+    is_main: bool,
 ) -> Pace:
     """The pace that a budget gives a run; says how many epochs are planned."""
     from sa_training.pace import MOST
     from sa_training.time_budget import pace_from_trial
 
-    pace, fitting = pace_from_trial(recipe, training, options, budget_s)
+    pace, fitting = pace_from_trial(recipe, training, options, budget_s, teacher=teacher)
     (plan,) = pace.plans
     epochs = plan.steps / pace.epoch_steps
     why = f"{fitting:.1f} would fit"
@@ -120,6 +163,7 @@ def run(
     json_output: bool,
     *,
     begun: bool = False,
+    teacher_path: Path | None = None,
 ) -> None:
     """Train, draw the curves, test the best and the last network.
 
@@ -131,6 +175,7 @@ def run(
         budget_s: seconds of the run; where ``begun``, instead of those it was begun with.
         json_output: print JSON.
         begun: whether ``resume`` is of this run.
+        teacher_path: a checkpoint to learn from.
     """
     from sa_training.checkpoints import BEST, load_checkpoint
     from sa_training.distributed import Processes, greatest, joined
@@ -145,12 +190,13 @@ def run(
     last: list[Progress] = []
     training = task.training(recipe, keep=options.workers == 0)
     with joined(processes, resolve_device(options.device, processes.local)):
+        teacher = _teacher(teacher_path, training, options)
         pace = None
         if budget_s is not None:
             pace = (
                 Pace(budget_s, agree=greatest)
                 if begun
-                else _within(recipe, training, options, budget_s, is_main)
+                else _within(recipe, training, options, budget_s, teacher, is_main)
             )
         with _bar(f"train {recipe.name}", None, "step", is_main) as advance:
             checkpoint = fit(
@@ -161,6 +207,7 @@ def run(
                 on_step=_watcher(advance, last),
                 evaluate=task.score,
                 pace=pace,
+                teacher=teacher,
             )
     if not is_main:
         return
@@ -185,6 +232,23 @@ def run(
         note(f"--time-budget: {time['elapsed_s']:.0f} of {time['budget_s']:.0f} s; planned: {said}")
     show_result("Training", result)
     note(f"next: sa-deploy export --onnx {checkpoint.path} --out {options.out}")
+
+
+def _teacher(path: Path | None, training: TrainingSet, options: TrainingOptions) -> Teacher | None:
+    """The vectors of ``--teacher``, with a bar."""
+    from sa_runtime.errors import InputError
+    from sa_training.distributed import Processes
+    from sa_training.optimisation import autocast_type, resolve_device
+    from sa_training.teacher import teacher_of
+
+    if path is None:
+        return None
+    if Processes.from_environment().count > 1:
+        raise InputError("--teacher: teaches one process; start it without torchrun")
+    device = resolve_device(options.device)
+    compute = autocast_type(options.precision, device)
+    with progress("embed with the teacher", len(training.labels), unit="image") as advance:
+        return teacher_of(path, training, device, compute=compute, on_progress=advance)
 
 
 @contextmanager
