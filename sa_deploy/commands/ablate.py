@@ -75,7 +75,7 @@ def ablate(
 
     Examples:
         sa-deploy ablate --recipes sa,strong --data-dir Market-1501
-        sa-deploy ablate --recipes hour --vary network.attention=none,both --data-dir M
+        sa-deploy ablate --recipes tiny --vary erase=0,0.5 --data-dir Market-1501
     """
     given = locals()
     from sa_training.ablation import Ablation, variants
