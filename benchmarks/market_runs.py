@@ -2,7 +2,7 @@
 
 A stand-in for hours of two cores: the epochs of a run are those that fit such an hour at the speed
 measured there, so that recipes can be compared in minutes. The images are decoded once, into a file
-that all runs map. Every run writes ``NAME.json``: what was changed, mAP and rank-1 by the embeddings
+that all runs map. Every run writes ``NAME.json``: changes, mAP and rank-1 by the embeddings
 ``parts`` and ``reduced``, the losses by epoch, the machine::
 
     python -m benchmarks.market_runs --data Market-1501 --weights mobilenet_v2.pt --out runs \\
