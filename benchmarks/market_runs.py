@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -77,7 +78,7 @@ def decoded(data: Path, folder: Path, size: tuple[int, int]) -> Path:
     if not path.is_file():
         train = load_dataset("market", data).train
         images = np.stack([resize(read_image(sample.path), *size) for sample in train])
-        partial = path.with_suffix(".partial.npy")
+        partial = path.with_suffix(f".{os.getpid()}.npy")
         np.save(partial, images)
         partial.rename(path)
     return path
