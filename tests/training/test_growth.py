@@ -120,8 +120,9 @@ def test_a_budget_knows_what_growing_costs() -> None:
 def test_the_recipe_of_an_hour() -> None:
     chosen = recipe("hour")
     assert chosen == hour()
-    assert [phase.height for phase in chosen.phases] == [96, 128, 160]
-    assert override(chosen, {"growing": ""}).phases == (Phase(1.0, 160, 80),)
+    assert chosen.phases == (Phase(1.0, 160, 80),)
+    grown = override(chosen, {"growing": "96x48:0.4,128x64:0.75"})
+    assert [phase.height for phase in grown.phases] == [96, 128, 160]
 
 
 def test_steps_report_as_ever(people: TrainingSet, tmp_path: Path) -> None:

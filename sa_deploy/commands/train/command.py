@@ -112,8 +112,7 @@ def train(
         fine_tune(task, resume, fine_tuning, json_output)
         return
     changes = opt.recipe_changes(given, fields)
-    if recipe is None:
-        recipe = run.default_recipe(task, budget_s, device, pretrained, resume)
+    recipe = recipe or run.default_recipe(task, budget_s, device, pretrained, resume)
     chosen = override(recipe_by_name(recipe), changes)
     options = TrainingOptions(
         out=folder,
@@ -139,16 +138,8 @@ def train(
         chosen = begun or chosen
     if max_steps is not None and pretrained is None and resume is None:
         chosen = _start_of_a_trial(chosen)
-    run.run(
-        task,
-        chosen,
-        options,
-        resume,
-        budget_s,
-        json_output,
-        begun=begun is not None,
-        teacher_path=teacher,
-    )
+    lasts = begun is not None
+    run.run(task, chosen, options, resume, budget_s, json_output, teacher, begun=lasts)
 
 
 def _say_what_has_no_effect(split: int | None, held_out: float) -> None:

@@ -161,9 +161,9 @@ def run(
     resume: Path | None,
     budget_s: float | None,
     json_output: bool,
+    teacher_path: Path | None = None,
     *,
     begun: bool = False,
-    teacher_path: Path | None = None,
 ) -> None:
     """Train, draw the curves, test the best and the last network.
 
@@ -174,8 +174,8 @@ def run(
         resume: the checkpoint to go on from.
         budget_s: seconds of the run; where ``begun``, instead of those it was begun with.
         json_output: print JSON.
-        begun: whether ``resume`` is of this run.
         teacher_path: a checkpoint to learn from.
+        begun: whether ``resume`` is of this run.
     """
     from sa_training.checkpoints import BEST, load_checkpoint
     from sa_training.distributed import Processes, greatest, joined
