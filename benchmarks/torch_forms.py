@@ -44,7 +44,8 @@ def forms_of(path: Path, device: torch.device) -> dict[str, Form]:
     example = torch.zeros(
         (8, network.config.height, network.config.width, 3), dtype=torch.uint8, device=device
     )
-    found["torchscript fp32"] = torch.jit.trace(found["eager fp32"], example, check_trace=False)
+    traced: Form = torch.jit.trace(found["eager fp32"], example, check_trace=False)  # type: ignore[no-untyped-call]
+    found["torchscript fp32"] = traced
     return found
 
 
