@@ -269,7 +269,7 @@ def hour() -> Recipe:
 
     What :func:`strong` does, at the size and the pace of a processor. The average of the weights
     forgets within an epoch or so: a slower one would still remember the beginning. Inputs that
-    grow (``growing``) fit more epochs into the hour and lost 5 mAP by it on Market-1501, see
+    grow (``growing``) fit more epochs into the hour and lost almost 5 mAP by it on Market-1501, see
     docs/results.md.
     """
     network = NetworkConfig(
