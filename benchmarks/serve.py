@@ -15,6 +15,7 @@ batches of the same size and delay, asked in the same way.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import csv
 import dataclasses
@@ -42,6 +43,7 @@ from sa_runtime.system.files import atomic_path
 
 SCHEMA = "sa-deploy.benchmarks.serve/1"
 TURNS = 3
+JSON = "application/json"
 LITSERVE = Path(__file__).with_name("peer_workers") / "litserve_onnx.py"
 
 
@@ -61,11 +63,18 @@ def bare(runner: BaseRunner, batch: int, seconds: float) -> dict[str, float]:
 
 
 def hey(
-    url: str, body: Path, headers: Sequence[str], *, clients: int, seconds: float, rate: float = 0
+    url: str,
+    body: Path,
+    headers: Sequence[str],
+    *,
+    clients: int,
+    seconds: float,
+    rate: float = 0,
+    kind: str = "application/octet-stream",
 ) -> dict[str, Any]:
     """Requests for some seconds, as fast as answers come or at a rate; what came back."""
     command = ["hey", "-z", f"{seconds:g}s", "-c", str(clients), "-m", "POST", "-D", str(body)]
-    command += ["-T", "application/octet-stream", "-t", "30", "-o", "csv"]
+    command += ["-T", kind, "-t", "30", "-o", "csv"]
     command += [word for header in headers for word in ("-H", header)]
     command += ["-q", f"{rate / clients:.6f}"] if rate else []
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
@@ -127,7 +136,7 @@ def litserve(python: str, model: Path, batch: int, delay_ms: float) -> Iterator[
 
 
 def crop_request(runner: BaseRunner, folder: Path) -> tuple[Path, list[str], Path]:
-    """The body of a request for one crop by the protocol, its headers, and the crop alone."""
+    """The body of a request for one crop by the protocol, its headers, and the crop in base64."""
     spec = runner.contract.input
     shape = [1, spec.height, spec.width, 3]
     crop = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
@@ -138,9 +147,9 @@ def crop_request(runner: BaseRunner, folder: Path) -> tuple[Path, list[str], Pat
         "parameters": {"binary_data_size": crop.nbytes},
     }
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    body, plain = folder / "request.bin", folder / "crop.bin"
+    body, plain = folder / "request.bin", folder / "crop.json"
     body.write_bytes(head + crop.tobytes())
-    plain.write_bytes(crop.tobytes())
+    plain.write_text(json.dumps({"crop": base64.b64encode(crop.tobytes()).decode()}))
     return body, [f"Inference-Header-Content-Length: {len(head)}"], plain
 
 
@@ -160,9 +169,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         clients = 2 * batch
         hey(ask, body, headers, clients=clients, seconds=1)
         alone: list[dict[str, float]] = []
+        singles: list[float] = []
         served: list[dict[str, Any]] = []
         for _ in range(TURNS):
             alone.append(bare(runner, batch, seconds))
+            singles.append(bare(runner, 1, 1.0)["batch_ms"])
             served.append(hey(ask, body, headers, clients=clients, seconds=seconds))
         rate = statistics.median(turn["per_s"] for turn in served)
         batch_ms = statistics.median(turn["batch_ms"] for turn in alone)
@@ -171,8 +182,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         peer: dict[str, Any] = {}
         if options.litserve:
             with litserve(options.litserve, options.model, batch, delay_ms) as other:
-                hey(f"{other}/predict", plain, [], clients=clients, seconds=1)
-                peer = hey(f"{other}/predict", plain, [], clients=clients, seconds=seconds)
+                ask = f"{other}/predict"
+                hey(ask, plain, [], clients=clients, seconds=1, kind=JSON)
+                peer = hey(ask, plain, [], clients=clients, seconds=seconds, kind=JSON)
         text = httpx.get(f"{url}/metrics").text
     bound = delay_ms + 2 * batch_ms
     return {
@@ -180,6 +192,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": batch,
         "max_delay_ms": delay_ms,
         "bare": alone,
+        "one_ms": statistics.median(singles),
         "service": served,
         "ratio": rate / statistics.median(turn["crops_per_s"] for turn in alone),
         "half_load": {**half, "bound_ms": bound},

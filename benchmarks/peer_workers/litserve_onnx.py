@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from typing import Any
 
 import litserve
 import numpy as np
 import onnxruntime
-from fastapi import Request, Response
+from fastapi import Response
 
 
 class Embedding(litserve.LitAPI):  # type: ignore[misc]  # untyped where it is not installed
@@ -17,8 +18,8 @@ class Embedding(litserve.LitAPI):  # type: ignore[misc]  # untyped where it is n
         found = self.session.get_inputs()[0]
         self.name, self.shape = found.name, found.shape[1:]
 
-    async def decode_request(self, request: Request) -> Any:
-        return np.frombuffer(await request.body(), np.uint8).reshape(self.shape)
+    def decode_request(self, request: dict[str, str]) -> Any:
+        return np.frombuffer(base64.b64decode(request["crop"]), np.uint8).reshape(self.shape)
 
     def batch(self, inputs: list[Any]) -> Any:
         return np.stack(inputs)
@@ -36,4 +37,6 @@ class Embedding(litserve.LitAPI):  # type: ignore[misc]  # untyped where it is n
 if __name__ == "__main__":
     _, model, batch, delay_s, port = sys.argv
     api = Embedding(max_batch_size=int(batch), batch_timeout=float(delay_s))
-    litserve.LitServer(api, accelerator="cpu").run(port=int(port), generate_client_file=False)
+    litserve.LitServer(api, accelerator="cpu", fast_queue=True).run(
+        port=int(port), generate_client_file=False
+    )

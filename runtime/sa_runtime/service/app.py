@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.routing import Route
+from starlette.types import ASGIApp, Scope
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
@@ -81,7 +82,14 @@ class Service:
         inner.add_api_route("/metrics", self.read_metrics)
         inner.add_exception_handler(RefusedError, refused)  # type: ignore[arg-type]
         inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
-        self.app: ASGIApp = Door(inner, self.metrics, keys, self.limits.write_timeout_s)
+        # Before FastAPI's own of the same paths, which are only read: their way is the longer one.
+        inner.router.routes[:0] = [
+            Route(path, self._plainly(path, handler), methods=["POST"])
+            for path, handler in ((infer, self._infer), ("/embed", self.embed))
+        ]
+        self.app: ASGIApp = Door(
+            inner, self.metrics, keys, self.limits.write_timeout_s, self._no_place
+        )
 
     @property
     def ready(self) -> bool:
@@ -127,6 +135,32 @@ class Service:
                 found = await asyncio.to_thread(self._drift.measure, served)
                 self.metrics.note_drift(served.name, found)
 
+    def _plainly(self, path: str, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            request.scope["state"]["route"] = path
+            response: Response = await handler(request)
+            return response
+
+        return answer
+
+    async def _infer(self, request: Request) -> Response:
+        return await self.infer(request.path_params["name"], request)
+
+    def _no_place(self, scope: Scope) -> RefusedError | None:
+        """What a request for vectors is refused with before anything of it is read."""
+        path: str = scope["path"]
+        if scope["method"] != "POST" or not path.endswith(("/infer", "/embed")):
+            return None
+        given = path.split("/")[3] if path.startswith("/v2/models/") else ""
+        try:
+            name = given if given in self.models.files else ""
+            self.models.get(name).batcher.check(1, self.limits.timeout_ms / 1000)
+        except FullError as exc:
+            return busy(str(exc), exc.retry_after_s)
+        except RefusedError as exc:
+            return exc
+        return None
+
     def _note_batch(self, served: Served, report: BatchReport) -> None:
         self.metrics.note_batch(served.name, report)
         self._drift.add(served, report.vectors)
@@ -138,17 +172,25 @@ class Service:
 
     async def infer(self, name: str, request: Request, version: str = "") -> Response:
         """Vectors of crops at the model's size, by the open inference protocol."""
-        self._check_queue(self.models.get(name, version))
+        self.models.get(name, version)
         async with self.gate.admitted(request) as job:
             with self.models.lease(name) as served:
                 length = request.headers.get(v2.HEADER_LENGTH)
-                asked = await self._aside(
-                    v2.read_request, job.body, length, served.contract, self.limits.max_images
+                # Tensors in binary are looked at, not copied: a thread would cost more.
+                given = (job.body, length, served.contract, self.limits.max_images)
+                asked = (
+                    await self._aside(v2.read_request, *given)
+                    if length is None
+                    else v2.read_request(*given)
                 )
                 job.stage("decode")
                 job.hurry(asked.timeout_s)
                 vectors = await self._vectors(job, served, asked.images)
-                body, head = await self._aside(v2.write_response, served, vectors, asked)
+                body, head = (
+                    v2.write_response(served, vectors, asked)
+                    if asked.binary
+                    else await self._aside(v2.write_response, served, vectors, asked)
+                )
                 headers = named(served)
                 if head is not None:
                     headers[v2.HEADER_LENGTH] = str(head)
@@ -159,7 +201,7 @@ class Service:
     async def embed(self, request: Request) -> Response:
         """Vectors of image files, or of the boxes of a frame."""
         name = request.query_params.get("model", "")
-        self._check_queue(self.models.get(name))
+        self.models.get(name)
         async with self.gate.admitted(request) as job:
             if "timeout_ms" in request.query_params:
                 job.hurry(_milliseconds(request.query_params["timeout_ms"]) / 1000)
@@ -201,13 +243,6 @@ class Service:
             infer_s=ticket.infer_s,
         )
         return vectors
-
-    def _check_queue(self, served: Served) -> None:
-        """Refuse before the body is read what would find no place anyway."""
-        try:
-            served.batcher.check(1, self.limits.timeout_ms / 1000)
-        except FullError as exc:
-            raise busy(str(exc), exc.retry_after_s) from exc
 
     async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run in a thread what would hold up the other requests."""

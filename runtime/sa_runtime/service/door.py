@@ -8,13 +8,15 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sa_runtime.service.keys import Keys
 from sa_runtime.service.metrics import Metrics
-from sa_runtime.service.replies import as_json
+from sa_runtime.service.refusals import RefusedError
+from sa_runtime.service.replies import as_json, reply_to
 from sa_runtime.service.tracing import record
 
 _log = logging.getLogger("sa_runtime.service.access")
@@ -66,13 +68,20 @@ class Door:
         metrics: what counts.
         keys: of the clients; ``None`` lets everybody in.
         write_timeout_s: until a client has taken a part of its answer.
+        full: what a request is refused with that would find no place; ``None`` where it may.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, keys: Keys | None, write_timeout_s: float
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        keys: Keys | None,
+        write_timeout_s: float,
+        full: Callable[[Scope], RefusedError | None] = lambda scope: None,
     ) -> None:
         self._app, self._metrics, self._keys = app, metrics, keys
         self._write_timeout_s = write_timeout_s
+        self._full = full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; whatever fails unforeseen is a 500 that tells nothing."""
@@ -104,15 +113,21 @@ class Door:
 
         try:
             if self._admits(scope, headers, state):
-                await self._app(scope, receive, answer)
+                # In an overload most requests end here: it costs the others as little as can be.
+                refusal = self._full(scope)
+                if refusal is None:
+                    await self._app(scope, receive, answer)
+                else:
+                    state["reason"] = refusal.reason
+                    await reply_to(refusal)(scope, receive, answer)
             else:
                 state["reason"] = "no key"
-                refusal = as_json(
+                unknown = as_json(
                     {"error": "no valid key; send it as Authorization: Bearer KEY"},
                     401,
                     {"www-authenticate": "Bearer"},
                 )
-                await refusal(scope, receive, answer)
+                await unknown(scope, receive, answer)
         except _GoneError:
             status = 499
             _cut_off(scope)
@@ -145,7 +160,7 @@ class Door:
         status: int,
         seconds: float,
     ) -> None:
-        route = getattr(scope.get("route"), "path", "")
+        route = str(state.get("route") or getattr(scope.get("route"), "path", ""))
         who = scope.get("client") or ("", 0)
         answered = Answered(
             method=scope["method"],

@@ -23,11 +23,16 @@ def named(served: Served) -> dict[str, str]:
 
 
 async def refused(request: Request, error: RefusedError) -> Response:
+    """The answer to a request that is refused, whose reason is noted."""
+    request.scope.setdefault("state", {})["reason"] = error.reason
+    return reply_to(error)
+
+
+def reply_to(error: RefusedError) -> Response:
     """The answer to a request that is refused."""
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
     if error.close:
         headers["connection"] = "close"
-    request.scope.setdefault("state", {})["reason"] = error.reason
     return as_json({"error": str(error)}, error.status, headers)
 
 

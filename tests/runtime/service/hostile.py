@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from tests.runtime.service.serving import Running
-
 _PATHS = (
     "/embed", "/v2/models/tiny0/infer", "/v2/models/x/infer", "/v2/models/tiny0/versions/9/infer"
 )  # fmt: skip
@@ -31,9 +29,9 @@ def hostile(count: int, *, seed: int) -> Iterator[bytes]:
         yield makers[index % len(makers)](rng)
 
 
-def answers_of(running: Running, requests: Iterable[bytes]) -> list[int | None]:
-    """The statuses; ``None`` where the connection was closed without one."""
-    host, port = running.host.split(":")
+def answers_of(where: str, requests: Iterable[bytes]) -> list[int | None]:
+    """The statuses of ``HOST:PORT``; ``None`` where the connection was closed without one."""
+    host, port = where.split(":")
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(lambda sent: _answer((host, int(port)), sent), requests))
 
