@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,14 @@ def serve(
             metavar="FILE",
             help="File of the clients' API keys: lines of a name and the key's SHA-256. It is read "
             "again when it changes; without it no key is asked for.",
+        ),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Gallery of `sa-deploy index` in which POST /search finds people; without it "
+            "there is no /search.",
         ),
     ] = None,
     certificate: Annotated[
@@ -146,23 +155,15 @@ def serve(
         sa-deploy serve model.onnx --port 8000
         sa-deploy serve fast=sa.engine best=sa.onnx --batch-size 16 --max-delay-ms 10
     """
+    from sa_runtime.errors import bad_value
     from sa_runtime.system.extras import require
 
     require("fastapi", extra="serve", purpose="a service")
     require("uvicorn", extra="serve", purpose="a service")
     from sa_runtime.service.limits import Limits
     from sa_runtime.service.models import ModelSettings, named_files
+    from sa_runtime.service.ray_serve import Replicas, serve_on_ray
     from sa_runtime.service.server import Address, serve_models
-
-    def started(url: str, served: Models) -> None:
-        for one in served:
-            if reason := getattr(one.runner, "reason", ""):
-                note(f"{one.name}: auto took {reason}")
-        note(f"serving {', '.join(one.name for one in served)} at {url}; Ctrl-C ends it")
-        if json_output:
-            spaces = {one.name: one.contract.space for one in served}
-            print_json({"url": url, "models": spaces})
-            sys.stdout.flush()
 
     limits = Limits(
         max_body_mb=max_body_mb,
@@ -187,25 +188,37 @@ def serve(
         client_ca=client_ca,
     )
     if ray_replicas is not None:
-        from sa_runtime.service.ray_serve import Replicas, serve_on_ray
-
+        if gallery is not None:
+            raise bad_value("gallery", str(gallery), "does not go with `ray_replicas`")
         on_gpu = float((device or "").startswith(("cuda", "tensorrt")))
         replicas = Replicas(
             most=ray_replicas, requests=batch_size, gpus=on_gpu, address=ray_address
         )
-
-        def running(url: str) -> None:
-            note(f"serving {', '.join(models)} at {url} on Ray; Ctrl-C ends it")
-
-        serve_on_ray(named_files(models), settings, address, replicas, keys=keys, on_start=running)
+        serve_on_ray(named_files(models), settings, address, replicas, keys=keys, on_start=_note)
         return
     serve_models(
         named_files(models),
         settings,
         address,
         keys=keys,
+        gallery=gallery,
         drain_s=drain_seconds,
         drain_delay_s=drain_delay_seconds,
-        on_start=started,
+        on_start=partial(_tell, as_json=json_output),
     )
     note("drained: every accepted request is answered")
+
+
+def _tell(url: str, served: Models, *, as_json: bool) -> None:
+    """Say that requests are taken."""
+    for one in served:
+        if reason := getattr(one.runner, "reason", ""):
+            note(f"{one.name}: auto took {reason}")
+    _note(url, ", ".join(one.name for one in served))
+    if as_json:
+        print_json({"url": url, "models": {one.name: one.contract.space for one in served}})
+        sys.stdout.flush()
+
+
+def _note(url: str, names: str = "on Ray") -> None:
+    note(f"serving {names} at {url}; Ctrl-C ends it")

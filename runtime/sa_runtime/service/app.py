@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Scope
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
-from sa_runtime.service import plain, v2
+from sa_runtime.service import plain, search, v2
 from sa_runtime.service.batcher import Batcher, BatchReport, Ticket
 from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, add_docs
 from sa_runtime.service.door import Door
@@ -30,6 +31,7 @@ from sa_runtime.service.models import Models, Served, note_answer
 from sa_runtime.service.refusals import DeadlineError, FullError, RefusedError, busy, malformed
 from sa_runtime.service.replies import named, not_found, refused, version
 from sa_runtime.service.routes import Routes
+from sa_runtime.service.search import Searcher
 from sa_runtime.system.environment import cores
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Service:
     Args:
         models: what is served; opened and closed with the application.
         keys: of the clients; ``None`` lets everybody in.
+        gallery: folder in which people are sought; ``/search`` is there where it is given.
         check_s: between two canaries, and two looks at the drift.
 
     Attributes:
@@ -50,13 +53,22 @@ class Service:
         metrics: what is counted.
     """
 
-    def __init__(self, models: Models, *, keys: Keys | None = None, check_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        models: Models,
+        *,
+        keys: Keys | None = None,
+        gallery: Path | None = None,
+        check_s: float = 60.0,
+    ) -> None:
         self.models = models
         self.limits = models.settings.limits
         self.gate = Gate(self.limits)
         self.draining = False
         self.metrics = Metrics()
         self._check_s = check_s
+        self._gallery = gallery
+        self._searcher: Searcher | None = None
         self._drift = Drift()
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="sa-decode")
         models.on_batch = self._note_batch
@@ -79,6 +91,8 @@ class Service:
             **post,
         )
         inner.add_api_route("/embed", self.embed, openapi_extra=EMBED_BODY, **post)
+        if gallery is not None:
+            inner.add_api_route("/search", self.search, openapi_extra=EMBED_BODY, **post)
         inner.add_api_route("/metrics", self.read_metrics)
         inner.add_exception_handler(RefusedError, refused)  # type: ignore[arg-type]
         inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
@@ -96,9 +110,19 @@ class Service:
         """Whether requests are wanted: all models are open, and their last canaries passed."""
         return self.models.ready and not self.draining
 
+    def open(self) -> None:
+        """Open the models, and the gallery beside them; what is open stays so.
+
+        Raises:
+            SaDeployError: one cannot be opened, or is of another space.
+        """
+        self.models.open()
+        if self._gallery is not None and self._searcher is None:
+            self._searcher = Searcher(self._gallery, self.models.get().contract)
+
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.models.open)
+        await asyncio.to_thread(self.open)
         watching = asyncio.create_task(self._watch())
         try:
             yield
@@ -149,7 +173,7 @@ class Service:
     def _no_place(self, scope: Scope) -> RefusedError | None:
         """What a request for vectors is refused with before anything of it is read."""
         path: str = scope["path"]
-        if scope["method"] != "POST" or not path.endswith(("/infer", "/embed")):
+        if scope["method"] != "POST" or not path.endswith(("/infer", "/embed", "/search")):
             return None
         given = path.split("/")[3] if path.startswith("/v2/models/") else ""
         try:
@@ -200,6 +224,34 @@ class Service:
 
     async def embed(self, request: Request) -> Response:
         """Vectors of image files, or of the boxes of a frame."""
+
+        def answer(served: Served, vectors: Embeddings) -> Response:
+            body, kind, headers = plain.answer(
+                served.contract,
+                served.name,
+                served.version,
+                vectors,
+                request.headers.get("accept", ""),
+            )
+            return Response(body, headers=headers | named(served), media_type=kind)
+
+        return await self._of_pictures(request, answer)
+
+    async def search(self, request: Request) -> Response:
+        """The nearest rows of the gallery for image files, or for the boxes of a frame."""
+        searcher = self._searcher
+        assert searcher is not None
+
+        def answer(served: Served, vectors: Embeddings) -> Response:
+            found = searcher.search(vectors, served.contract, request.query_params)
+            body = search.answer(served.contract, served.name, served.version, found)
+            return Response(body, headers=named(served), media_type="application/json")
+
+        return await self._of_pictures(request, answer)
+
+    async def _of_pictures(
+        self, request: Request, answer: Callable[[Served, Embeddings], Response]
+    ) -> Response:
         name = request.query_params.get("model", "")
         self.models.get(name)
         async with self.gate.admitted(request) as job:
@@ -207,16 +259,12 @@ class Service:
                 job.hurry(_milliseconds(request.query_params["timeout_ms"]) / 1000)
             pictures = await plain.read_pictures(job, self.limits)
             with self.models.lease(name) as served:
-                contract = served.contract
-                crops = await self._aside(plain.cut, pictures, contract, self.limits)
+                crops = await self._aside(plain.cut, pictures, served.contract, self.limits)
                 job.stage("decode")
                 vectors = await self._vectors(job, served, crops)
-                accept = request.headers.get("accept", "")
-                body, kind, headers = await self._aside(
-                    plain.answer, contract, served.name, served.version, vectors, accept
-                )
+                response = await self._aside(answer, served, vectors)
                 job.stage("write")
-                return Response(body, headers=headers | named(served), media_type=kind)
+                return response
 
     async def _vectors(self, job: Job, served: Served, crops: Images) -> Embeddings:
         """Let crops wait for their batch, as long as their client does and their time lasts."""

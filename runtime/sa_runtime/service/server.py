@@ -81,6 +81,7 @@ def serve_models(
     address: Address,
     *,
     keys: Path | None = None,
+    gallery: Path | None = None,
     drain_s: float = 30.0,
     drain_delay_s: float = 0.0,
     on_start: Callable[[str, Models], None] = lambda url, models: None,
@@ -92,6 +93,7 @@ def serve_models(
         settings: how they are opened.
         address: where to listen.
         keys: file of the clients' keys, see :class:`sa_runtime.service.keys.Keys`.
+        gallery: folder in which people are sought.
         drain_s: for the answers that are outstanding after the signal.
         drain_delay_s: see :class:`Server`.
         on_start: given the address with its port, and the models, when requests are taken.
@@ -107,9 +109,10 @@ def serve_models(
     models = Models(dict(files), settings)
     with listening:
         try:
-            models.open()
+            service = Service(models, keys=holders, gallery=gallery)
+            service.open()
             Server(
-                Service(models, keys=holders),
+                service,
                 address,
                 listening,
                 drain_s=drain_s,

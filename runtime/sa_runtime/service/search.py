@@ -1,0 +1,122 @@
+"""Who a person is: the nearest rows of a gallery, beside the embedding."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sa_runtime.arrays import Embeddings
+from sa_runtime.artefact.contract import Contract, require_same_space
+from sa_runtime.errors import InputError, SaDeployError
+from sa_runtime.gallery.gallery import Gallery
+from sa_runtime.gallery.manifest import MANIFEST
+from sa_runtime.gallery.rows import Where
+from sa_runtime.service.refusals import RefusedError, malformed
+
+LOOK_S = 1.0
+"""How often the gallery is looked at."""
+MOST = 1000
+"""Rows that are given of a person."""
+
+
+class Searcher:
+    """A gallery that is opened again when it changes, so that who was removed is found no more.
+
+    Args:
+        path: its folder.
+        contract: of the model whose vectors are sought.
+
+    Raises:
+        InputError: no gallery is there, or it is damaged.
+        ContractError: it holds vectors of another space.
+    """
+
+    def __init__(self, path: Path, contract: Contract) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._stamp, self._gallery = self._opened()
+        require_same_space(
+            contract.space, self._gallery.contract.space, names=("the model", str(path))
+        )
+        self._looked = time.monotonic()
+
+    def search(
+        self, vectors: Embeddings, contract: Contract, asked: Mapping[str, str]
+    ) -> list[list[dict[str, Any]]]:
+        """The nearest rows of every person.
+
+        Args:
+            vectors: (N, D) float32.
+            contract: of the model that gave them.
+            asked: ``k``, ``by``, and ``camera`` and ``source`` that are searched, as texts.
+
+        Raises:
+            RefusedError: what cannot be asked for, or a model of another space.
+        """
+        k = _count(asked.get("k", "10"))
+        by = asked.get("by", "row")
+        source, camera = ((asked[name],) if name in asked else () for name in ("source", "camera"))
+        try:
+            gallery = self._current()
+            require_same_space(
+                contract.space, gallery.contract.space, names=("the model", "the gallery")
+            )
+            where = Where(source=source, camera=camera) if source or camera else None
+            found = gallery.search(vectors, k, where=where, by=by)  # type: ignore[arg-type]
+        except SaDeployError as exc:
+            raise RefusedError(422, str(exc), reason="not searched") from exc
+        return [found.rows(person) for person in range(len(vectors))]
+
+    def _current(self) -> Gallery:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked >= LOOK_S:
+                self._looked = now
+                if _stamp(self.path) != self._stamp:
+                    self._stamp, self._gallery = self._opened()
+            return self._gallery
+
+    def _opened(self) -> tuple[tuple[int, int], Gallery]:
+        stamp = _stamp(self.path)  # before it is read: what changes meanwhile is seen next time
+        return stamp, Gallery(self.path)
+
+
+def answer(
+    contract: Contract, name: str, version: int, results: list[list[dict[str, Any]]]
+) -> bytes:
+    """The body of an answer."""
+    fields = {
+        "model": name,
+        "version": version,
+        "space": contract.space,
+        "results": [[_plain(row) for row in rows] for rows in results],
+    }
+    return orjson.dumps(fields)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that JSON does not have are null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and 1 <= int(text) <= MOST):
+        raise malformed(f"k: expected a number from 1 to {MOST}")
+    return int(text)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = (path / MANIFEST).stat()
+    except OSError as exc:
+        raise InputError(f"{path}: the gallery is gone ({exc.strerror})", path=path) from exc
+    return status.st_mtime_ns, status.st_ino
