@@ -13,6 +13,7 @@ from sa_deploy.options import JsonOutput
 from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from sa_runtime.gallery.gallery import Gallery
     from sa_runtime.outputs.base import StoredEmbeddings
 
 
@@ -66,6 +67,13 @@ def index(
         Literal["float32", "float16"],
         typer.Option(help="Type of the stored numbers of a new gallery."),
     ] = "float32",
+    method: Annotated[
+        Literal["exact", "hnsw"],
+        typer.Option(
+            help="How a new gallery is searched: every row, or by a graph, which is faster and "
+            "misses some; how many is measured and shown."
+        ),
+    ] = "exact",
     json_output: JsonOutput = False,
 ) -> None:
     """Put stored embeddings into a gallery that can be searched.
@@ -87,7 +95,9 @@ def index(
     began = time.perf_counter()
     with progress("index", None) as advance:
         stored = _counted(each_embeddings(embeddings), advance)
-        gallery, added = add_to(out, stored, labels=labels, known=known, keep=kept, dtype=dtype)
+        gallery, added = add_to(
+            out, stored, labels=labels, known=known, keep=kept, dtype=dtype, method=method
+        )
     seconds = time.perf_counter() - began
     if json_output:
         print_json({"added": added, "seconds": round(seconds, 3), **gallery.to_dict()})
@@ -101,10 +111,17 @@ def index(
             ("seconds", f"{seconds:.1f}"),
             ("vectors", f"{gallery.contract.output.dim} x {gallery.dtype}"),
             ("size", f"{gallery.size_bytes / 2**20:.1f} MiB"),
+            ("search", _method(gallery)),
             ("feature space", gallery.contract.space),
         ],
     )
     note(f"Search it with: sa-deploy search {out} --vectors {embeddings[0]}")
+
+
+def _method(gallery: Gallery) -> str:
+    if gallery.recall is None:
+        return "exact"
+    return f"{gallery.method}, finds {100 * gallery.recall:.1f} % of the 10 nearest"
 
 
 def _counted(

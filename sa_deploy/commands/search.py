@@ -82,6 +82,9 @@ def search(
             "--to", metavar="TIME", help="Search before this time; without it, all times."
         ),
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every row of a gallery with a graph, too.")
+    ] = False,
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
@@ -90,7 +93,8 @@ def search(
 ) -> None:
     """Find who in a gallery looks like an image, a track or vectors.
 
-    Every row is compared, none is missed. A track does not find itself.
+    Every row is compared, none is missed, unless the gallery was made with a graph.
+    A track does not find itself.
 
     Examples:
         sa-deploy search gallery --image query.jpg --model model.onnx
@@ -110,7 +114,7 @@ def search(
     options = runner_options(cache=cache, device=device)
     runner = {"runtime": runtime, "batch_size": batch_size, **options}
     query = _query(opened, image or [], track, source, vectors, model, runner)
-    found = opened.search(query, top, where=where, leave_out=query.leave_out, by=by)
+    found = opened.search(query, top, where=where, leave_out=query.leave_out, by=by, exact=exact)
     results = [
         {
             "query": name,
@@ -123,7 +127,9 @@ def search(
         for number, name in enumerate(query.names)
     ]
     if json_output:
-        print_json({"gallery": str(gallery), "rows": len(opened), "by": by, "results": results})
+        said = {"gallery": str(gallery), "rows": len(opened), "by": by}
+        recall = None if exact else opened.recall
+        print_json({**said, "recall": recall, "results": results})
     else:
         _print(opened, results)
 

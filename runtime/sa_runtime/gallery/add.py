@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.gallery import Gallery, Known
+from sa_runtime.gallery.graph import Method
 from sa_runtime.gallery.manifest import MANIFEST
 from sa_runtime.gallery.rows import RowLabels
 from sa_runtime.gallery.store import check_target
@@ -23,6 +24,7 @@ def add_to(
     known: Known = "refuse",
     keep: timedelta | None = None,
     dtype: StoredType = "float32",
+    method: Method = "exact",
 ) -> tuple[Gallery, int]:
     """Add rows to the gallery in a folder, which is made where there is none.
 
@@ -33,6 +35,7 @@ def add_to(
         known: what becomes of sources that the gallery holds.
         keep: how long rows are kept; a gallery that is there keeps its own where it is None.
         dtype: of a new gallery.
+        method: of a new gallery.
 
     Returns:
         The gallery, and rows added.
@@ -53,5 +56,5 @@ def add_to(
     first = next(parts, None)
     if first is None:
         raise InputError("nothing to add: expected at least one file of stored embeddings")
-    gallery = Gallery.create(path, first.contract, dtype=dtype, keep=keep)
+    gallery = Gallery.create(path, first.contract, dtype=dtype, method=method, keep=keep)
     return gallery, gallery.add(chain([first], parts), labels=labels, known=known)

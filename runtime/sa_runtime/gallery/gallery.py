@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.errors import InputError, bad_value
+from sa_runtime.gallery.by_graph import by_graph
 from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.crops import remove_crops
 from sa_runtime.gallery.found import Found, GroupBy, nearest_groups
+from sa_runtime.gallery.graph import MOST_WANTED, Method, require_graph
 from sa_runtime.gallery.manifest import Manifest
 from sa_runtime.gallery.rows import (
     ROW_SCHEMA,
@@ -76,6 +78,7 @@ class Gallery:
         contract: Contract,
         *,
         dtype: StoredType = "float32",
+        method: Method = "exact",
         keep: timedelta | None = None,
     ) -> Self:
         """A new gallery without rows.
@@ -84,6 +87,8 @@ class Gallery:
             path: a folder that is not there, or empty.
             contract: of the model whose vectors it will hold.
             dtype: of the stored vectors; float16 takes half the space and keeps 1e-3 of accuracy.
+            method: ``exact`` compares every row; ``hnsw`` (the extra ``gallery``) follows a graph,
+                which is faster and misses some; see :attr:`recall`.
             keep: rows older than this are forgotten: by when they were taken, where that is known,
                 else by when they were added.
 
@@ -95,11 +100,17 @@ class Gallery:
             raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
         if keep is not None and keep <= timedelta():
             raise bad_value("keep", keep, "expected more than no time")
+        if method not in get_args(Method):
+            raise bad_value("method", method, f"expected one of {', '.join(get_args(Method))}")
+        if method == "hnsw":
+            require_graph()
         check_target(path)
         with owned(path, folder=True):
             check_target(path)
             seconds = None if keep is None else keep.total_seconds()
-            Manifest(contract=contract, dtype=dtype, keep_seconds=seconds).write(path)
+            Manifest(contract=contract, dtype=dtype, method=method, keep_seconds=seconds).write(
+                path
+            )
         return cls(path)
 
     @property
@@ -122,6 +133,23 @@ class Gallery:
     def segments(self) -> Sequence[Segment]:
         """Its files."""
         return tuple(self._store.segments)
+
+    @property
+    def method(self) -> Method:
+        """How it is searched."""
+        return self._store.manifest.method
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the 10 nearest rows that its graphs find, as measured when they were built.
+
+        ``None`` without a graph: then the search is exact.
+        """
+        graphs = [s.info for s in self._store.segments if s.info.recall is not None]
+        if not graphs:
+            return None
+        rows = sum(info.rows for info in graphs)
+        return sum(info.rows * (info.recall or 0) for info in graphs) / rows
 
     @property
     def calibration(self) -> Calibration | None:
@@ -157,6 +185,8 @@ class Gallery:
             "dim": self.contract.output.dim,
             "dtype": self.dtype,
             "space": self.contract.space,
+            "method": self.method,
+            "recall": self.recall,
             "keep_seconds": self._store.manifest.keep_seconds,
             "oldest": oldest,
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
@@ -339,6 +369,7 @@ class Gallery:
         where: Where | None = None,
         leave_out: Where | None = None,
         by: GroupBy = "row",
+        exact: bool = False,
         memory_bytes: int = MEMORY_BYTES,
     ) -> Found:
         """The nearest rows of every query.
@@ -350,6 +381,8 @@ class Gallery:
             leave_out: which are not, such as those of the query's own track.
             by: ``row``; or ``track``, the nearest row of each track, so that a person who stands
                 before a camera for long takes one place.
+            exact: compare every row of a gallery of the method ``hnsw`` too, as is done in any case
+                where ``where``, ``leave_out`` or age leave rows of a segment out.
             memory_bytes: working memory.
 
         Raises:
@@ -369,7 +402,9 @@ class Gallery:
 
         def nearest(wanted: int, queries: Ints) -> tuple[Ints, Floats]:
             some = vectors if len(queries) == len(vectors) else vectors[queries]
-            return nearest_rows(some, parts, wanted, memory_bytes=memory_bytes)
+            if exact or wanted > MOST_WANTED:
+                return nearest_rows(some, parts, wanted, memory_bytes=memory_bytes)
+            return by_graph(some, self._store.segments, parts, wanted, memory_bytes)
 
         total = sum(map(len, parts))
         index, distance = nearest_groups(nearest, len(vectors), k, total, tables, by)

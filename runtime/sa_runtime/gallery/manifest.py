@@ -10,6 +10,7 @@ from typing import Any, get_args
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError
 from sa_runtime.gallery.calibration import Calibration
+from sa_runtime.gallery.graph import Method
 from sa_runtime.gallery.segments import SegmentInfo
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.system.files import atomic_path
@@ -25,6 +26,7 @@ class Manifest:
     Attributes:
         contract: of the model whose vectors it holds.
         dtype: of the stored vectors.
+        method: how it is searched.
         keep_seconds: rows older than this are forgotten; ``None`` keeps them.
         segments: the segments that count, in order.
         calibration: what distances say, or nothing yet.
@@ -34,6 +36,7 @@ class Manifest:
 
     contract: Contract
     dtype: StoredType = "float32"
+    method: Method = "exact"
     keep_seconds: float | None = None
     segments: tuple[SegmentInfo, ...] = ()
     calibration: Calibration | None = None
@@ -81,6 +84,8 @@ class Manifest:
                 )
             if fields["dtype"] not in get_args(StoredType):
                 raise ValueError(f"dtype {fields['dtype']!r}")
+            if fields.get("method", "exact") not in get_args(Method):
+                raise ValueError(f"method {fields['method']!r}")
             segments = tuple(
                 SegmentInfo(**{**segment, "total": tuple(map(float, segment["total"]))})
                 for segment in fields["segments"]

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
+from sa_runtime.gallery.graph import GRAPH, LEAST_ROWS, Method, build_graph
 from sa_runtime.gallery.rows import ROW_SCHEMA, in_schema, oldest
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
@@ -43,6 +44,7 @@ class SegmentInfo:
         oldest: when its oldest row was taken or added, in seconds since 1970.
         total: (D,) sum of its vectors.
         size_bytes: of each of its files, by name.
+        recall: of its graph, as measured when that was built; ``None`` without one.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SegmentInfo:
     oldest: float
     total: tuple[float, ...]
     size_bytes: dict[str, int]
+    recall: float | None = None
 
 
 class Segment:
@@ -119,6 +122,7 @@ class SegmentWriter:
         dim: numbers in a vector.
         dtype: of the stored vectors.
         most_rows: rows of a segment.
+        method: ``hnsw`` writes a graph beside the vectors.
 
     Attributes:
         written: the finished segments; all of them when the block has ended well.
@@ -126,10 +130,17 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, gallery: Path, dim: int, dtype: StoredType, *, most_rows: int | None = None
+        self,
+        gallery: Path,
+        dim: int,
+        dtype: StoredType,
+        *,
+        most_rows: int | None = None,
+        method: Method = "exact",
     ) -> None:
         self.written: list[SegmentInfo] = []
         self._gallery, self._dim, self._dtype = gallery, dim, np.dtype(dtype)
+        self._method = method
         self.most_rows = most_rows or max(1, MOST_BYTES // (dim * self._dtype.itemsize))
         self._open: _OpenSegment | None = None
 
@@ -164,7 +175,7 @@ class SegmentWriter:
 
     def _finish(self) -> None:
         if self._open is not None:
-            self.written.append(self._open.finish())
+            self.written.append(self._open.finish(self._method))
             self._open = None
 
 
@@ -192,7 +203,7 @@ class _OpenSegment:
         self._rows.append(rows)
         self.count += len(rows)
 
-    def finish(self) -> SegmentInfo:
+    def finish(self, method: Method) -> SegmentInfo:
         self._file.seek(0)
         self._header(self.count)
         self._file.close()
@@ -201,7 +212,13 @@ class _OpenSegment:
         rows = in_schema(pa.concat_tables(self._rows))
         with pa.ipc.new_file(str(self._path / ROWS), ROW_SCHEMA) as writer:
             writer.write_table(rows)
-        sizes = {name: _to_disk(self._path / name) for name in (VECTORS, NORMS, ROWS)}
+        names, recall = [VECTORS, NORMS, ROWS], None
+        if method == "hnsw" and self.count >= LEAST_ROWS:
+            vectors = np.load(self._path / VECTORS, mmap_mode="r")
+            part = Part(vectors=vectors, norms=np.concatenate(self._norms), total=self._total)
+            recall = build_graph(self._path / GRAPH, part)
+            names.append(GRAPH)
+        sizes = {name: _to_disk(self._path / name) for name in names}
         final = self._gallery / FOLDER / self._name
         self._path.rename(final)
         _to_disk(final)
@@ -212,6 +229,7 @@ class _OpenSegment:
             oldest=oldest(rows) or 0.0,
             total=tuple(self._total.tolist()),
             size_bytes=sizes,
+            recall=recall,
         )
 
     def abandon(self) -> None:

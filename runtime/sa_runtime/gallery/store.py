@@ -92,7 +92,10 @@ class Store:
 
     def writer(self) -> SegmentWriter:
         """Of new segments."""
-        return SegmentWriter(self.path, self.manifest.contract.output.dim, self.manifest.dtype)
+        manifest = self.manifest
+        return SegmentWriter(
+            self.path, manifest.contract.output.dim, manifest.dtype, method=manifest.method
+        )
 
     def without(
         self, dropped: Callable[[Segment], NDArray[np.bool_]]

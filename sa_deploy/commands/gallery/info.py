@@ -36,6 +36,11 @@ def info(gallery: GalleryFolder, json_output: JsonOutput = False) -> None:
         ("size", f"{said['size_bytes'] / 2**20:.1f} MiB"),
         ("vectors", f"{said['dim']} x {said['dtype']}"),
         ("feature space", said["space"]),
+        ("search", said["method"]),
+        (
+            "of the 10 nearest found",
+            "all" if opened.recall is None else f"{100 * opened.recall:.1f} %",
+        ),
         ("keeps", "for ever" if opened.keep is None else str(opened.keep)),
         ("calibrated", "no" if opened.calibration is None else opened.calibration.origin),
         ("oldest row", said["oldest"] or "-"),

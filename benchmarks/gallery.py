@@ -1,0 +1,179 @@
+"""Exact search in a gallery on disk, beside faiss-cpu's flat index in the same run.
+
+Run: ``python benchmarks/gallery.py --folder EMPTY [--rows 1000000] [--dtype float32] [--faiss]
+[--out FILE.json]``. The folder is filled with a gallery of so many drawn vectors, which is removed
+at the end. ``--faiss`` needs faiss-cpu and the vectors in memory; the answers are compared.
+
+Memory is the largest anonymous memory of this process (RssAnon, Linux): what lies in the page cache
+is the system's, and is given back when somebody needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
+from sa_runtime.gallery.gallery import Gallery
+from sa_runtime.outputs.base import StoredEmbeddings
+from sa_runtime.outputs.columns import ROW_SCHEMA
+from sa_runtime.retrieval.vectors import Floats
+from sa_runtime.system.environment import cores
+from sa_runtime.system.files import atomic_path
+
+PART, TOP = 50_000, 10
+
+
+def contract(dim: int) -> Contract:
+    """Of vectors that are drawn."""
+    return Contract(
+        input=InputSpec(height=256, width=128),
+        output=OutputSpec(dim=dim),
+        weights_sha256="0",
+        space="drawn",
+    )
+
+
+def vectors(count: int, dim: int, seed: int) -> Floats:
+    """Unit vectors."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.standard_normal((count, dim), dtype=np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    return drawn
+
+
+def parts(rows: int, dim: int) -> Iterator[StoredEmbeddings]:
+    """Rows of one camera after another."""
+    for start in range(0, rows, PART):
+        count = min(PART, rows - start)
+        empty = [pa.nulls(count, field.type) for field in ROW_SCHEMA]
+        table = pa.table(dict(zip(ROW_SCHEMA.names, empty, strict=True)))
+        numbers = {
+            "source": pa.array([f"{start}.mp4"] * count),
+            "frame": pa.array(np.arange(count)),
+            **{
+                name: pa.array(np.ones(count, np.float32))
+                for name in ("left", "top", "width", "height")
+            },
+        }
+        for name, column in numbers.items():
+            table = table.set_column(ROW_SCHEMA.names.index(name), name, column)
+        yield StoredEmbeddings(
+            rows=table, vectors=vectors(count, dim, start), contract=contract(dim)
+        )
+
+
+class Peak:
+    """The largest anonymous memory while the block runs, in MiB."""
+
+    def __enter__(self) -> Peak:
+        self.mib, self._ended = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.05):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    self.mib = max(self.mib, int(line.split()[1]) / 1024)
+
+
+def timed(work: Any) -> tuple[float, float, Any]:
+    """Seconds, MiB and result."""
+    with Peak() as peak:
+        began = time.perf_counter()
+        result = work()
+        seconds = time.perf_counter() - began
+    return seconds, peak.mib, result
+
+
+def beside_faiss(gallery: Gallery, query: Floats, index: Any) -> dict[str, Any]:
+    """faiss-cpu on the same vectors, and how many answers differ."""
+    import faiss  # type: ignore[import-not-found]
+
+    flat = faiss.IndexFlatL2(query.shape[1])
+    for segment in gallery.segments:
+        flat.add(np.asarray(segment.vectors, np.float32))
+    times = []
+    for _ in range(2):
+        seconds, _, (_, found) = timed(lambda: flat.search(query, TOP))
+        times.append(seconds)
+    return {
+        "faiss": faiss.__version__,
+        "faiss_seconds": min(times),
+        "answers": int(found.size),
+        "answers_that_differ": int((found != index).sum()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32")
+    parser.add_argument("--faiss", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the gallery for another run")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    path = asked.folder / f"gallery-{asked.rows}-{asked.dim}-{asked.dtype}"
+    result: dict[str, Any] = {
+        "rows": asked.rows,
+        "dim": asked.dim,
+        "queries": asked.queries,
+        "dtype": asked.dtype,
+    }
+    if not path.exists():
+        gallery = Gallery.create(path, contract(asked.dim), dtype=asked.dtype)
+        result["build_seconds"], result["build_mib"], _ = timed(
+            lambda: gallery.add(parts(asked.rows, asked.dim))
+        )
+    result["open_seconds"], _, gallery = timed(lambda: Gallery(path))
+    result["gallery_mib"] = gallery.size_bytes / 2**20
+    base = vectors(PART, asked.dim, 0)[: asked.queries]
+    query = base + 0.02 * vectors(len(base), asked.dim, 7)
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    times = []
+    for _ in range(2 if asked.faiss else 1):
+        seconds, result["search_mib"], found = timed(lambda: gallery.search(query, TOP))
+        times.append(seconds)
+    result["search_seconds"] = min(times)
+    result["one_query_seconds"], _, _ = timed(lambda: gallery.search(query[:1], TOP))
+    if asked.faiss:
+        result |= beside_faiss(gallery, query, found.index)
+        result["ratio_to_faiss"] = result["search_seconds"] / result["faiss_seconds"]
+    if not asked.keep:
+        shutil.rmtree(path)
+    stamp = {
+        "date": datetime.date.today().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": cores(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    text = json.dumps({**result, **stamp}, indent=2)
+    print(text)
+    if asked.out is not None:
+        with atomic_path(asked.out) as temporary:
+            temporary.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Searching segments by their graphs, and scanning those that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sa_runtime.gallery.found import NOBODY
+from sa_runtime.gallery.graph import GRAPH, graph_rows
+from sa_runtime.gallery.scan import Part, nearest_rows
+from sa_runtime.gallery.segments import Segment
+from sa_runtime.retrieval.vectors import Floats, Ints, Vectors
+
+
+def by_graph(
+    query: Floats, segments: Sequence[Segment], parts: Sequence[Part], k: int, memory_bytes: int
+) -> tuple[Ints, Floats]:
+    """As :func:`sa_runtime.gallery.scan.nearest_rows`, by the graphs of the segments that have one.
+
+    Args:
+        query: (Q, D).
+        segments: all of them.
+        parts: what is searched of each; of which rows are left out is scanned.
+        k: rows wanted.
+        memory_bytes: working memory.
+
+    Returns:
+        (Q, k) rows and distances; :data:`NOBODY` at the end where fewer were found.
+    """
+    rest, graphs, first = list(parts), [], 0
+    for number, segment in enumerate(segments):
+        if segment.info.recall is not None and parts[number].keep is None:
+            rest[number] = segment.part(np.empty(0, np.int64))
+            graphs.append((first, segment))
+        first += len(segment)
+    found = nearest_rows(query, rest, k, memory_bytes=memory_bytes)
+    for first, segment in graphs:
+        rows = graph_rows(segment.path / GRAPH, query, min(k, len(segment)))
+        distance = _compared(query, segment.vectors, rows)
+        found = _merged(found, (np.where(rows < 0, NOBODY, rows + first), distance), k)
+    return found
+
+
+def _compared(query: Floats, vectors: Vectors, rows: Ints) -> Floats:
+    """(Q, k) exact distances of candidates; infinite for none."""
+    distance = np.full(rows.shape, np.inf, np.float32)
+    for number, candidates in enumerate(rows):
+        there = np.flatnonzero(candidates >= 0)
+        some = np.asarray(vectors[candidates[there]], np.float32)
+        part = Part(
+            vectors=some,
+            norms=np.einsum("nd,nd->n", some, some),
+            total=some.sum(axis=0, dtype=float),
+        )
+        order, exact = nearest_rows(query[number : number + 1], [part], len(there))
+        distance[number, there[order[0]]] = exact[0]
+    return distance
+
+
+def _merged(one: tuple[Ints, Floats], two: tuple[Ints, Floats], k: int) -> tuple[Ints, Floats]:
+    """The k nearest of two lists; of equal distances the lower row first."""
+    index = np.concatenate([one[0], two[0]], axis=1)
+    distance = np.concatenate([one[1], two[1]], axis=1)
+    order = np.lexsort((index, distance), axis=1)[:, :k]
+    return np.take_along_axis(index, order, axis=1), np.take_along_axis(distance, order, axis=1)
