@@ -37,7 +37,7 @@ lowest:  ## the tests that need no torch, with the lowest versions that are prom
 	$(PYTHON) -m venv out/lowest
 	out/lowest/bin/pip install -q -c constraints-lowest.txt '.[cpu]' hypothesis pillow pytest pytest-xdist scikit-learn
 	out/lowest/bin/pytest -m "not slow and not alone and not gpu and not soak" tests/runtime \
-		--ignore tests/runtime/tensorrt
+		--ignore tests/runtime/tensorrt --ignore tests/runtime/service
 
 lint: $(DEV)  ## style, import directions, types, and a strict build of the documentation
 	$(BIN)/ruff check .

@@ -166,9 +166,6 @@ def _print(record: logging.LogRecord) -> None:
         stderr().print(f"{record.name}: {text}", markup=False)
 
 
-_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-
 def as_json(record: logging.LogRecord) -> str:
     """One line: time, level, logger, message, and the fields given as ``extra``.
 
@@ -176,7 +173,9 @@ def as_json(record: logging.LogRecord) -> str:
     >>> json.loads(as_json(record))["rows"]
     5
     """
-    fields = {key: value for key, value in record.__dict__.items() if key not in _OWN}
+    # Made anew, since libraries add fields of their own to every record (Ray does).
+    own = logging.makeLogRecord({}).__dict__.keys() | {"message", "asctime", "taskName"}
+    fields = {key: value for key, value in record.__dict__.items() if key not in own}
     when = datetime.fromtimestamp(record.created, UTC)
     line = {
         "time": when.isoformat(timespec="milliseconds"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.service.models import ModelSettings
 from sa_runtime.service.server import Address
@@ -103,6 +104,8 @@ def serve_on_ray(
             "certificate", str(address.certificate), "on Ray, TLS is done by what stands before it"
         )
     address.check(keys=keys is not None)
+    for path in files.values():
+        read_contract(path)  # before a cluster is started for it
     bound = application({n: p.resolve() for n, p in files.items()}, settings, keys, replicas)
     ray = require("ray", extra="scale", purpose="a service on Ray")
     serve = require("ray.serve", extra="scale", purpose="a service on Ray")
