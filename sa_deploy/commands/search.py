@@ -82,6 +82,21 @@ def search(
             "--to", metavar="TIME", help="Search before this time; without it, all times."
         ),
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="PNG file that shows the first queries with the people found; none by default.",
+        ),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of crops that `embed --crops` wrote, for the picture; by default people "
+            "are cut from their images and videos.",
+        ),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare every row of a gallery with a graph, too.")
     ] = False,
@@ -100,10 +115,13 @@ def search(
         sa-deploy search gallery --image query.jpg --model model.onnx
         sa-deploy search gallery --track 17 --source c1.mp4 --camera c2
     """
+    from sa_runtime.gallery.contact_sheet import check_sheet, contact_sheet
     from sa_runtime.gallery.gallery import Gallery
     from sa_runtime.gallery.rows import Where, time_of
 
     opened = Gallery(gallery)
+    if picture is not None:
+        check_sheet(picture, gallery)
     opened.forget_if_possible()
     where = Where(
         camera=tuple(camera or ()),
@@ -126,6 +144,10 @@ def search(
         }
         for number, name in enumerate(query.names)
     ]
+    if picture is not None:
+        missing = contact_sheet(results, picture, crop_folder=crops)
+        gone = f"; {missing} pictures are not there any more" if missing else ""
+        note(f"picture: {picture}{gone}")
     if json_output:
         said = {"gallery": str(gallery), "rows": len(opened), "by": by}
         recall = None if exact else opened.recall

@@ -84,6 +84,14 @@ def test_stored_vectors_and_filters(gallery: Path, tmp_path: Path) -> None:
     assert "--camera dor: no row of the gallery has it; there are door" in wrong.stderr
 
 
+def colours_of_the_query(sheet: Path) -> set[tuple[int, ...]]:
+    """In the inside of the first picture of a contact sheet."""
+    drawn = cv2.imread(str(sheet))
+    assert drawn is not None
+    inside: Any = np.asarray(drawn)[70:226, 38:106].reshape(-1, 3).tolist()
+    return {tuple(pixel) for pixel in inside}
+
+
 def test_a_track_finds_others_and_not_itself(
     tiny_model: TinyModel, clip: Any, tmp_path: Path
 ) -> None:
@@ -111,6 +119,14 @@ def test_a_track_finds_others_and_not_itself(
     seen = [(row["source"], row["track_id"]) for row in result["found"]]
     assert len(set(seen)) == 3
     assert (str(tmp_path / "a.mp4"), track) not in seen
+    sheet = tmp_path / "sheet.png"
+    said(*words, "--source", tmp_path / "a.mp4", "--picture", sheet)
+    assert len(colours_of_the_query(sheet)) > 3
+    (tmp_path / "a.mp4").unlink()
+    (tmp_path / "b.mp4").unlink()
+    without = invoke(*words, "--source", tmp_path / "a.mp4", "--picture", sheet)
+    assert "pictures are not there any more" in without.stderr
+    assert colours_of_the_query(sheet) == {(232, 228, 224)}
     none = invoke(*words, "--source", tmp_path / "a.mp4", "--camera", "b", "--from", "1000")
     assert none.returncode == 0
     assert "nothing found" in none.stdout
