@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write artefacts that find the same people as their network.",
     "inspect": "Show what a model file takes and gives, and where it comes from.",
     "adopt": "Give a foreign model a contract, after a parity check.",
+    "compress": "Write an artefact that gives shorter vectors.",
     "bundle": "Write a Triton model repository, or a DeepStream ReID section.",
     "build": "Build a TensorRT engine, with the fused attention pooling inside.",
     "embed": "Embed people: whole images, or the boxes of videos.",

@@ -15,6 +15,7 @@ import pytest
 from sa_runtime import crops
 from sa_runtime.datasets.table import load_dataset
 from sa_runtime.retrieval.evaluation import labels_of
+from sa_runtime.retrieval.history import read_history
 from sa_runtime.retrieval.metrics import evaluate_vectors
 from tests.cli.invoke import Done, invoke
 
@@ -83,6 +84,7 @@ def test_json_holds_every_documented_key(result: tuple[dict[str, Any], Path]) ->
         "picture",
         "per_query",
         "report",
+        "history",
     ]
     assert {name: list(curve) for name, curve in figures["cmc"].items()} == {
         name: ["rank1", "rank5", "rank10"] for name in ("market1501", "allshots", "cuhk03")
@@ -198,6 +200,31 @@ def test_a_report_and_a_breakdown(
     assert done.returncode == 0, done.stderr
     for text in ("by pair of cameras, the worst first", "TPR", "0.1 %"):
         assert text in done.stdout
+
+
+def test_evaluations_add_up_in_a_history(
+    tiny_model: TinyModel, synthetic_root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.jsonl"
+    known = (tiny_model.path, "-d", "synthetic", "--data-dir", synthetic_root)
+    more = ("--runtime", "onnxruntime", "--history", path)
+    assert run(*known, *more).returncode == 0
+    assert run(*known, *more, "--expand").returncode == 0
+    done = run(*known, *more)
+    assert done.returncode == 0, done.stderr
+    entries = read_history(path)
+    assert [entry.expanded for entry in entries] == [False, True, False]
+    assert entries[0].mAP == entries[2].mAP
+    table = done.stdout.partition("over time")[2]
+    assert table.count(tiny_model.path.name) == 2
+    before = path.read_bytes()
+    path.write_bytes(before + b"{}")
+    done = run(*known, *more)
+    assert done.returncode == 2
+    assert "history.jsonl: line 4 is no evaluation ('time')" in done.stderr
+    assert path.read_bytes() == before + b"{}"
+    done = run(*known, "--history", tmp_path / "a.csv")
+    assert "expected NAME.jsonl" in done.stderr
 
 
 def test_more_mistakes_end_before_anything_is_embedded(

@@ -95,6 +95,14 @@ def evaluate(
         int,
         typer.Option(metavar="N", min=20, help="Most pictures in the report, of 2 kB each."),
     ] = 4000,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of earlier evaluations, NAME.jsonl, that this one is added to; none by "
+            "default.",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -136,7 +144,13 @@ def evaluate(
     from sa_runtime.retrieval.rerank import Reranking
 
     gates = [parse_gate(text) for text in gate or ()]
-    files = Files(picture=picture, per_query=per_query, report=report, most_images=report_images)
+    files = Files(
+        picture=picture,
+        per_query=per_query,
+        report=report,
+        most_images=report_images,
+        history=history,
+    )
     files.check([Path(root) for root in data_dir], alone=len(models) == len(dataset) == 1)
     found = evaluate_models(
         models,
@@ -160,6 +174,7 @@ def evaluate(
         print_comparisons(found.comparisons)
         if breakdown:
             print_breakdowns(found)
+        files.print_history(found)
     check_gates(found.reports, gates)
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_deploy.output import note, progress
+from sa_deploy.commands.evaluate.tables import percent, short_names
+from sa_deploy.output import note, print_table, progress
 from sa_runtime.errors import InputError
+from sa_runtime.retrieval.history import append_history, check_history, entry_of, read_history
 from sa_runtime.retrieval.per_query import check_per_query, write_per_query
 from sa_runtime.retrieval.picture import check_picture, ranking_picture
 from sa_runtime.retrieval.report.build import check_report, write_report
@@ -17,6 +19,7 @@ from sa_runtime.retrieval.report.build import check_report, write_report
 if TYPE_CHECKING:
     from sa_runtime.retrieval.evaluations import Evaluations
 
+_LINES = 20
 _UNSAFE = re.compile(r"[^\w.,=@+-]")
 
 
@@ -28,6 +31,7 @@ class Files:
     per_query: Path | None
     report: Path | None
     most_images: int
+    history: Path | None
 
     def check(self, roots: Sequence[Path], *, alone: bool) -> None:
         """Refuse what cannot be written, before anything is embedded.
@@ -47,6 +51,8 @@ class Files:
             check_per_query(self.per_query, roots)
         if self.report is not None:
             check_report(self.report, roots, most_images=self.most_images)
+        if self.history is not None:
+            check_history(self.history)
 
     def write(self, found: Evaluations, *, seed: int) -> None:
         """Write them and say so."""
@@ -66,6 +72,33 @@ class Files:
             note(f"per query: {self.per_query}")
         if self.report is not None:
             self._write_reports(self.report, found)
+        if self.history is not None:
+            append_history(self.history, [entry_of(report) for report in found.reports])
+            note(f"history: {self.history}")
+
+    def print_history(self, found: Evaluations) -> None:
+        """A table over time of what compares with these evaluations."""
+        if self.history is None:
+            return
+        entries = read_history(self.history)
+        for report in {report.dataset: report for report in found.reports}.values():
+            now = entry_of(report)
+            alike = [entry for entry in entries if entry.alike(now)][-_LINES:]
+            names = short_names([entry.model for entry in alike])
+            print_table(
+                f"{report.dataset} over time (%), the newest last",
+                ("time (UTC)", "model", "mAP", "rank-1", "mINP"),
+                [
+                    (
+                        entry.time[:16].replace("T", " "),
+                        names[entry.model],
+                        percent(entry.mAP),
+                        percent(entry.rank1),
+                        percent(entry.mINP),
+                    )
+                    for entry in alike
+                ],
+            )
 
     def to_dict(self) -> dict[str, str | None]:
         """Their names, for JSON."""
@@ -73,6 +106,7 @@ class Files:
             "picture": self.picture,
             "per_query": self.per_query,
             "report": self.report,
+            "history": self.history,
         }
         return {key: None if path is None else str(path) for key, path in files.items()}
 
