@@ -185,7 +185,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 ask = f"{other}/predict"
                 hey(ask, plain, [], clients=clients, seconds=1, kind=JSON)
                 peer = hey(ask, plain, [], clients=clients, seconds=seconds, kind=JSON)
-        text = httpx.get(f"{url}/metrics").text
     bound = delay_ms + 2 * batch_ms
     return {
         "runner": runner.label,
@@ -204,7 +203,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "bound_ms": delay_ms + 4 * batch_ms,
         },
         "litserve": peer,
-        "batches": [line for line in text.splitlines() if "batch_crops_bucket" in line],
     }
 
 
@@ -216,20 +214,22 @@ def main() -> None:
     parser.add_argument("--max-delay-ms", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
     parser.add_argument("--litserve", help="Python of an environment that has LitServe")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="file that the run is added to")
     options = parser.parse_args()
-    result = {
-        "schema": SCHEMA,
+    run = {
         "model": options.model.name,
         "load_average": os.getloadavg()[0],
         **measure(options),
         "environment": dataclasses.asdict(this_environment(commit=True)),
     }
-    text = json.dumps(result, indent=2) + "\n"
-    print(text)
+    result: dict[str, Any] = {"schema": SCHEMA, "runs": []}
+    if options.out and options.out.exists():
+        result = json.loads(options.out.read_text())
+    result["runs"].append(run)
+    print(json.dumps(run, indent=1))
     if options.out:
         with atomic_path(options.out) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
