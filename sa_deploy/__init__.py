@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from sa_runtime.retrieval.search import rerank, top_k
     from sa_runtime.runners.base import Runner
     from sa_runtime.runners.table import open_runner
-    from sa_runtime.service.client import AsyncClient, Client
+    from sa_runtime.service.async_client import AsyncClient
+    from sa_runtime.service.client import Client
     from sa_training.checkpoints import load_checkpoint
     from sa_training.recipes import recipe
     from sa_training.train import train_model
@@ -119,7 +120,7 @@ __all__ = [
 
 # Type checkers read the imports above, Python reads this table; a test keeps the two equal.
 _PUBLIC = {
-    "AsyncClient": "sa_runtime.service.client:AsyncClient",
+    "AsyncClient": "sa_runtime.service.async_client:AsyncClient",
     "BoxOptions": "sa_runtime.detections.options:BoxOptions",
     "BuildError": "sa_runtime.errors:BuildError",
     "CheckpointError": "sa_runtime.errors:CheckpointError",
