@@ -107,7 +107,7 @@ class Output(Protocol):
     def commit(self, progress: Progress) -> None:
         """Keep how far the run has come, after a part."""
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Path | str]:
         """The files that hold the rows."""
 
     def size_bytes(self) -> int:

@@ -65,15 +65,17 @@ class Database(Journal):
         before = self.manifest.rows
         self.manifest.shards = [Shard(file=TABLE, rows=before + writer.count)]
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Path | str]:
         """Those of the database."""
-        return sorted(
-            path for path in self.path.rglob("*") if path.is_file() and path.parent != self.path
-        )
+        return list(self._files())
 
     def size_bytes(self) -> int:
         """Of the database."""
-        return sum(path.stat().st_size for path in self.files())
+        return sum(path.stat().st_size for path in self._files())
+
+    def _files(self) -> list[Path]:
+        found = (path for path in self.path.rglob("*") if path.parent != self.path)
+        return sorted(path for path in found if path.is_file())
 
     @classmethod
     def _is_of_others(cls, target: Path) -> bool:

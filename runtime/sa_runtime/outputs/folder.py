@@ -100,13 +100,13 @@ class ShardFolder(Journal):
                 )
             )
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Path | str]:
         """The finished files, in order."""
         return [self.path / shard.file for shard in self.manifest.shards]
 
     def size_bytes(self) -> int:
         """Of the files."""
-        return sum(path.stat().st_size for path in self.files())
+        return sum((self.path / shard.file).stat().st_size for shard in self.manifest.shards)
 
     @classmethod
     def _is_of_others(cls, target: Path) -> bool:
@@ -123,7 +123,15 @@ class ShardFolder(Journal):
                 "choose another `out`",
             )
         self.manifest.partition = list(options.partition)
-        for shard in self.manifest.shards:
+        self._check_files(self.manifest.shards)
+
+    def _check_files(self, shards: Sequence[Shard]) -> None:
+        """Refuse finished files that changed, and remove what a stopped run left behind them.
+
+        Raises:
+            InputError: one is gone or damaged.
+        """
+        for shard in shards:
             shard.check(self.path)
         # What was being written, or got its name but no place in the manifest.
         for folder in {self.path, *(path.parent for path in self.path.glob("*=*/**/*part-*"))}:

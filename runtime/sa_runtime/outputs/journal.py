@@ -46,8 +46,9 @@ class Journal:
         with ExitStack() as stack:
             stack.enter_context(owned(target, folder=True))
             self.check(target, resume=options.resume)  # another run may have begun it meanwhile
-            begun = (target / MANIFEST).exists()
-            self.manifest = Manifest.read(target) if begun else Manifest(plan=options.plan)
+            earlier = self._read_manifest()
+            begun = earlier is not None
+            self.manifest = earlier or Manifest(plan=options.plan)
             if begun:
                 self._join(options.plan)
                 files, rows = len(self.manifest.shards), self.manifest.rows
@@ -55,7 +56,7 @@ class Journal:
             self.manifest.settings = options.settings
             self._begin(options, begun=begun)
             remove_leftovers(target, Path(MANIFEST).stem, Path(MANIFEST).suffix)
-            self.manifest.write(target)
+            self._write_manifest()
             self._ownership = stack.pop_all()
 
     @classmethod
@@ -96,7 +97,7 @@ class Journal:
         self.manifest.position = progress.position
         self.manifest.counts = dataclasses.asdict(progress.counts)
         self.manifest.complete = progress.complete
-        self.manifest.write(self.path)
+        self._write_manifest()
 
     def close(self) -> None:
         """Let the next run own the folder."""
@@ -106,6 +107,14 @@ class Journal:
     def _is_of_others(cls, target: Path) -> bool:
         """Whether a folder without a manifest holds what must not be mixed with ours."""
         raise NotImplementedError
+
+    def _read_manifest(self) -> Manifest | None:
+        """What an earlier run has left, if there was one."""
+        return Manifest.read(self.path) if (self.path / MANIFEST).exists() else None
+
+    def _write_manifest(self) -> None:
+        """Write or replace the manifest."""
+        self.manifest.write(self.path)
 
     def _begin(self, options: OutputOptions, *, begun: bool) -> None:
         """Check what is stored, and remove what a stopped run has left behind it.

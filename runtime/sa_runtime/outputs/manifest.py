@@ -27,6 +27,9 @@ SCHEMA = "sa-deploy.embeddings/2"
 _READ = ("sa-deploy.embeddings/1", SCHEMA)
 """Version 1 had no settings and no partitions."""
 
+_WHOLE: set[tuple[Path, int, int, int, str]] = set()
+"""Files that this process has compared and that have not changed since."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
@@ -48,7 +51,13 @@ class Shard:
         path = folder / self.file
         try:
             if self.sha256:
-                whole = path.stat().st_size == self.size_bytes and sha256_of(path) == self.sha256
+                status = path.stat()
+                key = (path, status.st_ino, status.st_size, status.st_mtime_ns, self.sha256)
+                whole = status.st_size == self.size_bytes and (
+                    key in _WHOLE or sha256_of(path) == self.sha256
+                )
+                if whole:
+                    _WHOLE.add(key)
             else:
                 whole = pq.read_metadata(path).num_rows == self.rows
         except (OSError, pa.ArrowInvalid) as exc:
@@ -117,8 +126,8 @@ class Manifest:
             raise InputError(f"{folder / MANIFEST}: cannot be written ({exc})") from exc
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read a folder's manifest.
+    def read(cls, folder: Path, *, name: str = "") -> Manifest:
+        """Read a folder's manifest; ``name`` is what a message calls it.
 
         Raises:
             InputError: there is none, or it is not one that this version wrote.
@@ -133,7 +142,7 @@ class Manifest:
             return cls(**fields)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
             raise InputError(
-                f"{path}: not a manifest that can be read ({exc}); "
+                f"{name or path}: not a manifest that can be read ({exc}); "
                 "expected a folder that `sa-deploy embed --out FOLDER` wrote"
             ) from exc
 

@@ -48,7 +48,7 @@ class OneFile:
         """Remember it for as long as the run lasts."""
         self.progress = progress
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Path | str]:
         """The one file."""
         return [self._target]
 

@@ -13,7 +13,9 @@ from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.outputs.base import OutputKind, StoredEmbeddings
 from sa_runtime.outputs.folder import ShardFolder
 from sa_runtime.outputs.parquet import ParquetFile
+from sa_runtime.outputs.remote import read_remote
 from sa_runtime.outputs.table import output_kind
+from sa_runtime.system.remote import address_of
 
 
 def read_embeddings(
@@ -22,7 +24,7 @@ def read_embeddings(
     """Read files of one feature space, one after the other.
 
     Args:
-        first: a file or folder that ``sa-deploy embed`` wrote.
+        first: a file, folder or database that ``sa-deploy embed`` wrote, or its address in a store.
         others: more of them; their rows follow.
         unfinished: take what is there of a folder whose run has not come to its end.
 
@@ -31,9 +33,9 @@ def read_embeddings(
         InputError: a file that is not Parquet, or a folder that is not finished.
         ContractError: a file without a feature space, or files of different ones.
     """
-    paths = [Path(path) for path in (first, *others)]
+    paths = [address_of(path) or Path(path) for path in (first, *others)]
     _check_there(paths)
-    found = [_kind(path).read(path, unfinished=unfinished) for path in paths]
+    found = [_read(path, unfinished=unfinished) for path in paths]
     parts = [part for parts in found for part in parts]
     contract = parts[0].contract
     for path, (part, *_) in zip(paths[1:], found[1:], strict=True):
@@ -59,19 +61,25 @@ def each_embeddings(
         InputError: a file that cannot be read, or a folder that is not finished.
         ContractError: a file without a feature space; whether spaces agree is the caller's to see.
     """
-    found = [Path(path) for path in paths]
+    found = [address_of(path) or Path(path) for path in paths]
     _check_there(found)
     for path in found:
-        kind = _kind(path)
-        if kind is ShardFolder:
+        if isinstance(path, Path) and _kind(path) is ShardFolder:
             yield from ShardFolder.each(path, unfinished=unfinished)
         else:
-            yield from kind.read(path, unfinished=unfinished)
+            yield from _read(path, unfinished=unfinished)
 
 
-def _check_there(paths: Sequence[Path]) -> None:
+def _read(path: Path | str, *, unfinished: bool) -> Sequence[StoredEmbeddings]:
+    """What a file or folder holds, or an address in a store."""
+    if isinstance(path, str):
+        return read_remote(path, unfinished=unfinished)
+    return _kind(path).read(path, unfinished=unfinished)
+
+
+def _check_there(paths: Sequence[Path | str]) -> None:
     for path in paths:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise MissingFileError(
                 f"{path}: no such file or folder; expected what `sa-deploy embed` wrote", path=path
             )

@@ -20,7 +20,9 @@ from sa_runtime.errors import InputError, bad_value
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import Lasting, Output, OutputKind, OutputOptions, Progress, Writer
 from sa_runtime.outputs.partition import check_partition
+from sa_runtime.outputs.remote import open_remote, remote_kind
 from sa_runtime.outputs.table import FOLDER, lasts, output_kind
+from sa_runtime.system.remote import address_of
 
 
 def open_outputs(targets: Sequence[str], contract: Contract, options: OutputOptions) -> Several:
@@ -34,7 +36,7 @@ def open_outputs(targets: Sequence[str], contract: Contract, options: OutputOpti
     Raises:
         InputError: one that cannot be written to, or not be gone on with.
     """
-    kinds = [output_kind(target) for target in targets]
+    kinds = [kind_of(target) for target in targets]
     with ExitStack() as stack:
         opened: list[Output] = []
         # Those that last first: one of them may refuse to go on.
@@ -42,7 +44,13 @@ def open_outputs(targets: Sequence[str], contract: Contract, options: OutputOpti
             zip(targets, kinds, strict=True), key=lambda pair: not lasts(pair[1])
         ):
             resume = options.resume and (lasts(kind) or not any(map(lasts, kinds)))
-            output = kind(Path(target), contract, dataclasses.replace(options, resume=resume))
+            given = dataclasses.replace(options, resume=resume)
+            address = address_of(target)
+            output = (
+                kind(Path(target), contract, given)
+                if address is None
+                else open_remote(address, contract, given)
+            )
             stack.callback(output.close)
             opened.append(output)
         group = Several(opened)
@@ -60,8 +68,8 @@ def check_outputs(
     """
     if not targets:
         raise InputError("`out`: nothing to write to; give at least one file or folder")
-    kinds = [output_kind(target) for target in targets]
-    places = [Path(target).resolve() for target in targets]
+    kinds = [kind_of(target) for target in targets]
+    places = [address_of(target) or Path(target).resolve() for target in targets]
     for target, place in zip(targets, places, strict=True):
         if places.count(place) > 1:
             raise bad_value("out", target, "given twice; every output needs a place of its own")
@@ -72,8 +80,21 @@ def check_outputs(
         )
     any_lasts = any(map(lasts, kinds))
     for target, kind in zip(targets, kinds, strict=True):
-        kind.check(Path(target), resume=resume and (lasts(kind) or not any_lasts))
+        goes_on = resume and (lasts(kind) or not any_lasts)
+        # What is in a store is looked at when it is opened.
+        if address_of(target) is None or (goes_on and not lasts(kind)):
+            kind.check(Path(target), resume=goes_on)
     return kinds
+
+
+def kind_of(target: str) -> OutputKind:
+    """The class of an output, in a store too.
+
+    Raises:
+        InputError: what nothing here writes.
+    """
+    address = address_of(target)
+    return output_kind(target) if address is None else remote_kind(address)
 
 
 class Several:
@@ -121,7 +142,7 @@ class Several:
         if self._lasting and progress.complete:
             self._write_single()
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Path | str]:
         """The files of all of them."""
         return [path for one in (*self._lasting, *self._single) for path in one.files()]
 

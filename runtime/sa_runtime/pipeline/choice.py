@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sa_runtime.errors import bad_value
-from sa_runtime.items import Item
-from sa_runtime.sources.base import Source
+from sa_runtime.items import Counts, Item
+from sa_runtime.sources.base import START, OnSkip, Place, Source, ignore
 
 CameraRule = Callable[[str], str | None]
 """Path or address of a picture's source -> camera."""
@@ -100,3 +100,24 @@ def name_of(source: Source) -> str:
 
 def _parts(source: str) -> list[str]:
     return [part for part in re.split(r"[/\\]+", source) if part] or [""]
+
+
+class Gone:
+    """A source that is embedded, and not given any more."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing: it is not compared again."""
+        return {}
+
+    def items(
+        self, counts: Counts, *, after: Place = START, on_skip: OnSkip = ignore
+    ) -> Iterator[Item]:
+        """None."""
+        return iter(())
+
+    def digest(self, item: Item) -> str:
+        """There is no item."""
+        return ""

@@ -31,19 +31,16 @@ from sa_runtime.outputs.base import (
 )
 from sa_runtime.outputs.crops import CropFolder
 from sa_runtime.outputs.manifest import plan_of
-from sa_runtime.outputs.several import check_outputs, open_outputs
+from sa_runtime.outputs.several import check_outputs, kind_of, open_outputs
 from sa_runtime.outputs.sources import order_of
-from sa_runtime.outputs.table import output_kind
-from sa_runtime.pipeline.choice import Share, camera_rule, name_of, with_camera
+from sa_runtime.pipeline.choice import Gone, Share, camera_rule, name_of, with_camera
 from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
 from sa_runtime.sources.base import (
-    START,
     ItemStream,
     OnSkip,
-    Place,
     Source,
     SourceOptions,
     ignore,
@@ -52,8 +49,10 @@ from sa_runtime.sources.listing import listed
 from sa_runtime.sources.live import LiveMode, is_live, live_delay_ms
 from sa_runtime.sources.pairing import Boxes, Location
 from sa_runtime.sources.reader import quiet_opencv
+from sa_runtime.sources.remote import brought, expanded
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.remote import address_of, fetched_model, workspace
 
 
 def embed(
@@ -76,6 +75,7 @@ def embed(
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
     resume: bool = False,
+    allow_empty: bool = False,
     shard_rows: int = PART_ROWS,
     partition: Sequence[str] = (),
     crops: Location | None = None,
@@ -116,6 +116,7 @@ def embed(
         strict: make a damaged image in a folder an error.
         max_pixels: of the largest image that is decoded; larger ones count as damaged.
         resume: go on with the folder of a run that was stopped.
+        allow_empty: let images of which none can be decoded be no error.
         shard_rows: rows after which a folder's next file begins.
         partition: ``source``, ``camera`` and ``day``: what the files of a folder are divided by.
         crops: folder that every person goes into as a JPEG file, named in the column ``crop``.
@@ -128,7 +129,8 @@ def embed(
         InputError: what cannot be embedded, or not be written to; nothing is changed then.
         SaDeployError: whatever else a user can fix.
     """
-    given = listed([sources] if isinstance(sources, (str, os.PathLike, Source)) else sources)
+    named = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
+    given = listed(expanded(named))
     held = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
     targets = [out] if isinstance(out, (str, os.PathLike)) else list(out)
     names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)
@@ -136,16 +138,20 @@ def embed(
     files = [place for place in places if not is_live(os.fspath(place))]
     artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
     for name in names:
-        output_kind(name)
-        refuse_inputs(Path(name), [*files, *artefact])
+        kind_of(name)
+        if address_of(name) is None:
+            refuse_inputs(Path(name), [*files, *artefact])
     if crop_folder is not None:
+        if address_of(crops) is not None:
+            raise bad_value("crops", os.fspath(crop_folder), "expected a folder of this machine")
         refuse_inputs(crop_folder, [*files, *artefact], parameter="crops")
     check_outputs(names, resume=resume, partition=partition)
     if camera is not None and camera_from is not None:
         raise bad_value("camera_from", camera_from, "does not go with `camera`; leave one out")
     rule = None if camera_from is None else camera_rule(camera_from)
     share = None if shard is None else Share(shard)
-    with quiet_opencv():
+    asked = address_of(model)
+    with quiet_opencv(), _here(model, held) as (model, held):
         found = find_sources(
             given,
             held,
@@ -191,7 +197,7 @@ def embed(
             stack.callback(output.close)
             if output.plan is not None:
                 order = order_of(output.plan["sources"], identities)
-                found = [_Gone() if index is None else found[index] for index in order]
+                found = [Gone() if index is None else found[index] for index in order]
             before = output.progress
             items = stack.enter_context(
                 ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
@@ -210,14 +216,15 @@ def embed(
                 changes,
                 batch_size=batch_size,
                 max_delay_ms=max_delay_ms,
+                allow_empty=allow_empty,
             )
             return EmbedResult(
-                model=str(getattr(runner, "path", runner.name)),
+                model=asked or str(getattr(runner, "path", runner.name)),
                 runtime=runner.name,
                 contract=runner.contract,
                 dtype=dtype,
-                out=Path(names[0]),
-                outs=tuple(map(Path, names)),
+                out=address_of(names[0]) or Path(names[0]),
+                outs=tuple(address_of(name) or Path(name) for name in names),
                 crops=crop_folder,
                 size_bytes=output.size_bytes(),
                 files=tuple(output.files()),
@@ -227,6 +234,20 @@ def embed(
                 counts=output.progress.counts,
                 timing=timing,
             )
+
+
+@contextmanager
+def _here(
+    model: Location | Embedder | Runner, detections: Sequence[Boxes]
+) -> Iterator[tuple[Location | Embedder | Runner, Sequence[Boxes]]]:
+    """Model and detection files, those of stores as copies that are removed at the end."""
+    address = address_of(model)
+    if address is None and not any(map(address_of, detections)):
+        yield model, detections
+        return
+    with workspace() as folder:
+        held = brought(detections, folder)
+        yield model if address is None else fetched_model(address, folder), held
 
 
 @contextmanager
@@ -248,27 +269,6 @@ def _chosen(**options: str | bool | None) -> dict[str, str | bool]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-class _Gone:
-    """A source that is embedded, and not given any more."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def identity(self) -> dict[str, Any]:
-        """Nothing: it is not compared again."""
-        return {}
-
-    def items(
-        self, counts: Counts, *, after: Place = START, on_skip: OnSkip = ignore
-    ) -> Iterator[Item]:
-        """None."""
-        return iter(())
-
-    def digest(self, item: Item) -> str:
-        """There is no item."""
-        return ""
-
-
 class _Report:
     """Counts the rows and tells the caller."""
 
@@ -282,7 +282,7 @@ class _Report:
     ) -> None:
         self._runner = runner
         self._sources = len(sources)
-        gone = rows if any(isinstance(source, _Gone) for source in sources) else 0
+        gone = rows if any(isinstance(source, Gone) for source in sources) else 0
         self._rows_at_most = max(rows, gone + sum(map(len, sources)))
         self._items = items
         self._before = self._rows = rows
@@ -325,6 +325,7 @@ def _fill(
     *,
     batch_size: int,
     max_delay_ms: float | None,
+    allow_empty: bool,
 ) -> PipelineResult:
     """Embed what is left, part by part; each is a pipeline of its own."""
     total = PipelineResult()
@@ -337,7 +338,7 @@ def _fill(
                 batch_size=batch_size,
                 max_delay_ms=max_delay_ms,
             )
-            if items.ended:
+            if items.ended and not allow_empty:
                 _require_pictures(items.counts)
         total += result
         items.counts.outside += result.outside

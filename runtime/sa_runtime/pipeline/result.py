@@ -47,7 +47,7 @@ class EmbedResult:
         runtime: name of what ran it.
         contract: what its vectors mean.
         dtype: of the stored vectors.
-        out: file or folder; the first, where there are several.
+        out: file, folder or address; the first, where there are several.
         outs: all of them.
         crops: folder of the JPEG files, if any.
         size_bytes: of all outputs, without the crops.
@@ -63,11 +63,11 @@ class EmbedResult:
     runtime: str
     contract: Contract
     dtype: StoredType
-    out: Path
-    outs: tuple[Path, ...]
+    out: Path | str
+    outs: tuple[Path | str, ...]
     crops: Path | None
     size_bytes: int
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]
     rows: int
     resumed_rows: int
     sources: int

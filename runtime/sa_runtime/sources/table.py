@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 SOURCES: dict[str, str] = {
     "live": "sa_runtime.sources.live:LiveSource",
+    "images in a store": "sa_runtime.sources.remote:RemoteImages",
+    "video in a store": "sa_runtime.sources.remote:RemoteVideo",
     "frames": "sa_runtime.sources.frames:FrameSource",
     "tar": "sa_runtime.sources.archive:TarSource",
     "images": "sa_runtime.sources.images:ImageSource",

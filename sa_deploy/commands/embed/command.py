@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -18,15 +17,6 @@ from sa_deploy.settings import Config, SaveConfig, settings_of, write_settings
 def embed(
     context: typer.Context,
     model: Model,
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCES",
-            help="Image files, folders or tar files of images, and videos; patterns, text files "
-            "that list them, and - for a list on standard input.",
-            show_default=False,
-        ),
-    ],
     out: Annotated[
         list[str],
         typer.Option(
@@ -38,6 +28,15 @@ def embed(
             "NAME.qdrant. Give it again for several at once.",
         ),
     ],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCES",
+            help="Image files, folders or tar files of images, and videos; patterns, text files "
+            "that list them, and - for a list on standard input.",
+            show_default=False,
+        ),
+    ] = None,
     detections: boxes.Detections = None,
     detections_format: boxes.DetectionsFormat = None,
     columns: boxes.Columns = None,
@@ -133,6 +132,14 @@ def embed(
             "that are given the same sources, each with an --out of its own; all by default.",
         ),
     ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Embed what is in a folder and what arrives there, each file once, until it is "
+            "stopped; in place of SOURCES, which are embedded once by default.",
+        ),
+    ] = None,
     ray_workers: Annotated[
         int | None,
         typer.Option(
@@ -180,36 +187,20 @@ def embed(
     """
     given = locals()  # before any name but those of the options
     chosen = boxes.box_options(given)
+    from sa_deploy.commands.embed.on_watch import embed_watched, require_sources
     from sa_runtime.pipeline.embed import embed as embed_sources
 
     options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
     if threads is not None:
         options["threads"] = threads
+    sources = given["sources"] = require_sources(sources, watch)
     noted = settings_of(context)
     if save_config is not None:
         write_settings(save_config, noted)
     if ray_workers is not None:
-        from sa_deploy.commands.embed.on_ray import embed_on_workers, require_plain
-        from sa_runtime.pipeline.ray import Settings, tasks_of
+        from sa_deploy.commands.embed.on_ray import embed_as_given
 
-        others = ("partition", "crops", "camera_from", "detector", "shard", "server")
-        require_plain(ray_workers, out, {name: given[name] for name in others})
-        settings = Settings(
-            model=model,
-            runtime=runtime,
-            options=options,
-            camera=camera,
-            strict=strict,
-            max_pixels=max_pixels,
-            boxes=chosen,
-            batch_size=batch_size,
-            dtype=dtype,
-            shard_rows=shard_rows,
-            split_frames=split_frames,
-            noted=noted,
-        )
-        tasks = tasks_of(sources, detections or [], Path(out[0]), resume=resume, boxes=chosen)
-        embed_on_workers(tasks, settings, ray_workers, ray_address, json_output=json_output)
+        embed_as_given(given, options, chosen, noted)
         return
     require_workers(split_frames)
     with (
@@ -217,6 +208,21 @@ def embed(
         opened(model, server, runtime, options) as runner,
         progress("embed", None) as advance,
     ):
+        common: dict[str, Any] = {
+            "camera_from": camera_from,
+            "batch_size": batch_size,
+            "dtype": dtype,
+            "max_delay_ms": max_delay_ms,
+            "shard_rows": shard_rows,
+            "partition": partition.split(",") if partition else (),
+            "crops": crops,
+            "settings": noted,
+            "on_progress": Bar(advance),
+            "on_skip": lambda error: note(f"skipped: {error}"),
+        }
+        if watch is not None:
+            embed_watched(given, chosen, runner, options, common)
+            return
         result = embed_sources(
             sources,
             runner or model,
@@ -225,21 +231,12 @@ def embed(
             boxes=chosen,
             **found,
             camera=camera,
-            camera_from=camera_from,
             shard=shard,
             runtime="auto" if runner else runtime,
-            batch_size=batch_size,
-            dtype=dtype,
-            max_delay_ms=max_delay_ms,
             strict=strict,
             max_pixels=max_pixels,
             resume=resume,
-            shard_rows=shard_rows,
-            partition=partition.split(",") if partition else (),
-            crops=crops,
-            settings=noted,
-            on_progress=Bar(advance),
-            on_skip=lambda error: note(f"skipped: {error}"),
+            **common,
             **options,
         )
         tell(result, json_output=json_output)

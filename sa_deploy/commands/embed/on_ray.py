@@ -4,22 +4,68 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from sa_deploy.output import note, print_json, print_table, progress
+from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import IncompleteError, bad_value
 from sa_runtime.pipeline.ranges import EmbedTask
-from sa_runtime.pipeline.ray import Settings, TaskResult, embed_on_ray
+from sa_runtime.pipeline.ray import Settings, TaskResult, embed_on_ray, tasks_of
 from sa_runtime.pipeline.result import what_was_met
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.environment import cores
+from sa_runtime.system.remote import address_of
 
 
-def require_plain(workers: int, outs: Sequence[str], options: Mapping[str, object]) -> None:
+def embed_as_given(
+    given: Mapping[str, Any],
+    options: dict[str, Any],
+    boxes: BoxOptions,
+    noted: dict[str, Any],
+) -> None:
+    """Embed what the command was given, source by source.
+
+    Args:
+        given: the command's parameters by name.
+        options: of the runner.
+        boxes: how detection files are read.
+        noted: goes into the manifests.
+
+    Raises:
+        InputError: what cannot be shared out.
+        IncompleteError: some sources are not complete; the others are.
+    """
+    others = ("partition", "crops", "camera_from", "detector", "shard", "server", "watch")
+    places = [*given["sources"], *given["out"]]
+    workers, outs = given["ray_workers"], given["out"]
+    require_plain(workers, places, outs, {name: given[name] for name in others})
+    shared = ["model", "runtime", "camera", "strict", "max_pixels", "batch_size", "dtype"]
+    shared += ["shard_rows", "split_frames"]
+    settings = Settings(
+        **{name: given[name] for name in shared}, options=options, boxes=boxes, noted=noted
+    )
+    tasks = tasks_of(
+        given["sources"],
+        given["detections"] or [],
+        Path(outs[0]),
+        resume=given["resume"],
+        boxes=boxes,
+    )
+    address, as_json = given["ray_address"], given["json_output"]
+    embed_on_workers(tasks, settings, workers, address, json_output=as_json)
+
+
+def require_plain(
+    workers: int, places: Sequence[str], outs: Sequence[str], options: Mapping[str, object]
+) -> None:
     """Refuse what does not go with workers.
 
     Raises:
-        InputError: several outputs, or one of the options.
+        InputError: an address of a store among the places, several outputs, or one of the options.
     """
+    for place in filter(None, map(address_of, places)):
+        raise bad_value("ray_workers", workers, f"{place}: stores are not shared out; use `shard`")
     for name in [name for name, value in options.items() if value]:
         raise bad_value("ray_workers", workers, f"does not go with `{name}`; leave one out")
     if len(outs) != 1:

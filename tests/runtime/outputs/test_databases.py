@@ -53,7 +53,7 @@ def test_a_database_holds_what_the_files_hold(
     assert result.rows == clip.boxes
     for out in outs[1:]:
         same(outs[0], out)
-    assert result.size_bytes == sum(path.stat().st_size for path in result.files)
+    assert result.size_bytes == sum(Path(file).stat().st_size for file in result.files)
 
 
 def test_a_stopped_run_leaves_no_row_twice(

@@ -71,7 +71,7 @@ def test_every_output_of_a_run_holds_the_same(
     lines = (tmp_path / "c.csv").read_text().splitlines()
     assert len(lines) == 1 + result.rows
     assert lines[0].replace('"', "").split(",") == first.rows.column_names
-    assert result.size_bytes == sum(path.stat().st_size for path in result.files)
+    assert result.size_bytes == sum(Path(file).stat().st_size for file in result.files)
     with np.load(tmp_path / "b.npz") as archive:  # without pickle, by NumPy alone
         np.testing.assert_array_equal(archive["embedding"], first.vectors)
         assert archive["frame"].tolist() == first.rows["frame"].to_pylist()
