@@ -12,7 +12,8 @@ from sa_runtime.arrays import Boxes, Embeddings, Image
 class Row(NamedTuple):
     """Where a vector comes from; the box is in pixels of its frame or image, as it was given.
 
-    ``crop`` names the JPEG file of the person, where crops are written.
+    ``crop`` names the JPEG file of the person, where crops are written; ``quality`` says how well
+    the box shows the person, where the best boxes of tracks were chosen.
     """
 
     source: str
@@ -26,6 +27,7 @@ class Row(NamedTuple):
     confidence: float | None
     camera: str | None
     crop: str | None = None
+    quality: float | None = None
 
 
 class Item(NamedTuple):

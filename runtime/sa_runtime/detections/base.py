@@ -37,6 +37,7 @@ class Detections:
         filtered: boxes that were left out because of their confidence or class.
         normalized: whether boxes are parts of their frame.
         image_names: the file of each frame, where the format names files.
+        qualities: (N,) float64 from 0 to 1, where the best boxes of tracks were chosen by them.
         mapping: the temporary file that holds the arrays of a large file.
     """
 
@@ -48,6 +49,7 @@ class Detections:
     filtered: int = 0
     normalized: bool = False
     image_names: Mapping[int, str] | None = None
+    qualities: NDArray[np.float64] | None = None
     mapping: mmap.mmap | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -136,6 +138,7 @@ class Detections:
                 track_ids=np.array(self.track_ids[part]),
                 ltwh=np.array(self.ltwh[part]),
                 confidences=np.array(self.confidences[part]),
+                qualities=None if self.qualities is None else self.qualities[part],
                 mapping=None,
             )
             self.release()
@@ -153,6 +156,7 @@ class Detections:
             track_ids=self.track_ids[kept],
             ltwh=self.ltwh[kept],
             confidences=self.confidences[kept],
+            qualities=None if self.qualities is None else self.qualities[kept],
             mapping=None,
         )
 

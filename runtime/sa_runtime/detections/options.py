@@ -25,6 +25,10 @@ class BoxOptions:
         coco_images: a COCO file whose images the results of another refer to.
         min_confidence: boxes below it are left out.
         classes: names or numbers of the classes whose boxes are used; all where it is empty.
+        every: use every so many frames, from the first on.
+        fps: use so many frames a second.
+        per_track: use so many boxes of each track, the best by
+            :func:`sa_runtime.detections.quality.qualities`.
         min_size: least width and height in pixels.
         pad: every side of a box is moved out by this part of its width or height, up to the edge of
             the frame; rows keep the box as it was given.
@@ -40,6 +44,9 @@ class BoxOptions:
     coco_images: Path | None = None
     min_confidence: float | None = None
     classes: tuple[str, ...] = ()
+    every: int | None = None
+    fps: float | None = None
+    per_track: int | None = None
     min_size: tuple[float, float] = (0.0, 0.0)
     pad: float = 0.0
 
@@ -54,13 +61,17 @@ class BoxOptions:
                 ("first_frame", self.first_frame >= 0, "0 or more"),
                 ("min_confidence", confidence is None or math.isfinite(confidence), "a number"),
                 ("min_size", all(0 <= side < math.inf for side in self.min_size), "0 or more"),
+                ("every", self.every is None or self.every >= 1, "1 or more"),
+                ("fps", self.fps is None or 0 < self.fps < math.inf, "more than 0"),
+                ("per_track", self.per_track is None or self.per_track >= 1, "1 or more"),
                 ("pad", 0 <= self.pad < math.inf, "0 or more"),
             ],
         )
 
     def identity(self) -> dict[str, object]:
         """What changes crops or rows beside the boxes themselves, as JSON values."""
-        found: dict[str, object] = {}
+        names = ("every", "fps", "per_track")
+        found = {name: value for name in names if (value := getattr(self, name)) is not None}
         if any(self.min_size):
             found["min_size"] = list(self.min_size)
         if self.pad:

@@ -1,7 +1,8 @@
 """The columns beside a vector, in every output the same, and how older files get them.
 
-Version 1 had no ``crop``. A reader adds what an older file lacks as nulls; a file of a later
-version than this one's is refused, since its columns may mean something else.
+Version 1 had no ``crop``, version 2 no ``quality``. A reader adds what an older file lacks as
+nulls; a file of a later version than this one's is refused, since its columns may mean something
+else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sa_runtime.errors import InputError
 from sa_runtime.items import Row
 
 SCHEMA_KEY = "sa_deploy.schema"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROW_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -28,6 +29,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("confidence", pa.float32()),
         pa.field("camera", pa.string()),
         pa.field("crop", pa.string()),
+        pa.field("quality", pa.float32()),
     ]
 )
 """The columns of :class:`Row`; ``embedding``, a list of D float32 or float16, follows them."""

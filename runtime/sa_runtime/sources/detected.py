@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from sa_runtime.arrays import Image
+from sa_runtime.detections.choice import keeps, require_rate
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.detectors.base import Detector, found_of
-from sa_runtime.errors import InputError, MissingFileError
+from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
 from sa_runtime.sources.people import FrameBoxes
@@ -104,6 +105,8 @@ class DetectedVideo:
             raise InputError(f"{location}: no boxes; pass `detections` or `detector`")
         with VideoReader(path) as video:
             announced = video.announced
+            require_rate(options.boxes, video.fps)
+            refuse_tracks(location, options.boxes)
         return cls(
             path=path,
             detector=options.detector,
@@ -136,7 +139,9 @@ class DetectedVideo:
         with VideoReader(self.path) as video:
             if after.digest:
                 video.skip_to(after.done, after.digest)
-            for frame in video.frames(itertools.count(after.done + 1)):
+            numbers = itertools.count(after.done + 1)
+            used = (one for one in numbers if keeps(one, self.boxes, video.fps))
+            for frame in video.frames(used):
                 counts.frames += 1
                 item = item_of(
                     frame.image,
@@ -159,6 +164,18 @@ class DetectedVideo:
         """Hash of the frame and its time: by number alone, containers may lead to another frame."""
         seconds = item.rows[0].timestamp_s
         return "" if seconds is None else frame_digest(item.image, seconds)
+
+
+def refuse_tracks(location: str, options: BoxOptions) -> None:
+    """Refuse to choose the best of each track, before a detector has seen any.
+
+    Raises:
+        InputError: they are asked for.
+    """
+    if options.per_track is not None:
+        raise bad_value(
+            "per_track", options.per_track, f"{location} has no tracks; pass `detections` with ids"
+        )
 
 
 def name_of(detector: Detector) -> str:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self
 
 from sa_runtime import crops
 from sa_runtime.detections.base import Detections
+from sa_runtime.detections.choice import chosen
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.detections.table import read_detections
 from sa_runtime.errors import InputError
@@ -85,6 +86,7 @@ class FrameSource:
         if detections is None:
             detections = _own_boxes(sequence, options.boxes)
         names = _names(home)
+        fps = _frame_rate(sequence)
         by_name = detections.image_names
         files = numbered(names) if by_name is None else _found(by_name, names)
         if not files:
@@ -92,8 +94,8 @@ class FrameSource:
         return cls(
             path=home,
             files=files,
-            detections=detections,
-            fps=_frame_rate(sequence),
+            detections=chosen(detections, options.boxes, fps=fps, size=None),
+            fps=fps,
             named=by_name is not None,
             strict=options.strict,
             camera=options.camera,

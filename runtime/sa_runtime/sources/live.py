@@ -24,7 +24,7 @@ from sa_runtime.detectors.base import Detector
 from sa_runtime.errors import InputError, VideoError
 from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
-from sa_runtime.sources.detected import item_of, name_of
+from sa_runtime.sources.detected import item_of, name_of, refuse_tracks
 
 _log = logging.getLogger(__name__)
 
@@ -206,6 +206,12 @@ class LiveSource:
                 f"{_hidden(location)}: a live source without a detector; pass `detector=FILE`, a "
                 "detector in ONNX"
             )
+        if options.boxes.every is not None or options.boxes.fps is not None:
+            raise InputError(
+                f"{_hidden(location)}: `every` and `fps` are for files; of a live source `live` "
+                "says which frames are used"
+            )
+        refuse_tracks(_hidden(location), options.boxes)
         return cls(
             address=location,
             stream=Stream(location, options.stop),

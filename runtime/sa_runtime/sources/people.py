@@ -22,12 +22,14 @@ class FrameBoxes(NamedTuple):
         track_ids: (N,) int64; -1 for none.
         ltwh: (N, 4) float64, in pixels or in parts of the frame.
         confidences: (N,) float64.
+        qualities: (N,) float64, where they are known.
     """
 
     frame: int
     track_ids: NDArray[np.int64]
     ltwh: NDArray[np.float64]
     confidences: NDArray[np.float64]
+    qualities: NDArray[np.float64] | None = None
 
 
 def boxes_by_frame(detections: Detections, after: int = 0) -> Iterator[FrameBoxes]:
@@ -35,7 +37,11 @@ def boxes_by_frame(detections: Detections, after: int = 0) -> Iterator[FrameBoxe
     for block in detections.blocks(after):
         for frame, where in block.groups():
             yield FrameBoxes(
-                frame, block.track_ids[where], block.ltwh[where], block.confidences[where]
+                frame,
+                block.track_ids[where],
+                block.ltwh[where],
+                block.confidences[where],
+                None if block.qualities is None else block.qualities[where],
             )
 
 
@@ -69,6 +75,7 @@ def item_of(
     kept = (ltwh[:, 2] >= options.min_size[0]) & (ltwh[:, 3] >= options.min_size[1])
     counts.filtered_boxes += int(len(kept) - kept.sum())
     ltwh = ltwh[kept]
+    marks = boxes.qualities[kept].tolist() if boxes.qualities is not None else [None] * kept.sum()
     rows = [
         Row(
             source=source,
@@ -81,11 +88,13 @@ def item_of(
             height=box_height,
             confidence=confidence,
             camera=camera,
+            quality=mark,
         )
-        for track_id, (left, top, box_width, box_height), confidence in zip(
+        for track_id, (left, top, box_width, box_height), confidence, mark in zip(
             boxes.track_ids[kept].tolist(),
             ltwh.tolist(),
             boxes.confidences[kept].tolist(),
+            marks,
             strict=True,
         )
     ]

@@ -41,6 +41,7 @@ class VideoReader:
 
     Attributes:
         announced: frames its container announces and shows, 0 where it does not say.
+        size: width and height of its frames.
         fps: frames a second, 0 where it does not say.
         decoded: frames passed so far.
         ended: whether the end of what can be decoded was reached.
@@ -66,6 +67,8 @@ class VideoReader:
         announced = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         self.announced = shown_frames(self.path, announced)
         self.fps = max(float(self._capture.get(cv2.CAP_PROP_FPS)), 0.0)
+        width, height = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+        self.size = int(self._capture.get(width)), int(self._capture.get(height))
         self.decoded = 0
         self.ended = False
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from sa_runtime.detections.base import Detections
+from sa_runtime.detections.choice import chosen
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import IMAGE_SUFFIXES
@@ -61,10 +62,9 @@ class VideoSource:
                 "of a detector or tracker, or the folder in which such a file has its name "
                 f"(images are told by their suffix: {', '.join(IMAGE_SUFFIXES)})"
             )
-        VideoReader(path).close()
-        return cls(
-            path=path, detections=options.detections, camera=options.camera, boxes=options.boxes
-        )
+        with VideoReader(path) as video:
+            detections = chosen(options.detections, options.boxes, fps=video.fps, size=video.size)
+        return cls(path=path, detections=detections, camera=options.camera, boxes=options.boxes)
 
     def __len__(self) -> int:
         return len(self.detections)

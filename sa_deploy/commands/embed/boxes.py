@@ -80,6 +80,26 @@ Classes = Annotated[
         help="Use boxes of these classes, by name or number, joined by commas; all by default.",
     ),
 ]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        "--every", min=1, metavar="N", help="Use every Nth frame of a video; all by default."
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", metavar="NUMBER", help="Use so many frames a second; all by default."),
+]
+PerTrack = Annotated[
+    int | None,
+    typer.Option(
+        "--per-track",
+        min=1,
+        metavar="K",
+        help="Use the best K boxes of each track, by size, visibility, overlap, shape and "
+        "confidence; all by default.",
+    ),
+]
 MinSize = Annotated[
     str | None,
     typer.Option(
@@ -120,6 +140,9 @@ def box_options(given: Mapping[str, Any]) -> BoxOptions:
         min_confidence=given["min_confidence"],
         classes=tuple(one.strip() for one in classes.split(",")) if classes else (),
         min_size=_size(min_size) if min_size else (0.0, 0.0),
+        every=given["every"],
+        fps=given["fps"],
+        per_track=given["per_track"],
         pad=given["pad"],
     )
 

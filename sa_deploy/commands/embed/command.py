@@ -47,6 +47,9 @@ def embed(
     classes: boxes.Classes = None,
     min_size: boxes.MinSize = None,
     pad: boxes.Pad = 0.0,
+    every: boxes.Every = None,
+    fps: boxes.Fps = None,
+    per_track: boxes.PerTrack = None,
     detector: detecting.DetectorFile = None,
     live: detecting.Live = "latest",
     camera: Annotated[

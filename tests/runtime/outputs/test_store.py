@@ -77,6 +77,7 @@ def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
         "confidence": "float",
         "camera": "string",
         "crop": "string",
+        "quality": "float",
         "embedding": kinds["embedding"],
     }
     embedding = schema.field("embedding").type
