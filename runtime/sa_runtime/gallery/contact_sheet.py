@@ -114,7 +114,7 @@ def _pictures(rows: Sequence[Mapping[str, Any]], crop_folder: Path | None) -> li
     for source, frames in videos.items():
         try:
             with VideoReader(source) as video:
-                for frame in video.frames(frames):
+                for frame in video.frames(sorted(frames)):
                     for index in frames[frame.number]:
                         found[index] = _cut(frame.image, rows[index])
         except (InputError, OSError):
@@ -153,4 +153,5 @@ def _cut(image: Image, row: Mapping[str, Any]) -> Image | None:
     if not valid[0]:
         return None
     x0, y0, x1, y1 = clipped[0].tolist()
-    return image[y0:y1, x0:x1]
+    # A copy, so that the whole frame does not stay in memory with it.
+    return image[y0:y1, x0:x1].copy()
