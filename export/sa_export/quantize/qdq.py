@@ -77,9 +77,11 @@ def scheme_for(target: str) -> Scheme:
 def layers(model: ModelProto) -> list[str]:
     """Names of the backbone's convolutions, in the order of the graph.
 
-    A layer is called as in the network: ``layer1.0.conv2``.
+    A layer is called as in the network: ``layer1.0.conv2``. One that is called several times, as
+    the gates of an OSNet are, is one layer.
     """
-    return [name for node in model.graph.node if (name := layer_of(node)) is not None]
+    names = [name for node in model.graph.node if (name := layer_of(node)) is not None]
+    return list(dict.fromkeys(names))
 
 
 def layer_of(node: NodeProto) -> str | None:
@@ -156,6 +158,7 @@ class _Writer:
         self._scheme = scheme
         self._weights = {item.name: item for item in graph.initializer}
         self._scales: dict[str, np.float32] = {}
+        self._uses: dict[str, int] = {}
 
     def pair(self, tensor: str, span: tuple[float, float]) -> list[NodeProto]:
         """QuantizeLinear and DequantizeLinear of an activation."""
@@ -183,12 +186,15 @@ class _Writer:
         weights_OIHW = self._value(read[1])
         values, scale_O = quantised_weights(weights_OIHW, half=half, pairs=self._scheme.pairs)
         node.input[1] = f"{read[1]}_dq"
-        made = [self._stored(read[1], values, scale_O)]
+        uses = self._uses[read[1]] = self._uses.get(read[1], 0) + 1
+        made = [self._stored(read[1], values, scale_O)] if uses == 1 else []
         if self._scheme.int_bias and len(read) > 2:  # a bias of zeros is left out of the graph
             bias_scale_O = (scale_O * self._scales[read[0]]).astype(np.float32)
             bias_O = np.round(self._value(read[2]).astype(np.float64) / bias_scale_O)
-            node.input[2] = f"{read[2]}_dq"
-            made.append(self._stored(read[2], bias_O.astype(np.int32), bias_scale_O))
+            # Of a layer that is called again it goes by what is read there.
+            name = read[2] if uses == 1 else f"{read[2]}_{uses}"
+            node.input[2] = f"{name}_dq"
+            made.append(self._stored(name, bias_O.astype(np.int32), bias_scale_O))
         return made
 
     def _value(self, name: str) -> NDArray[np.float32]:
