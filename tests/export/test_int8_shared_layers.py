@@ -24,7 +24,7 @@ def called_twice() -> onnx.ModelProto:
         helper.make_node("Relu", ["one"], ["two"], name="b"),
         helper.make_node("Conv", ["two", "base.gate.weight", "base.gate.bias"], ["y"], name="c"),
     ]
-    shape = ["n", 4, 8, 8]
+    shape: list[str | int | None] = ["n", 4, 8, 8]
     graph = helper.make_graph(
         nodes,
         "twice",
