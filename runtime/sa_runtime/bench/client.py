@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -62,7 +63,8 @@ class Client:
                 self._process.kill()
                 self._process.wait()
         for pipe in self._pipes():
-            pipe.close()
+            with suppress(BrokenPipeError):  # what a dead process has not read
+                pipe.close()
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
         assert self._process.stdin is not None
