@@ -11,7 +11,6 @@ instead of by luck. Shape suffixes: Q queries, G gallery images, R ranks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -302,19 +301,18 @@ class _Candidates:
 def _counts(row: AnyFloats, matches: Ints, removed: Ints, query: int) -> tuple[Ints, Ints]:
     """For each match, nearest first: matches, and all images, no further away than it.
 
-    Overwrites ``row``: with the removed images at infinity and the rest sorted in place, a binary
-    search counts what lies within a distance, which is much cheaper than sorting indices.
+    Overwrites ``row``, with infinity for the removed images. Of the rest only what is no further
+    away than the last match is sorted, and a binary search counts what lies within a distance.
     """
     mine = np.sort(row[matches])
     row[removed] = np.inf
-    row.sort()
-    # NaN is sorted behind infinity, and infinity behind all that is a distance.
-    furthest = row[len(row) - len(removed) - 1]
-    if not (math.isfinite(row[0]) and math.isfinite(furthest)):
+    if np.count_nonzero(np.isfinite(row)) != len(row) - len(removed):
         raise InputError(
             f"distances of query {query} hold a value that is not finite: expected finite ones"
         )
-    return np.searchsorted(mine, mine, side="right"), np.searchsorted(row, mine, side="right")
+    near = row[row <= mine[-1]]
+    near.sort()
+    return np.searchsorted(mine, mine, side="right"), np.searchsorted(near, mine, side="right")
 
 
 def _single_shot(
