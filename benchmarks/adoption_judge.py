@@ -30,11 +30,13 @@ Judge = Callable[[list[Path]], Vectors]
 CROPS = 24
 
 
-def seeded(network: nn.Module) -> nn.Module:
+def seeded(network: nn.Module, *, strong: bool = False) -> nn.Module:
     """Random weights, and statistics for its batch norms."""
     generator = torch.Generator().manual_seed(20_260)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):  # those of some frameworks fade to one vector for all
+        if strong and isinstance(
+            module, nn.Conv2d
+        ):  # those of some frameworks fade to one vector for all
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             for tensor, low, high in (
@@ -62,7 +64,8 @@ def torchreid_model(name: str) -> Callable[[Path], tuple[list[str], Judge]]:
         from torchreid.reid.utils import FeatureExtractor
 
         torch.manual_seed(1)
-        network = seeded(build_model(name, num_classes=751, pretrained=False, use_gpu=False))
+        made = build_model(name, num_classes=751, pretrained=False, use_gpu=False)
+        network = seeded(made, strong=name.startswith("mobilenet"))
         file = folder / f"{name}.pth.tar"
         saved = {"state_dict": network.state_dict(), "epoch": 60}
         torch.save(saved, plain := folder / f"{name}.plain.pth.tar")
@@ -123,7 +126,9 @@ def timm_model(name: str, **options: Any) -> Callable[[Path], tuple[list[str], J
         from torchvision import transforms
 
         torch.manual_seed(3)
-        network: Any = seeded(timm.create_model(name, num_classes=751, **options))
+        network: Any = seeded(
+            timm.create_model(name, num_classes=751, **options), strong=name.startswith("mobilenet")
+        )
         file = folder / f"{name}.pth"
         torch.save(network.state_dict(), file)
         config = network.pretrained_cfg

@@ -159,6 +159,7 @@ def read_onnx(path: Path, wanted: ModelHints) -> ForeignModel:
     inputs = [value for value in model.graph.input if value.name not in weights]
     value = _the_one(inputs, wanted.image, path, "image")
     output = _the_one(list(model.graph.output), wanted.output, path, "output")
+    refuse_map(path, _shape(output))
     kinds = {onnx.TensorProto.FLOAT: False, onnx.TensorProto.FLOAT16: True}
     kind, shape = value.type.tensor_type.elem_type, _shape(value)
     if kind not in kinds or len(shape) != 4 or 3 not in (shape[1], shape[3]):
@@ -187,6 +188,18 @@ def read_onnx(path: Path, wanted: ModelHints) -> ForeignModel:
     )
     black = np.zeros((found.batch or 1, found.height, found.width, 3), np.float32)
     return dataclasses.replace(found, dim=runnable(found)(black).shape[1])
+
+
+def refuse_map(path: Path, shape: Sequence[int | None]) -> None:
+    """Raise InputError where an output is a map, not a vector for each image."""
+    sides = [size for size in shape[2:] if size not in (1, None)]
+    if len(shape) > 2 and sides:
+        raise bad_value(
+            "output",
+            "x".join(map(str, shape[1:])),
+            f"{path} gives a map of that size for each image, expected a vector (N, D); choose "
+            "the output behind the pooling",
+        )
 
 
 def runnable(foreign: ForeignModel) -> Run:

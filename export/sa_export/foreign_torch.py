@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sa_export.families.base import HEIGHT, WIDTH, Network, Wanted
 from sa_export.families.table import network_of
-from sa_export.foreign import ForeignModel, ModelHints
+from sa_export.foreign import ForeignModel, ModelHints, refuse_map
 from sa_export.foreign_weights import is_torchscript, read_foreign_weights
 from sa_export.preprocessing import PRESETS
 from sa_runtime.errors import InputError, RunnerError, bad_value
@@ -123,18 +123,6 @@ def foreign_from_network(path: Path, network: Network) -> ForeignModel:
         original=original(network),
         weights=weights_hash(network.module),
     )
-
-
-def refuse_map(path: Path, shape: tuple[int | None, ...]) -> None:
-    """Raise InputError where an output is a map, not a vector for each image."""
-    sides = [size for size in shape[2:] if size not in (1, None)]
-    if len(shape) > 2 and sides:
-        raise bad_value(
-            "output",
-            "x".join(map(str, shape[1:])),
-            f"{path} gives a map of that size for each image, expected a vector (N, D); choose "
-            "the output behind the pooling",
-        )
 
 
 def original(network: Network) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

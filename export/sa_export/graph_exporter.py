@@ -16,6 +16,7 @@ from sa_export.openvino_file import OpenVinoWriter
 from sa_export.options import SUFFIXES, Format
 from sa_export.parity import Gates, canary_of_crops, measure_parity, require_parity
 from sa_export.preprocessing import Preprocessing
+from sa_export.quantize.prepare import prepared
 from sa_export.quantize.qdq import Target
 from sa_export.quantize.quantizer import Calibration, Quantizer
 from sa_export.quantize.search import Limits
@@ -95,6 +96,7 @@ class GraphExporter:
         self._preprocessing = preprocessing
         self._on_note = on_note
         self._quantizer: Quantizer | None = None
+        self._prepared: ModelProto | None = None
 
     def write(self, kind: Format, folder: Path) -> Artefact:
         """Write one artefact into a folder, under the name that `sa-deploy export` gives."""
@@ -195,7 +197,9 @@ class GraphExporter:
                 self._on_note,
             )
         target: Target = calibration.target or ("cpu" if kind == "openvino" else "any")
-        model = self._copy()
+        if self._prepared is None:
+            self._prepared = prepared(self._model)
+        model = self._prepared
         quantised = self._quantizer.quantise(model, target)
         report = self._quantizer.report(target, model)
         return quantised, dataclasses.replace(self.contract, quantization=report)

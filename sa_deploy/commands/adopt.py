@@ -23,6 +23,7 @@ _NETWORK, _PIXELS, _PROOF = "The network", "Its pixels", "Precision and proof"
 
 
 def adopt(
+    context: typer.Context,
     model: Annotated[
         Path,
         typer.Argument(
@@ -252,7 +253,7 @@ def adopt(
     )
     with progress(f"read {model.name}", None):
         foreign = read_foreign(model, wanted)
-    chosen = _pixels(foreign, pixels)
+    chosen = _pixels(foreign, pixels, context)
     gates = _gates(foreign, precision, max_map_drop, min_cosine)
     crops = crop_sets.validation_crops(
         validation, height=foreign.height, width=foreign.width, limit=validation_crops
@@ -270,14 +271,24 @@ def adopt(
             calibration=ranges,
             on_note=note,
         )
-    _notes(adopted, foreign)
+    _notes(adopted, foreign, context)
     if json_output:
         print_json(adopted.to_dict())
     else:
         _print(adopted, foreign, chosen)
 
 
-def _pixels(foreign: ForeignModel, hints: PreprocessingHints) -> Preprocessing:
+def _warn(text: str, context: typer.Context) -> None:
+    """A warning of the floors with this command's options for the parameters that it names."""
+    from sa_deploy.errors import for_command
+    from sa_runtime.errors import InputError
+
+    note(f"warning: {for_command(InputError(text), context.command)}")
+
+
+def _pixels(
+    foreign: ForeignModel, hints: PreprocessingHints, context: typer.Context
+) -> Preprocessing:
     from sa_export.preprocessing import chosen_preprocessing
 
     network = foreign.network
@@ -289,7 +300,7 @@ def _pixels(foreign: ForeignModel, hints: PreprocessingHints) -> Preprocessing:
         name=foreign.source if known else foreign.path.name,
     )
     for text in warnings:
-        note(f"warning: {text}")
+        _warn(text, context)
     if not known and hints.preset is None and not hints.given():
         note(
             f"warning: {foreign.path.name} does not say what its pixels are; taken: {chosen}. Name "
@@ -311,9 +322,9 @@ def _gates(
     return gates_for(kind, max_map_drop=drop, min_cosine=min_cosine)
 
 
-def _notes(adopted: AdoptedModel, foreign: ForeignModel) -> None:
+def _notes(adopted: AdoptedModel, foreign: ForeignModel, context: typer.Context) -> None:
     for text in adopted.warnings:
-        note(f"warning: {text}")
+        _warn(text, context)
     if foreign.batch is not None:
         note(
             f"the graph takes batches of exactly {foreign.batch}; --dynamic-batch frees it, where "

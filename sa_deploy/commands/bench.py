@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def bench(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODELS", help="Artefacts, or checkpoints, of one input size."),
+        typer.Argument(
+            metavar="MODELS", help="Artefacts or checkpoints of a size, or ONNX files of others."
+        ),
     ],
     runtime: Annotated[
         list[str] | None,

@@ -12,7 +12,11 @@ from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from sa_export.options import Format
+    from sa_export.artefacts import Exporter
+    from sa_export.export import CropSources
+    from sa_export.graph_exporter import GraphExporter
+    from sa_export.options import ExportOptions, Format
+    from sa_export.parity import Gates
 
 _FORMATS, _INT8 = "Formats", "Precision and proof"
 
@@ -22,8 +26,8 @@ def export(
         Path,
         typer.Argument(
             metavar="WEIGHTS",
-            help="Checkpoint of `sa-deploy train`, one of the authors', or other weights that "
-            "--recipe fits.",
+            help="Checkpoint of `sa-deploy train`, one of the authors', other weights that "
+            "--recipe fits, or an ONNX artefact of `sa-deploy adopt`.",
         ),
     ],
     out: Annotated[
@@ -202,6 +206,7 @@ def export(
     wanted = _wanted(formats, [name for name, flag in given.items() if flag])
     import dataclasses
 
+    from sa_export.adopted_exporter import is_adopted
     from sa_export.export import CropSources, exporter_from_checkpoint, load_weights_of
     from sa_export.options import ExportOptions
     from sa_export.parity import gates_for
@@ -218,19 +223,21 @@ def export(
         plugin=plugin,
     )
     gates = gates_for(options.precision, max_map_drop=max_map_drop, min_cosine=min_cosine)
-    exporter = exporter_from_checkpoint(
-        load_weights_of(weights, recipe),
-        dataclasses.replace(options, gates=gates),
-        CropSources(
-            validation=validation,
-            validation_limit=validation_crops,
-            calibration=calibration,
-            calibration_limit=calibration_crops,
-            calibrator=calibrator,
-            int8_target=int8_target,
-        ),
-        on_note=note,
+    crops = CropSources(
+        validation=validation,
+        validation_limit=validation_crops,
+        calibration=calibration,
+        calibration_limit=calibration_crops,
+        calibrator=calibrator,
+        int8_target=int8_target,
     )
+    exporter: Exporter | GraphExporter
+    if is_adopted(weights):
+        exporter = _of_adopted(weights, options, gates, crops, recipe)
+    else:
+        options = dataclasses.replace(options, gates=gates)
+        checkpoint = load_weights_of(weights, recipe)
+        exporter = exporter_from_checkpoint(checkpoint, options, crops, on_note=note)
     artefacts = []
     for kind in wanted:
         with progress(f"export {kind}", None):
@@ -241,6 +248,25 @@ def export(
     for artefact in artefacts:
         print_table(str(artefact.path), ("what", "value"), artefact.rows(), figures=False)
     note(f"next: sa-deploy embed {artefacts[0].path} IMAGES --out embeddings.parquet")
+
+
+def _of_adopted(
+    weights: Path, options: ExportOptions, gates: Gates, crops: CropSources, recipe: str | None
+) -> GraphExporter:
+    """Options that an adopted graph cannot follow are refused."""
+    from sa_export.adopted_exporter import exporter_from_adopted
+    from sa_export.options import ExportOptions
+
+    plain = ExportOptions(precision=options.precision)
+    named = ("embeddings", "input", "attention_map", "height", "width", "opset", "batch", "plugin")
+    changed = [name for name in named if getattr(options, name) != getattr(plain, name)]
+    if changed or recipe is not None:
+        listed = ", ".join(f"`{name}`" for name in (changed or ["recipe"]))
+        raise InputError(
+            f"{weights}: an adopted model is exported as it is; leave {listed} out, or adopt the "
+            "original again"
+        )
+    return exporter_from_adopted(weights, options.precision, gates, crops, on_note=note)
 
 
 def _wanted(formats: str | None, flags: list[str]) -> list[Format]:

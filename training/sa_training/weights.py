@@ -55,7 +55,7 @@ def refuse_other_files(path: Path) -> None:
         raise CheckpointError(
             f"{path}: {kind}, no checkpoint; expected the .pt file of `sa-deploy train` (or the "
             "authors') that artefacts of any precision are exported from. A foreign ONNX model is "
-            "taken as it is, in its own precision, by `sa-deploy adopt`"
+            "taken by `sa-deploy adopt`, at any precision"
         )
 
 

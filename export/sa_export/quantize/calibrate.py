@@ -12,7 +12,7 @@ from sa_runtime.system.extras import require
 from sa_training.ranges import Histogram
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, ValueInfoProto
 
 
 def histograms(
@@ -36,7 +36,7 @@ def histograms(
     tapped = type(model)()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
-    tapped.graph.output.extend(types[name] for name in tensors)
+    tapped.graph.output.extend(types.get(name) or _untyped(name) for name in tensors)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(tapped.SerializeToString(), options)
@@ -46,3 +46,10 @@ def histograms(
         for tensor, values in zip(tensors, session.run(list(tensors), {name: batch}), strict=True):
             found[tensor].add(np.asarray(values, np.float32))
     return found
+
+
+def _untyped(name: str) -> ValueInfoProto:
+    """A float tensor of any shape, where none could be inferred."""
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)

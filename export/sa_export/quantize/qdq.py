@@ -1,8 +1,9 @@
 """Explicit Q/DQ nodes in an ONNX graph.
 
-A layer is a convolution. Quantising it puts a pair of QuantizeLinear and DequantizeLinear on its
-input and stores its weights as int8, symmetric for every output channel. All consumers of a
-quantised tensor that compute in int8 (convolutions, residual additions) read the same pair.
+A layer is a convolution, or a product with a constant matrix (linear layers, and those of
+attention blocks). Quantising it puts a pair of QuantizeLinear and DequantizeLinear on its input and
+stores its weights as int8, symmetric for every output channel. All consumers of a quantised tensor
+that compute in int8 (layers, residual additions) read the same pair.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from sa_export.kinds import FloatType
 from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 Target = Literal["tensorrt", "cpu", "any"]
 FP16_SCALE_OPSET = 19
 """The first whose Q/DQ nodes take FP16 scales."""
 _BACKBONE = "base."
+_AXES = ("Conv", "MatMul", "Gemm")
 _LEAST_SCALE = 1e-7
 """About the smallest number of FP16: scales must not vanish in it."""
 
@@ -75,27 +77,78 @@ def scheme_for(target: str) -> Scheme:
 
 
 def layers(model: ModelProto) -> list[str]:
-    """Names of the backbone's convolutions, in the order of the graph.
+    """Names of the layers that can be quantised, in the order of the graph.
 
-    A layer is called as in the network: ``layer1.0.conv2``. One that is called several times, as
-    the gates of an OSNet are, is one layer.
+    A layer is called as in the network: ``layer1.0.conv2``. Of our own networks they are the
+    backbone's convolutions, of others all convolutions and constant products but those of single
+    vectors, which take no time.
     """
-    names = [name for node in model.graph.node if (name := layer_of(node)) is not None]
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(layer_nodes(model).values()))
 
 
-def layer_of(node: NodeProto) -> str | None:
-    """The layer that a node computes, ``None`` where that is not one of :func:`layers`."""
-    if node.op_type != "Conv" or not node.input[1].startswith(_BACKBONE):
-        return None
+def layer_nodes(model: ModelProto) -> dict[str, str]:
+    """Layer by the output of a node that computes it; nodes that share weights are one layer."""
+    stored = {item.name: item for item in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in _AXES and len(node.input) > 1]
+    ours = [node for node in nodes if node.input[1].startswith(_BACKBONE)]
+    if ours:
+        return {node.output[0]: _layer(node) for node in ours if node.op_type == "Conv"}
+    vectors = _single_vectors(model)
+    return {
+        node.output[0]: _layer(node)
+        for node in nodes
+        if node.input[1] in stored
+        and len(stored[node.input[1]].dims) >= 2
+        and _is_float(stored[node.input[1]])
+        and node.output[0] not in vectors
+        and not (node.op_type == "Gemm" and _attributes(node) - {"transB"})
+    }
+
+
+def _layer(node: NodeProto) -> str:
     return str(node.input[1]).removeprefix(_BACKBONE).removesuffix(".weight")
+
+
+def _attributes(node: NodeProto) -> set[str]:
+    return {
+        item.name for item in node.attribute if item.name not in ("alpha", "beta") or item.f != 1
+    }
+
+
+def _is_float(item: TensorProto) -> bool:
+    from onnx import TensorProto
+
+    return item.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+def _single_vectors(model: ModelProto) -> set[str]:
+    """Tensors of one vector for each image: (N, C, 1, 1) and (N, C)."""
+    from onnx import shape_inference
+
+    found = set()
+    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    for value in (*inferred.value_info, *inferred.output):
+        dims = value.type.tensor_type.shape.dim
+        sizes = [dim.dim_value for dim in dims]
+        if len(sizes) == 2 or (len(sizes) == 4 and sizes[2:] == [1, 1]):
+            found.add(value.name)
+    return found
+
+
+def output_axis(node: NodeProto, rank: int) -> int:
+    """The axis of a layer's weights that its outputs stand on."""
+    if node.op_type == "Gemm":
+        return 0 if any(item.name == "transB" and item.i for item in node.attribute) else 1
+    return rank - 1 if node.op_type == "MatMul" else 0
 
 
 def quantised_tensors(model: ModelProto, scheme: Scheme, keep: Collection[str] = ()) -> list[str]:
     """The activations that get a Q/DQ pair when all layers but those in ``keep`` are quantised."""
     found: dict[str, None] = {}
+    by_output = layer_nodes(model)
     for node in model.graph.node:
-        if (layer := layer_of(node)) is not None and layer not in keep:
+        layer = by_output.get(node.output[0])
+        if layer is not None and layer not in keep:
             found[node.input[0]] = None
     if scheme.additions:
         # An addition computes in int8 only where its result goes on in int8.
@@ -122,6 +175,7 @@ def quantise(
     quantised = type(model)()
     quantised.CopyFrom(model)
     graph = quantised.graph
+    by_output = layer_nodes(quantised)
     writer = _Writer(graph, scheme)
     pairs = {
         tensor: writer.pair(tensor, ranges[tensor])
@@ -131,7 +185,7 @@ def quantise(
     for value in graph.input:
         nodes += pairs.get(value.name, [])
     for node in graph.node:
-        layer = layer_of(node)
+        layer = by_output.get(node.output[0])
         if (layer is not None and layer not in keep) or node.op_type == "Add":
             read = list(node.input)
             node.input[:] = [f"{name}_dq" if name in pairs else name for name in read]
@@ -158,7 +212,8 @@ class _Writer:
         self._scheme = scheme
         self._weights = {item.name: item for item in graph.initializer}
         self._scales: dict[str, np.float32] = {}
-        self._uses: dict[str, int] = {}
+        self._channel_scales: dict[str, NDArray[np.float32]] = {}
+        self._biases: set[str] = set()
 
     def pair(self, tensor: str, span: tuple[float, float]) -> list[NodeProto]:
         """QuantizeLinear and DequantizeLinear of an activation."""
@@ -183,16 +238,25 @@ class _Writer:
             read: its inputs before they were quantised.
         """
         half = self._scheme.rest == "fp16"
-        weights_OIHW = self._value(read[1])
-        values, scale_O = quantised_weights(weights_OIHW, half=half, pairs=self._scheme.pairs)
+        weights = self._value(read[1])
+        axis = output_axis(node, weights.ndim)
+        made = []
         node.input[1] = f"{read[1]}_dq"
-        uses = self._uses[read[1]] = self._uses.get(read[1], 0) + 1
-        made = [self._stored(read[1], values, scale_O)] if uses == 1 else []
-        if self._scheme.int_bias and len(read) > 2:  # a bias of zeros is left out of the graph
+        if read[1] not in self._channel_scales:  # nodes may share weights
+            # Outputs first, inputs second, as convolutions have them.
+            values, scale_O = quantised_weights(
+                np.moveaxis(weights, axis, 0), half=half, pairs=self._scheme.pairs
+            )
+            self._channel_scales[read[1]] = scale_O
+            stored = np.ascontiguousarray(np.moveaxis(values, 0, axis))
+            made.append(self._stored(read[1], stored, scale_O, axis))
+        scale_O = self._channel_scales[read[1]]
+        biased = len(read) > 2 and read[2]  # a bias of zeros is left out of the graph
+        if self._scheme.int_bias and biased and node.op_type == "Conv":
             bias_scale_O = (scale_O * self._scales[read[0]]).astype(np.float32)
             bias_O = np.round(self._value(read[2]).astype(np.float64) / bias_scale_O)
-            # Of a layer that is called again it goes by what is read there.
-            name = read[2] if uses == 1 else f"{read[2]}_{uses}"
+            name = read[2] if read[2] not in self._biases else f"{node.output[0]}_bias"
+            self._biases.add(name)
             node.input[2] = f"{name}_dq"
             made.append(self._stored(name, bias_O.astype(np.int32), bias_scale_O))
         return made
@@ -203,15 +267,21 @@ class _Writer:
         return numpy_helper.to_array(self._weights[name]).astype(np.float32)
 
     def _stored(
-        self, name: str, values: NDArray[np.integer[Any]], scale_O: NDArray[np.float32]
+        self,
+        name: str,
+        values: NDArray[np.integer[Any]],
+        scale_O: NDArray[np.float32],
+        axis: int = 0,
     ) -> NodeProto:
         inputs = [
             self._constant(f"{name}_scale", self._float(scale_O)),
             self._constant(f"{name}_zero_point", np.zeros(len(scale_O), values.dtype)),
         ]
-        return self._dequantize(name, self._constant(f"{name}_q", values), inputs)
+        return self._dequantize(name, self._constant(f"{name}_q", values), inputs, axis)
 
-    def _dequantize(self, name: str, quantised: str, parameters: list[str]) -> NodeProto:
+    def _dequantize(
+        self, name: str, quantised: str, parameters: list[str], axis: int = 0
+    ) -> NodeProto:
         from onnx import helper
 
         return helper.make_node(
@@ -219,7 +289,7 @@ class _Writer:
             [quantised, *parameters],
             [f"{name}_dq"],
             name=f"{name}_DequantizeLinear",
-            axis=0,
+            axis=axis,
         )
 
     def _float(self, scale: NDArray[np.float32]) -> NDArray[Any]:
@@ -239,7 +309,7 @@ def quantised_weights(
     """int8 weights in -127..127 and the scale of each output channel.
 
     Args:
-        weights_OIHW: to quantise.
+        weights_OIHW: to quantise; (O, I) of a product.
         half: round the scales up to FP16 first, as the graph will keep them; down would clip.
         pairs: two neighbouring input channels of one sign sum to 128 at most, so that 255 times
             each of them does not leave 16 bits. A channel keeps all of -127..127 where its largest
@@ -249,7 +319,7 @@ def quantised_weights(
     >>> values.tolist(), [round(float(s), 4) for s in scale]
     ([[[[50, -127]]]], [0.01])
     """
-    peak_O = np.abs(weights_OIHW).max(axis=(1, 2, 3))
+    peak_O = np.abs(weights_OIHW).reshape(len(weights_OIHW), -1).max(axis=1)
     if pairs:
         peak_O = _pair_peak(weights_OIHW)
     scale_O = np.maximum(peak_O / 127, _LEAST_SCALE).astype(np.float32)
@@ -257,7 +327,7 @@ def quantised_weights(
         half_O = scale_O.astype(np.float16)
         half_O = np.where(half_O < scale_O, np.nextafter(half_O, np.float16(np.inf)), half_O)
         scale_O = half_O.astype(np.float32)
-    values = np.round(weights_OIHW / scale_O[:, None, None, None])
+    values = np.round(weights_OIHW / scale_O.reshape(-1, *[1] * (weights_OIHW.ndim - 1)))
     return np.clip(values, -127, 127).astype(np.int8), scale_O
 
 
@@ -268,10 +338,12 @@ def _pair_peak(weights_OIHW: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     outputs, inputs, *kernel = weights_OIHW.shape
     if inputs % 2:
-        return np.asarray(2 * np.abs(weights_OIHW).max(axis=(1, 2, 3)), np.float32)
+        peak_O = np.abs(weights_OIHW).reshape(outputs, -1).max(axis=1)
+        # The one channel of a depthwise convolution meets its neighbours in the kernel.
+        return np.asarray(2 * peak_O, np.float32)
     split = weights_OIHW.reshape(outputs, inputs // 2, 2, *kernel)
     up, down = (np.maximum(sign * split, 0).sum(axis=2) for sign in (1, -1))
-    return np.asarray(np.maximum(up, down).max(axis=(1, 2, 3)), np.float32)
+    return np.asarray(np.maximum(up, down).reshape(outputs, -1).max(axis=1), np.float32)
 
 
 def _activation_parameters(

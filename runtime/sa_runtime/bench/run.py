@@ -17,6 +17,7 @@ import numpy as np
 
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.artefact.formats import files_of
+from sa_runtime.bench import raw
 from sa_runtime.bench.client import COMMAND, Client
 from sa_runtime.bench.plan import BenchOptions, Planned, check_inputs, plan
 from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
@@ -57,7 +58,7 @@ def run_bench(
     """Measure models side by side; they take turns, so that a busy moment hits all of them.
 
     Args:
-        models: artefacts.
+        models: artefacts, and ONNX files without a contract.
         options: what to measure.
         on_progress: called with a sentence about where the run is.
         command: what starts a measuring process.
@@ -70,10 +71,10 @@ def run_bench(
     """
     tell = on_progress or (lambda done, total, text: None)
     load = os.getloadavg()[0]
-    planned, skipped = plan(models, options)
-    check_inputs(options)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        planned, skipped = plan(raw.contenders(models, folder), options)
+        check_inputs(options)
         contenders = _opened(planned, skipped, stack, command, tell)
         limiter = stack.enter_context(Client(command))
         limit_s = min(LIMIT_S, options.seconds / 2)
@@ -146,9 +147,9 @@ def _opened(
                 f"{other.planned.model.name} takes {its.height}x{its.width} pixels and "
                 f"{first.planned.model.name} {mine.height}x{mine.width}: measure them apart"
             )
-        require_same_space(
-            first.contract.space, other.contract.space, names=(first.name, other.name)
-        )
+        spaces = first.contract.space, other.contract.space
+        if raw.RAW not in spaces:
+            require_same_space(*spaces, names=(first.name, other.name))
     return contenders
 
 
@@ -207,8 +208,10 @@ def _cosines(
 
     def vectors(client: Client) -> np.ndarray[Any, np.dtype[np.float64]]:
         client.ask("embed", images=crops, out=str(folder / "vectors.npy"), batch=16)
-        found: np.ndarray[Any, np.dtype[np.float32]] = np.load(folder / "vectors.npy")
-        return found.astype(np.float64)
+        found = np.load(folder / "vectors.npy").astype(np.float64)
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)  # others' are of any length
+        unit: np.ndarray[Any, np.dtype[np.float64]] = found / np.maximum(lengths, 1e-12)
+        return unit
 
     with contextlib.ExitStack() as stack:
         if options.reference is None:
@@ -222,7 +225,8 @@ def _cosines(
             name = f"{options.reference.name} {opened['label']}"
             space = Contract.from_json(opened["contract"], source=name).space
             mine = contenders[0]
-            require_same_space(mine.contract.space, space, names=(mine.name, name))
+            if raw.RAW not in (mine.contract.space, space):
+                require_same_space(mine.contract.space, space, names=(mine.name, name))
             expected = vectors(client)
         cosines = {}
         for contender in contenders:
@@ -242,7 +246,7 @@ def _result(
 ) -> ContenderResult:
     client, opened, model = contender.client, contender.opened, contender.planned.model
     retrieval = None
-    if options.data_dir is not None:
+    if options.data_dir is not None and contender.contract.space != raw.RAW:
         retrieval = client.ask(
             "evaluate", dataset=options.dataset, data_dir=str(options.data_dir), batch=32
         )
