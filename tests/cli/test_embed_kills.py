@@ -47,24 +47,26 @@ def kills(model: TinyModel, clip: Clip, tmp_path: Path, count: int, seed: int) -
         *("--partition", "source", "--crops", tmp_path / "crops", "--resume"),
         *("--runtime", "onnxruntime", "-b", "8", "--shard-rows", "60"),
     ]
-    rng, stopped = random.Random(seed), set()
+    rng, stopped = random.Random(seed), list[int]()
     for _ in range(count):
         process = subprocess.Popen(
             list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        begun, stop = Manifest.read(outs[0]).rows if (outs[0] / MANIFEST).exists() else 0, 0.0
-        while process.poll() is None and (not stop or time.monotonic() < stop):
-            there = (outs[0] / MANIFEST).exists()
-            if not stop and there and Manifest.read(outs[0]).rows >= begun + 60 * (count < 5):
-                stop = time.monotonic() + rng.uniform(0, 0.6)
+        # Counted from the moment at which the run owns its folder, not from the start of Python.
+        begun = time.monotonic()
+        while process.poll() is None and time.monotonic() < begun + 60:
+            if (outs[0] / ".lock").exists() and (outs[0] / MANIFEST).exists():
+                break
             time.sleep(0.005)
+        time.sleep(rng.uniform(0.05, 1.0))
         process.send_signal(signal.SIGKILL)
-        if process.wait() == -signal.SIGKILL and (outs[0] / MANIFEST).exists():
-            stopped.add(Manifest.read(outs[0]).rows)
+        if process.wait() == -signal.SIGKILL:
+            stopped.append(Manifest.read(outs[0]).rows)
+        (outs[0] / ".lock").unlink(missing_ok=True)  # left by the kill; its lock is free
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert stopped
-    assert min(stopped) < len(clips) * clip.boxes
+    inside = [rows for rows in stopped if rows < len(clips) * clip.boxes]
+    assert len(inside) >= min(count, 5), stopped
     whole = tmp_path / "whole"
     embed(
         *(clips, model.path, whole),
