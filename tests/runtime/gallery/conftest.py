@@ -55,7 +55,11 @@ def people(
             "camera": pa.array([camera] * rows, pa.string()),
             "crop": pa.nulls(rows, pa.string()),
         }
-    ).cast(ROW_SCHEMA)
+    )
+    for field in ROW_SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(rows, field.type))
+    table = table.select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
     return StoredEmbeddings(
         rows=table, vectors=np.asarray(vectors, np.float32), contract=contract_of(space)
     )
