@@ -321,3 +321,14 @@ def test_threads_that_wait_leave_their_core_to_others() -> None:
             check=True,
         )
         assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+def test_a_budget_on_a_processor_names_its_recipe(market: Path, tmp_path: Path) -> None:
+    """From ImageNet weights where they are at hand, which they are not here."""
+    line = "--device cpu --time-budget 60m --dry-run --json"
+    done = train(line, market)
+    assert json.loads(done.stdout)["recipe"]["name"] == "cpu"
+    assert "Without them the recipe is cpu" in done.stderr
+    given = succeeds("--device cpu --time-budget 60m --dry-run", market, "--pretrained", "w.pth")
+    assert (given["recipe"]["name"], given["recipe"]["pretrained"]) == ("hour", "w.pth")
+    assert succeeds("--device cpu --dry-run", market)["recipe"]["name"] == "sa"
