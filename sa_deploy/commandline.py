@@ -20,7 +20,6 @@ import typer
 import typer.core
 
 from sa_deploy.logs import LogOptions, configure, with_log_options
-from sa_runtime.system.extensions import registered
 
 _log = logging.getLogger("sa_deploy")
 _EXAMPLES = "\nExamples:\n"
@@ -244,5 +243,7 @@ def _text(param: Any) -> str:
 
 def _names_of_packages(marked: re.Match[str]) -> str:
     """What installed packages register, in the place of its group in a help line."""
+    from sa_runtime.system.extensions import registered  # slow to import
+
     names = ", ".join(registered(marked[1]))
     return f" (of installed packages: {names})" if names else ""
