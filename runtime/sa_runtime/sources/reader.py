@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sa_runtime.arrays import Image
-from sa_runtime.errors import MissingFileError, VideoError
+from sa_runtime.errors import InputError, MissingFileError, VideoError
 from sa_runtime.sources.mp4 import shown_frames
 
 _FFMPEG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
@@ -88,8 +88,14 @@ class VideoReader:
 
         Raises:
             VideoError: a frame that was found but cannot be converted.
+            InputError: a number before one already read.
         """
         for number in numbers:
+            if number < self.decoded:
+                raise InputError(
+                    f"{self.path}: frame {number} after frame {self.decoded}; expected ascending "
+                    "`numbers`"
+                )
             while self.decoded < number:
                 if not self._capture.grab():
                     self.ended = True

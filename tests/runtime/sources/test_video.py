@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sa_runtime.errors import VideoError
+from sa_runtime.errors import InputError, VideoError
 from sa_runtime.sources.reader import VideoReader, frame_digest, quiet_opencv
 
 
@@ -48,6 +48,14 @@ def test_only_the_frames_asked_for_come_and_the_rest_is_left(tmp_path: Path) -> 
         assert [round(float(f.image.mean()) / 10) * 10 for f in frames] == [60, 110, 120]
         assert (video.decoded, video.ended) == (10, False)
         assert [frame.number for frame in video.frames([12])] == [12]
+
+
+def test_numbers_that_go_back_are_refused(tmp_path: Path) -> None:
+    with (
+        VideoReader(write_video(tmp_path / "a.mp4", 9)) as video,
+        pytest.raises(InputError, match="frame 2 after frame 5; expected ascending"),
+    ):
+        list(video.frames([5, 2]))
 
 
 def test_frames_after_the_end_are_not_there(tmp_path: Path) -> None:
