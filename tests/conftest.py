@@ -46,6 +46,13 @@ def torchlib_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would all that we start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def _sigterm_as_it_was() -> Iterator[None]:
     """What a command sets for its own process does not stay: SIGTERM ends the tests at once."""

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.tiny_onnx",)
 SLOW = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind `&`
+import sys, time
 from sa_runtime.pipeline import embed as module
 from sa_deploy.app import main
 pipeline = module.run_pipeline

@@ -91,7 +91,7 @@ def intervals(
 
     >>> ap = np.array([0.9, 0.8, 0.2, 0.3])
     >>> found = intervals({"mAP": ap}, np.array([1, 1, 2, 2]))["mAP"]
-    >>> found.low < ap.mean() < found.high
+    >>> bool(found.low < ap.mean() < found.high)
     True
     """
     if not 0 < level < 1:

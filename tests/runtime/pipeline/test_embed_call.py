@@ -83,7 +83,7 @@ def test_progress_counts_every_row_and_names_the_most(
     assert seen[-1].rows_per_s > 0
 
 
-@pytest.mark.parametrize("name", ["people.txt", "-", "s3://bucket/people.parquet", "a.npy"])
+@pytest.mark.parametrize("name", ["people.txt", "-", "s3://bucket/people.txt", "a.npy"])
 def test_what_cannot_be_written_is_refused_before_a_model_is_opened(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

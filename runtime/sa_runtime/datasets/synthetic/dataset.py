@@ -162,8 +162,8 @@ def _run_in_pool(
     with ProcessPoolExecutor(
         processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        pending: set[Future[int]] = {pool.submit(_run, folder, config, task) for task in tasks}
         try:
+            pending: set[Future[int]] = {pool.submit(_run, folder, config, task) for task in tasks}
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
