@@ -54,11 +54,16 @@ def _ctrl_c_is_heard() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _sigterm_as_it_was() -> Iterator[None]:
-    """What a command sets for its own process does not stay: SIGTERM ends the tests at once."""
-    before = signal.getsignal(signal.SIGTERM)
+def _signals_as_they_were() -> Iterator[None]:
+    """What a command sets for its own process does not stay: SIGTERM ends the tests at once.
+
+    Nor does the SIGCHLD handler of torch's loaders: with it the end of a child was the end of the
+    tests, by a SIGSEGV of the kernel, where some library had left a bad alternate signal stack.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

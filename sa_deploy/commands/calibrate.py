@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Runtime, runner_options
+from sa_deploy.options import BatchSize, Cache, Dataset, Device, JsonOutput, Runtime, runner_options
 from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -37,15 +37,7 @@ def calibrate(
             "--data-dir", metavar="FOLDER", help="Folder of the data set; without it, --marked."
         ),
     ] = None,
-    dataset: Annotated[
-        str,
-        typer.Option(
-            "-d",
-            "--dataset",
-            metavar="NAME",
-            help="Layout of the data set: market, duke, cuhk03, msmt17, folder or synthetic.",
-        ),
-    ] = "market",
+    dataset: Dataset = "auto",
     false_accepts: Annotated[
         float,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sa_deploy.options import JsonOutput
+from sa_deploy.options import Dataset, JsonOutput
 from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import InputError
 
@@ -46,18 +46,14 @@ def compress(
             help="Power of its deviation that a component is divided by; 0 does not whiten.",
         ),
     ] = 1.0,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "-d",
-            "--dataset",
-            metavar="NAME",
-            help="Layout of a data set on which figures are held against bytes; none without.",
-        ),
-    ] = None,
+    dataset: Dataset = "auto",
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", metavar="FOLDER", help="Folder of that data set; none without."),
+        typer.Option(
+            "--data-dir",
+            metavar="FOLDER",
+            help="Folder of a data set on which figures are held against bytes; none without.",
+        ),
     ] = None,
     json_output: JsonOutput = False,
 ) -> None:
@@ -73,13 +69,13 @@ def compress(
     from sa_export.compress import compress_model
     from sa_runtime.outputs.read import read_embeddings
 
-    if (dataset is None) != (data_dir is None):
-        raise InputError("--dataset and --data-dir: expected both, or neither")
+    if data_dir is None and dataset != "auto":
+        raise InputError("--dataset: expected --data-dir too")
     fitted_on = read_embeddings(*fit)
     found = compress_model(model, fitted_on, out, dim, whitening=whitening)
     note(f"written: {found.path}")
     curve: list[CurvePoint] = []
-    if dataset is not None and data_dir is not None:
+    if data_dir is not None:
         curve = _curve(model, fitted_on, dataset, data_dir, dim, whitening)
     if json_output:
         print_json({**found.to_dict(), "curve": [point.to_dict() for point in curve]})

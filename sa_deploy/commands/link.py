@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sa_deploy.options import JsonOutput
+from sa_deploy.options import Dataset, JsonOutput
 from sa_deploy.output import note, print_json, print_table
 from sa_runtime.errors import InputError
 
@@ -52,19 +52,15 @@ def link(
             "without it people are linked.",
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "-d",
-            "--dataset",
-            metavar="NAME",
-            help="Layout of the data set whose images the embeddings are of, for --fit; without "
-            "it track numbers are taken as persons.",
-        ),
-    ] = None,
+    dataset: Dataset = "auto",
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", metavar="FOLDER", help="Folder of that data set; none without."),
+        typer.Option(
+            "--data-dir",
+            metavar="FOLDER",
+            help="Folder of a data set whose images the embeddings are of, for --fit; without it "
+            "track numbers are taken as persons.",
+        ),
     ] = None,
     known: Annotated[
         Path | None,
@@ -148,7 +144,7 @@ def _read(embeddings: list[Path]) -> tuple[Tracks, Contract]:
 def _fit(
     embeddings: list[Path],
     fit: Path,
-    dataset: str | None,
+    dataset: str,
     data_dir: Path | None,
     json_output: bool,
 ) -> None:
@@ -158,10 +154,10 @@ def _fit(
     from sa_runtime.outputs.read import read_embeddings
     from sa_runtime.system.files import refuse_inputs
 
-    if (dataset is None) != (data_dir is None):
-        raise InputError("--dataset and --data-dir: expected both, or neither")
+    if data_dir is None and dataset != "auto":
+        raise InputError("--dataset: expected --data-dir too")
     refuse_inputs(fit, embeddings, parameter="fit")
-    if dataset is None or data_dir is None:
+    if data_dir is None:
         tracks, contract = _read(embeddings)
         person = tracks.number
     else:

@@ -92,7 +92,7 @@ def test_mistakes_are_named_and_nothing_is_written(folder: Path) -> None:
     done = run(one, "--parameters", folder / "link.json", "--out", folder / "who.csv")
     assert "is written as Parquet" in done.stderr
     done = run(one, "--fit", folder / "x.json", "-d", "market")
-    assert "--dataset and --data-dir: expected both, or neither" in done.stderr
+    assert "--dataset: expected --data-dir too" in done.stderr
     write_camera(folder / "c9.parquet", 9, range(5), contract=replace(CONTRACT, space="other"))
     done = run(folder / "c9.parquet", "--parameters", folder / "link.json", "--out", who)
     assert done.returncode == 2
