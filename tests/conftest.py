@@ -65,7 +65,8 @@ def _signals_as_they_were() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)}
     yield
     for number, handler in before.items():
-        signal.signal(number, handler)
+        if handler is not None:  # as one is that was not set from Python
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
