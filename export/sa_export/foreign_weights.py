@@ -72,8 +72,6 @@ def read_foreign_weights(path: Path) -> ForeignWeights:
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     if is_state_dict(content):
         return ForeignWeights(path=path, weights=_plain(content), key="", said={})
-    if isinstance(content, torch.nn.Module):  # pragma: no cover - refused while it is read
-        raise CheckpointError(f"{path}: a whole network")
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected weights by name")
     for key in _KEYS:
