@@ -18,7 +18,7 @@ import typer.main
 import sa_deploy
 from sa_deploy import logs
 from sa_deploy.commandline import HelpGroup, add_command, make_app
-from sa_deploy.signals import exit_on_sigterm
+from sa_deploy.signals import exit_on_signals
 from sa_deploy.threads import share_cores
 
 COMMANDS: dict[str, str] = {
@@ -114,7 +114,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; ``sa_deploy.errors`` says what went wrong, and with which exit code."""
-    exit_on_sigterm()
+    exit_on_signals()
     share_cores()
     code: int | str | None = 0
     try:

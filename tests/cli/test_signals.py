@@ -17,10 +17,10 @@ from sa_training.checkpoints import load_checkpoint
 WRITER = """
 import sys, time
 from pathlib import Path
-from sa_deploy.signals import exit_on_sigterm
+from sa_deploy.signals import exit_on_signals
 from sa_runtime.system.files import atomic_path
 
-exit_on_sigterm()
+exit_on_signals()
 with atomic_path(Path(sys.argv[1])) as temporary:
     try:
         temporary.write_bytes(b"half")
@@ -46,6 +46,50 @@ def test_sigterm_removes_what_is_half_written(tmp_path: Path) -> None:
     assert process.wait(timeout=20) == 128 + signal.SIGTERM
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
+
+
+UNHEARD = """
+import os, sys, time, weakref
+from sa_deploy.signals import exit_on_signals
+
+class Lock:
+    pass
+
+def interrupt(reference=None):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    for _ in range(10_000):
+        pass
+
+exit_on_signals()
+if sys.argv[2] == "callback":
+    lock = Lock()
+    reference = weakref.ref(lock, interrupt)
+    del lock
+else:
+    try:
+        import swallows
+    except BaseException:
+        pass
+time.sleep(20)
+"""
+SWALLOWS = "import __main__\n__main__.interrupt()\n"
+
+
+@pytest.mark.parametrize("where", ["callback", "import"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
+def test_a_signal_is_heard_where_nothing_can_be_raised(
+    where: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """Ctrl-C while numpy.random was imported was lost: Cython drops what is raised there."""
+    (tmp_path / "swallows.py").write_text(SWALLOWS)
+    done = subprocess.run(
+        [sys.executable, "-c", UNHEARD, str(int(number)), where],
+        timeout=10,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert done.returncode == code
+    assert b"Exception ignored" not in done.stderr
 
 
 @pytest.mark.slow
