@@ -7,7 +7,7 @@ stands alone; a default that is a value stands behind it in the help by itself.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -89,6 +89,31 @@ BatchSize = Annotated[
     int,
     typer.Option("--batch-size", min=1, metavar="CROPS", help="Most crops that are run at a time."),
 ]
+Embedding = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding",
+        metavar="NAME",
+        help="Which of the artefact's embeddings is taken; its first by default.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=0,
+        metavar="N",
+        help="Threads of the runtime; its own choice by default, which is one for each core.",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Address of a running Ray cluster; by default one is started on this machine.",
+    ),
+]
 Validation = Annotated[
     Path | None,
     typer.Option(
@@ -113,12 +138,17 @@ Cmc = Literal["market1501", "allshots", "cuhk03"]
 
 
 def runner_options(
-    *, cache: Path | None, device: str | None, embedding: str | None = None
-) -> dict[str, str]:
+    *,
+    cache: Path | None,
+    device: str | None,
+    embedding: str | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
     """The options of a runner that were given.
 
     >>> runner_options(cache=None, device="cuda:1")
     {'device': 'cuda:1'}
     """
     given = {"cache": cache, "device": device, "embedding": embedding}
-    return {name: str(value) for name, value in given.items() if value is not None}
+    found: dict[str, Any] = {n: str(value) for n, value in given.items() if value is not None}
+    return found if threads is None else {**found, "threads": threads}

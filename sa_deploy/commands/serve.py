@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Runtime, runner_options
+from sa_deploy.options import (
+    BatchSize,
+    Cache,
+    Device,
+    Embedding,
+    JsonOutput,
+    RayAddress,
+    Runtime,
+    Threads,
+    runner_options,
+)
 from sa_deploy.output import note, print_json
 
 if TYPE_CHECKING:
@@ -74,13 +84,16 @@ def serve(
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
-    embedding: Annotated[
-        str | None,
+    embedding: Embedding = None,
+    threads: Threads = None,
+    lanes: Annotated[
+        int,
         typer.Option(
-            metavar="NAME",
-            help="Which of an artefact's embeddings is served; its first by default.",
+            min=1,
+            metavar="N",
+            help="Batches that are run at a time, each with its own --threads.",
         ),
-    ] = None,
+    ] = 1,
     batch_size: BatchSize = 32,
     max_delay_ms: Annotated[
         float,
@@ -137,13 +150,7 @@ def serve(
             "without it, by this one.",
         ),
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address of a running Ray cluster; by default one is started on this machine.",
-        ),
-    ] = None,
+    ray_address: RayAddress = None,
     json_output: JsonOutput = False,
 ) -> None:
     """Serve models over HTTP: batches across requests, limits, draining.
@@ -175,9 +182,10 @@ def serve(
     )
     settings = ModelSettings(
         runtime=runtime,
-        options=runner_options(cache=cache, device=device, embedding=embedding),
+        options=runner_options(cache=cache, device=device, embedding=embedding, threads=threads),
         batch_size=batch_size,
         max_delay_ms=max_delay_ms,
+        lanes=lanes,
         limits=limits,
     )
     address = Address(

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
@@ -36,6 +35,7 @@ from sa_runtime.system.environment import cores
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_INFER = "/v2/models/{name}/infer"
 
 
 class Service:
@@ -81,9 +81,8 @@ class Service:
         )
         add_docs(inner)
         Routes(self).add_to(inner)
-        infer = "/v2/models/{name}/infer"
         post: dict[str, Any] = {"methods": ["POST"]}
-        inner.add_api_route(infer, self.infer, openapi_extra=INFER_BODY, **post)
+        inner.add_api_route(_INFER, self.infer, openapi_extra=INFER_BODY, **post)
         inner.add_api_route(
             "/v2/models/{name}/versions/{version}/infer",
             self.infer,
@@ -96,13 +95,9 @@ class Service:
         inner.add_api_route("/metrics", self.read_metrics)
         inner.add_exception_handler(RefusedError, refused)  # type: ignore[arg-type]
         inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
-        # Before FastAPI's own of the same paths, which are only read: their way is the longer one.
-        inner.router.routes[:0] = [
-            Route(path, self._plainly(path, handler), methods=["POST"])
-            for path, handler in ((infer, self._infer), ("/embed", self.embed))
-        ]
+        self._inner = inner
         self.app: ASGIApp = Door(
-            inner, self.metrics, keys, self.limits.write_timeout_s, self._no_place
+            self._dispatch, self.metrics, keys, self.limits.write_timeout_s, self._no_place
         )
 
     @property
@@ -159,16 +154,24 @@ class Service:
                 found = await asyncio.to_thread(self._drift.measure, served)
                 self.metrics.note_drift(served.name, found)
 
-    def _plainly(self, path: str, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        async def answer(request: Request) -> Response:
-            request.scope["state"]["route"] = path
-            response: Response = await handler(request)
-            return response
-
-        return answer
-
-    async def _infer(self, request: Request) -> Response:
-        return await self.infer(request.path_params["name"], request)
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The two endpoints that are asked all the time by a short way, the others by FastAPI's."""
+        parts = scope["path"].split("/") if scope.get("method") == "POST" else []
+        if parts == ["", "embed"]:
+            route = "/embed"
+        elif len(parts) == 5 and parts[1:3] == ["v2", "models"] and parts[4] == "infer":
+            route = _INFER
+        else:
+            await self._inner(scope, receive, send)
+            return
+        scope["state"]["route"] = route
+        request = Request(scope, receive, send)
+        try:
+            asked = self.embed(request) if route == "/embed" else self.infer(parts[3], request)
+            response = await asked
+        except RefusedError as exc:
+            response = await refused(request, exc)
+        await response(scope, receive, send)
 
     def _no_place(self, scope: Scope) -> RefusedError | None:
         """What a request for vectors is refused with before anything of it is read."""
@@ -283,7 +286,6 @@ class Service:
             raise RefusedError(500, f"the model failed: {exc}", reason="failure") from exc
         job.stage("queue", ticket.queued_s)
         job.stage("infer", ticket.infer_s)
-        self.metrics.note_flat(served.name, plain.flat(crops))
         note_answer(
             served,
             seconds=time.monotonic() - job.began,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
-from sa_runtime.service.asking import AGAIN, Call, Common, ServerInfo, joined, resized
+from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo, joined, resized
 
 if TYPE_CHECKING:
     import httpx
@@ -25,31 +24,12 @@ class AsyncClient(Common):
         async with AsyncClient("http://127.0.0.1:8000") as client:
             vectors = await client.embed_boxes(frame, boxes)
 
-    Args:
-        url: of the service.
-        model: name of one of its models; its first by default.
-        key: for a service that wants one; ``SA_DEPLOY_KEY`` of the environment by default.
-        timeout_s: for a request, with all its attempts.
-        connections: requests in flight at most.
-
-    Raises:
-        InputError: not an address.
-        MissingPackageError: httpx is not installed.
+    What it is made of is said at :class:`sa_runtime.service.asking.Common`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        model: str = "",
-        key: str | None = None,
-        timeout_s: float = 60.0,
-        connections: int = 4,
-    ) -> None:
-        super().__init__(url, model=model, key=key, timeout_s=timeout_s, connections=connections)
-        self._http: httpx.AsyncClient = self._httpx.AsyncClient(**self._options)
-        self._places = asyncio.Semaphore(connections)
-        self._found: ServerInfo | None = None
+    def _open(self, options: dict[str, Any]) -> None:
+        self._http: httpx.AsyncClient = self._httpx.AsyncClient(**options)
+        self._places = asyncio.Semaphore(self.connections)
 
     async def info(self) -> ServerInfo:
         """What the service says of the model, asked once.
@@ -117,26 +97,14 @@ class AsyncClient(Common):
         await self.close()
 
     async def _send(self, call: Call) -> httpx.Response:
-        until = time.monotonic() + self.timeout_s
-        attempt = 0
+        attempts = Attempts(self)
         while True:
-            error: Exception | None = None
-            response: httpx.Response | None = None
+            outcome: httpx.Response | Exception
             try:
                 async with self._places:
-                    response = await self._http.request(
-                        call.method,
-                        call.path,
-                        content=call.content,
-                        headers=call.headers,
-                        timeout=max(until - time.monotonic(), 0.001),
-                    )
-                if response.status_code not in AGAIN:
-                    return self._checked(response)
+                    outcome = await self._http.request(**call.words(attempts.left_s))
             except self._httpx.TransportError as exc:
-                error = exc
-            pause_s = self._pause_s(attempt, response, until)
-            if pause_s < 0:
-                raise self._gave_up(error, response) from error
+                outcome = exc
+            if (pause_s := attempts.pause_s(outcome)) is None:
+                return self._checked(outcome)
             await asyncio.sleep(pause_s)
-            attempt += 1

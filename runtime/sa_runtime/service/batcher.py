@@ -20,6 +20,8 @@ from sa_runtime.service.refusals import DeadlineError, FullError
 _NO_LENGTH = 1e-6
 _SMOOTHING = 0.2
 """Weight of the last batch in the measured speed."""
+_CONTRAST = 2.0
+"""Standard deviation in grey levels below which an image shows nothing."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -72,6 +74,7 @@ class BatchReport:
         failed: crops that the runner gave no vectors for.
         error: what it said of them.
         not_finite: how many of these had vectors that are not finite.
+        flat: crops of one colour, as a covered camera gives them.
         vectors: (crops - failed, D) float32.
     """
 
@@ -81,6 +84,7 @@ class BatchReport:
     failed: int = 0
     error: str = ""
     not_finite: int = 0
+    flat: int = 0
     vectors: Embeddings = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
@@ -92,7 +96,7 @@ class BatchReport:
 
 
 class Batcher:
-    """Forms batches and runs them, in a thread of its own.
+    """Forms batches and runs them, in threads of its own.
 
     A batch is run when it is full, or when its oldest crop has waited ``max_delay_ms``. Where more
     crops wait than it takes, the clients share it, so that one that asks for many does not keep
@@ -103,7 +107,8 @@ class Batcher:
         batch_size: crops in a batch at most.
         max_delay_ms: how long a crop waits for others.
         queue_crops: waiting at most.
-        on_batch: told of every batch, in the thread that runs them.
+        lanes: batches that are run at a time, each in a thread of its own.
+        on_batch: told of every batch, in the thread that ran it; of one at a time.
 
     Raises:
         InputError: a batch size or a delay out of range.
@@ -116,10 +121,13 @@ class Batcher:
         batch_size: int = 32,
         max_delay_ms: float = 5.0,
         queue_crops: int = 128,
+        lanes: int = 1,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
         if not max_delay_ms >= 0:
             raise bad_value("max_delay_ms", max_delay_ms, "expected at least 0")
+        if lanes < 1:
+            raise bad_value("lanes", lanes, "expected at least 1")
         self.batch_size = fitting_batch_size(runner, batch_size)
         self._runner = runner
         self._delay_s = max_delay_ms / 1000
@@ -127,12 +135,18 @@ class Batcher:
         self._on_batch = on_batch
         self._clients: dict[str, deque[Ticket]] = {}
         self._waiting = 0
-        self._running = 0
+        self._running = self._busy = 0
+        self._shared = False  # what waits is the rest of a batch that lanes share
         self._crops_per_s = 0.0
         self._closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="sa-batches", daemon=True)
-        self._thread.start()
+        self._telling = threading.Lock()
+        self._lanes = [
+            threading.Thread(target=self._work, name=f"sa-batches-{lane}", daemon=True)
+            for lane in range(lanes)
+        ]
+        for lane in self._lanes:
+            lane.start()
 
     @property
     def waiting(self) -> int:
@@ -141,12 +155,12 @@ class Batcher:
 
     @property
     def crops_per_s(self) -> float:
-        """Measured over the last batches; 0 before the first."""
+        """Of one lane, measured over the last batches; 0 before the first."""
         return self._crops_per_s
 
     def wait_s(self, crops: int) -> float:
         """How long more crops would have to wait, by the measured speed; 0 where none is."""
-        speed = self._crops_per_s
+        speed = self._crops_per_s * len(self._lanes)
         return (self._waiting + self._running + crops) / speed if speed else 0.0
 
     def check(self, crops: int, time_left_s: float = math.inf) -> None:
@@ -196,8 +210,10 @@ class Batcher:
                 raise RunnerError("the model is being closed; ask again")
             self.check(len(crops), deadline - ticket.came)
             self._clients.setdefault(client, deque()).append(ticket)
-            self._waiting += len(crops)
-            self._changed.notify()
+            before, self._waiting = self._waiting, self._waiting + len(crops)
+            # Whoever waits for a batch to fill has its time: waking it for each crop is dear.
+            if not before or before < self.batch_size <= self._waiting:
+                self._changed.notify()
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -211,7 +227,8 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        for lane in self._lanes:
+            lane.join()
 
     def _drop(self, ticket: Ticket) -> None:
         queue = self._clients.get(ticket.client)
@@ -229,20 +246,27 @@ class Batcher:
                         return
                     self._changed.wait(self._patience())
                 batch, late = self._take()
-                self._running = sum(part.stop - part.start for part in batch)
+                running = sum(part.stop - part.start for part in batch)
+                self._running += running
+                self._busy += 1
+                if self._waiting:
+                    self._changed.notify()  # another lane, of what is left
             for ticket in late:
                 _fail(ticket, DeadlineError("its time was over while it waited for a batch"))
             if batch:
                 self._run(batch)
-            self._running = 0
+            with self._changed:
+                self._running -= running
+                self._busy -= 1
 
     def _heads(self) -> Iterator[Ticket]:
         return (queue[0] for queue in self._clients.values())
 
     def _ready(self) -> bool:
         if not self._waiting:
+            self._shared = False
             return False
-        if self._waiting >= self.batch_size or self._closing:
+        if self._waiting >= self.batch_size or self._shared or self._closing:
             return True
         return time.monotonic() >= min(head.came for head in self._heads()) + self._delay_s
 
@@ -259,7 +283,10 @@ class Batcher:
         for ticket in late:
             self._drop(ticket)
         batch: list[Slice] = []
-        free = self.batch_size
+        # Lanes that have nothing to do share what waits.
+        idle = len(self._lanes) - self._busy
+        free = min(self.batch_size, math.ceil(self._waiting / idle))
+        self._shared = free < min(self.batch_size, self._waiting)
         while free and self._clients:
             share = max(1, free // len(self._clients))
             for client in list(self._clients):
@@ -298,25 +325,29 @@ class Batcher:
                 row += count
         seconds = time.monotonic() - began
         speed = len(images) / max(seconds, 1e-9)
-        weight = _SMOOTHING if self._crops_per_s else 1.0
-        self._crops_per_s += (speed - self._crops_per_s) * weight
-        # Before the tickets: who has an answer finds it in the figures.
-        self._on_batch(
-            BatchReport(
-                crops=len(images),
-                waited_s=waited_s,
-                seconds=seconds,
-                failed=sum(count for count, _ in failures),
-                error=failures[0][1] if failures else "",
-                not_finite=sum(count for count, said in failures if "not finite" in said),
-                vectors=found,
-            )
+        report = BatchReport(
+            crops=len(images),
+            waited_s=waited_s,
+            seconds=seconds,
+            failed=sum(count for count, _ in failures),
+            error=failures[0][1] if failures else "",
+            not_finite=sum(count for count, said in failures if "not finite" in said),
+            flat=_flat(images),
+            vectors=found,
         )
+        with self._telling:
+            weight = _SMOOTHING if self._crops_per_s else 1.0
+            self._crops_per_s += (speed - self._crops_per_s) * weight
+            # Before the tickets: who has an answer finds it in the figures.
+            self._on_batch(report)
+        now = time.monotonic()
         for part in batch:
             ticket = part.ticket
-            ticket.done += part.stop - part.start
-            if ticket.done == len(ticket.crops):
-                ticket.infer_s = time.monotonic() - ticket.came - ticket.queued_s
+            with self._telling:  # two lanes may have parts of one
+                ticket.done += part.stop - part.start
+                whole = ticket.done == len(ticket.crops)
+            if whole:
+                ticket.infer_s = now - ticket.came - ticket.queued_s
                 if not ticket.future.done():
                     _give(ticket)
 
@@ -341,6 +372,12 @@ class Batcher:
                 _fail(part.ticket, known)
         dim = self._runner.contract.output.dim
         return (np.concatenate(kept) if kept else np.zeros((0, dim), np.float32)), failures
+
+
+def _flat(images: Images) -> int:
+    """How many of (N, H, W, 3) images are of one colour."""
+    few = images[:, ::8, ::8]
+    return int((few.std(axis=(1, 2, 3)) < _CONTRAST).sum())
 
 
 def _line(error: Exception) -> str:

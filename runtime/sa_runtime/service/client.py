@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.service.asking import AGAIN, Call, Common, ServerInfo, joined, resized
+from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo, joined, resized
 
 if TYPE_CHECKING:
     import httpx
@@ -33,31 +33,12 @@ class Client(Common):
     more than a request takes is sent in several, ``connections`` of them at a time. A service that
     is busy is asked again when it says, until ``timeout_s`` is over. Any thread may call it.
 
-    Args:
-        url: of the service.
-        model: name of one of its models; its first by default.
-        key: for a service that wants one; ``SA_DEPLOY_KEY`` of the environment by default.
-        timeout_s: for a request, with all its attempts.
-        connections: requests in flight at most.
-
-    Raises:
-        InputError: not an address.
-        MissingPackageError: httpx is not installed.
+    What it is made of is said at :class:`sa_runtime.service.asking.Common`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        model: str = "",
-        key: str | None = None,
-        timeout_s: float = 60.0,
-        connections: int = 4,
-    ) -> None:
-        super().__init__(url, model=model, key=key, timeout_s=timeout_s, connections=connections)
-        self._http: httpx.Client = self._httpx.Client(**self._options)
-        self._senders = ThreadPoolExecutor(connections, thread_name_prefix="sa-client")
-        self._found: ServerInfo | None = None
+    def _open(self, options: dict[str, Any]) -> None:
+        self._http: httpx.Client = self._httpx.Client(**options)
+        self._senders = ThreadPoolExecutor(self.connections, thread_name_prefix="sa-client")
 
     @property
     def info(self) -> ServerInfo:
@@ -180,26 +161,13 @@ class Client(Common):
                 future.cancel()
 
     def _send(self, call: Call) -> httpx.Response:
-        until = time.monotonic() + self.timeout_s
-        attempt = 0
+        attempts = Attempts(self)
         while True:
-            error: Exception | None = None
-            response: httpx.Response | None = None
+            outcome: httpx.Response | Exception
             try:
-                response = self._http.request(
-                    call.method,
-                    call.path,
-                    content=None if call.files else call.content,
-                    files=call.files,
-                    headers=call.headers,
-                    timeout=max(until - time.monotonic(), 0.001),
-                )
-                if response.status_code not in AGAIN:
-                    return self._checked(response)
+                outcome = self._http.request(**call.words(attempts.left_s))
             except self._httpx.TransportError as exc:
-                error = exc
-            pause_s = self._pause_s(attempt, response, until)
-            if pause_s < 0:
-                raise self._gave_up(error, response) from error
+                outcome = exc
+            if (pause_s := attempts.pause_s(outcome)) is None:
+                return self._checked(outcome)
             time.sleep(pause_s)
-            attempt += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 import re
 import secrets
@@ -82,6 +83,10 @@ class Door:
         self._app, self._metrics, self._keys = app, metrics, keys
         self._write_timeout_s = write_timeout_s
         self._full = full
+        self._first, self._ids = secrets.token_hex(6), itertools.count()
+
+    def _next_id(self) -> str:
+        return f"{self._first}{next(self._ids):06x}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; whatever fails unforeseen is a 500 that tells nothing."""
@@ -91,7 +96,7 @@ class Door:
         began = time.monotonic()
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         asked = headers.get("x-request-id", "")
-        state: dict[str, Any] = {"id": asked if _ID.fullmatch(asked) else secrets.token_hex(8)}
+        state: dict[str, Any] = {"id": asked if _ID.fullmatch(asked) else self._next_id()}
         scope["state"] = state
         scope["fastapi.telemetry"] = None  # newer versions would trace a second time
         status = 0
@@ -178,7 +183,7 @@ class Door:
         )
         self._metrics.note(answered)
         record(answered)
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or not _log.isEnabledFor(logging.INFO):
             return
         _log.info(
             "%s %s: %d in %.1f ms%s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -84,16 +85,21 @@ class Metrics:
         )
         ProcessCollector(registry=self.registry)
 
+        # Looked up by their labels once: a lookup costs as much as counting does.
+        self._counted = cache(self._requests.labels)
+        self._stages = cache(self._seconds.labels)
+        self._given = cache(self._people.labels)
+
     def note(self, answered: Answered) -> None:
         """Count a request."""
-        self._requests.labels(answered.route or "none", answered.status).inc()
+        self._counted(answered.route or "none", answered.status).inc()
         if answered.reason:
             self._refused.labels(answered.reason).inc()
         if answered.stages and answered.status == 200:
             for stage, seconds in answered.stages.items():
-                self._seconds.labels(stage).observe(seconds)
-            self._seconds.labels("total").observe(answered.seconds)
-            self._people.labels(answered.model).inc(answered.people)
+                self._stages(stage).observe(seconds)
+            self._stages("total").observe(answered.seconds)
+            self._given(answered.model).inc(answered.people)
 
     def note_batch(self, model: str, report: BatchReport) -> None:
         """Count a batch."""
@@ -102,14 +108,11 @@ class Metrics:
         self._wait.labels(model).observe(report.waited_s)
         if report.failed:
             self._failed.labels(model).inc(report.failed)
+        if report.flat:
+            self._flat.labels(model).inc(report.flat)
         for kind, count in (("not finite", report.not_finite), ("zero norm", report.zero_norm)):
             if count:
                 self._bad.labels(model, kind).inc(count)
-
-    def note_flat(self, model: str, count: int) -> None:
-        """Count people without contrast."""
-        if count:
-            self._flat.labels(model).inc(count)
 
     def note_drift(self, model: str, kinds: dict[str, float]) -> None:
         """Set what :mod:`sa_runtime.service.drift` measured."""

@@ -34,6 +34,7 @@ class ModelSettings:
         options: of the runner.
         batch_size: crops in a batch at most.
         max_delay_ms: how long a crop waits for others.
+        lanes: batches that are run at a time.
         limits: of the service.
     """
 
@@ -41,6 +42,7 @@ class ModelSettings:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 32
     max_delay_ms: float = 5.0
+    lanes: int = 1
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 
@@ -94,6 +96,7 @@ class Served:
             batch_size=settings.batch_size,
             max_delay_ms=settings.max_delay_ms,
             queue_crops=settings.limits.queue_crops,
+            lanes=settings.lanes,
             on_batch=self._note_batch,
         )
 

@@ -24,8 +24,6 @@ from sa_runtime.service.refusals import RefusedError, malformed, too_large
 
 BYTES = "application/octet-stream"
 _FIELDS = 8
-_CONTRAST = 2.0
-"""Standard deviation in grey levels below which an image shows nothing."""
 
 
 class Pictures(NamedTuple):
@@ -230,9 +228,3 @@ def answer(
     }
     body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
     return body, "application/json", headers
-
-
-def flat(images: Images) -> int:
-    """How many of (N, H, W, 3) images are of one colour, as a covered camera gives them."""
-    few = images[:, ::8, ::8]
-    return int((few.std(axis=(1, 2, 3)) < _CONTRAST).sum())

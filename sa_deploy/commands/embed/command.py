@@ -9,7 +9,18 @@ import typer
 from sa_deploy.commands.embed import boxes, detecting
 from sa_deploy.commands.embed.on_server import opened, require_workers
 from sa_deploy.commands.embed.report import Bar, tell
-from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Model, Runtime, runner_options
+from sa_deploy.options import (
+    BatchSize,
+    Cache,
+    Device,
+    Embedding,
+    JsonOutput,
+    Model,
+    RayAddress,
+    Runtime,
+    Threads,
+    runner_options,
+)
 from sa_deploy.output import note, progress
 from sa_deploy.settings import Config, SaveConfig, settings_of, write_settings
 
@@ -69,25 +80,12 @@ def embed(
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
-    embedding: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which of the artefact's embeddings is written; its first by default.",
-        ),
-    ] = None,
+    embedding: Embedding = None,
     batch_size: BatchSize = 32,
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option(help="Type of the numbers that are stored.")
     ] = "float32",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Threads of the runtime; its own choice by default, which is one for each core.",
-        ),
-    ] = None,
+    threads: Threads = None,
     max_delay_ms: Annotated[
         float | None,
         typer.Option(
@@ -152,13 +150,7 @@ def embed(
             "--out; without it, one after another in this process.",
         ),
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address of a running Ray cluster; by default one is started on this machine.",
-        ),
-    ] = None,
+    ray_address: RayAddress = None,
     split_frames: Annotated[
         int | None,
         typer.Option(
@@ -193,9 +185,7 @@ def embed(
     from sa_deploy.commands.embed.on_watch import embed_watched, require_sources
     from sa_runtime.pipeline.embed import embed as embed_sources
 
-    options: dict[str, Any] = runner_options(cache=cache, device=device, embedding=embedding)
-    if threads is not None:
-        options["threads"] = threads
+    options = runner_options(cache=cache, device=device, embedding=embedding, threads=threads)
     sources = given["sources"] = require_sources(sources, watch)
     noted = settings_of(context)
     if save_config is not None:

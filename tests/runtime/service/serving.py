@@ -30,6 +30,8 @@ def serving(
     max_delay_ms: float = 2.0,
     limits: Limits | None = None,
     runtime: str = "onnxruntime",
+    lanes: int = 1,
+    at: Address | None = None,
     **service: Any,
 ) -> Iterator[Running]:
     settings = ModelSettings(
@@ -37,10 +39,11 @@ def serving(
         options={"threads": 1},
         batch_size=batch_size,
         max_delay_ms=max_delay_ms,
+        lanes=lanes,
         limits=limits or Limits(),
     )
     files = {Path(model).stem: Path(model) for model in models}
-    listening, address = bound(Address(port=0))
+    listening, address = bound(at or Address(port=0))
     started = threading.Event()
     made = Service(Models(files, settings), **service)
     server = Server(made, address, listening, on_start=started.set)

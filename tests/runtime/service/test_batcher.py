@@ -176,3 +176,48 @@ def test_delays_and_sizes_out_of_range_are_refused(tiny_model: TinyModel) -> Non
             Batcher(runner, max_delay_ms=-1)
         with pytest.raises(InputError, match="batch_size=0"):
             Batcher(runner, batch_size=0)
+
+
+def test_lanes_run_batches_at_the_same_time_and_share_a_request(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, lanes=2, queue_crops=500) as (batcher, held):
+        images = crops(8, 3)
+        ticket = batcher.submit(images)
+        for _ in range(2):
+            assert held.entered.acquire(timeout=5)
+        assert [len(batch) for batch in held.batches] == [4, 4]
+        assert batcher.wait_s(0) == 0  # no speed is known yet
+        held.go.set()
+        found = ticket.future.result(5)
+    np.testing.assert_allclose(found, tiny_model.embed(images), atol=2e-6)
+
+
+def test_lanes_that_are_free_share_a_batch(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, lanes=2, max_delay_ms=60_000) as (batcher, held):
+        ticket = batcher.submit(crops(4))  # full for one
+        for _ in range(2):
+            assert held.entered.acquire(timeout=5)
+        assert [len(batch) for batch in held.batches] == [2, 2]
+        held.go.set()
+        ticket.future.result(5)
+        later = batcher.submit(crops(1))
+        assert not held.entered.acquire(timeout=0.05)  # and what comes afterwards waits for others
+        batcher.cancel(later)
+
+
+def test_every_crop_of_many_clients_comes_back_to_its_own(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, lanes=3, max_delay_ms=0.5, queue_crops=10_000) as (batcher, held):
+        held.go.set()
+        asked = [(crops(1 + n % 7, n), f"client {n % 5}") for n in range(150)]
+        tickets = [batcher.submit(images, client=client) for images, client in asked]
+        for (images, _), ticket in zip(asked, tickets, strict=True):
+            found = ticket.future.result(20)
+            np.testing.assert_allclose(found, tiny_model.embed(images), atol=2e-6)
+    assert (batcher.waiting, batcher._running) == (0, 0)
+
+
+def test_no_lane_is_refused(tiny_model: TinyModel) -> None:
+    with (
+        open_runner(tiny_model.path, "onnxruntime", threads=1) as runner,
+        pytest.raises(InputError, match="lanes=0: expected at least 1"),
+    ):
+        Batcher(runner, lanes=0)
