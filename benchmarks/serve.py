@@ -4,12 +4,16 @@ Run: ``python benchmarks/serve.py MODEL.onnx [--out FILE.json] [--litserve PYTHO
 <https://github.com/rakyll/hey>`_ on the path; about two minutes on two cores.
 
 In one run, in turns: the runner by itself over full batches, and ``sa-deploy serve`` of the same
-file over loopback, asked by ``hey`` for one crop a request in binary. Then, at half of that rate,
-how long answers take; then five times as many requests as it can answer, with a queue of two
-batches. Clients and service share the processor's cores.
+file over loopback, asked by ``hey`` for ``--people`` crops a request in binary. Then, at half of
+that rate, how long answers take; then five times as many requests as it can answer, with a queue of
+two batches for each lane. Clients and service share the processor's cores: what either takes of
+them is noted.
+
+Bare is the better of two: one batch at a time on all cores, and as many at a time as the service
+has lanes, each with its threads.
 
 ``--litserve`` names the Python of an environment that has LitServe: the same ONNX file there, in
-batches of the same size and delay, asked in the same way.
+batches of the same size and delay, by as many workers with as many threads, asked in the same way.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import dataclasses
 import io
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -30,6 +35,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +53,33 @@ JSON = "application/json"
 LITSERVE = Path(__file__).with_name("peer_workers") / "litserve_onnx.py"
 
 
-def bare(runner: BaseRunner, batch: int, seconds: float) -> dict[str, float]:
-    """Crops a second in full batches, and milliseconds of one."""
+def bare(runner: BaseRunner, batch: int, seconds: float, lanes: int = 1) -> dict[str, float]:
+    """Crops a second in full batches, so many at a time, and milliseconds of one."""
     spec = runner.contract.input
     shape = (batch, spec.height, spec.width, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     runner.run(images)
-    times: list[float] = []
+    until = time.perf_counter() + seconds
+
+    def lane(_: int) -> list[float]:
+        times: list[float] = []
+        while time.perf_counter() < until or len(times) < 3:
+            before = time.perf_counter()
+            runner.run(images)
+            times.append(time.perf_counter() - before)
+        return times
+
     start = time.perf_counter()
-    while time.perf_counter() - start < seconds or len(times) < 3:
-        before = time.perf_counter()
-        runner.run(images)
-        times.append(time.perf_counter() - before)
-    return {"crops_per_s": batch * len(times) / sum(times), "batch_ms": 1e3 * np.median(times)}
+    with ThreadPoolExecutor(lanes) as pool:
+        times = [one for found in pool.map(lane, range(lanes)) for one in found]
+    took = time.perf_counter() - start
+    return {"crops_per_s": batch * len(times) / took, "batch_ms": 1e3 * float(np.median(times))}
+
+
+def cpu_s(process: int) -> float:
+    """Seconds of all cores that a process has taken; Linux alone says so."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def hey(
@@ -77,25 +97,30 @@ def hey(
     command += ["-T", kind, "-t", "30", "-o", "csv"]
     command += [word for header in headers for word in ("-H", header)]
     command += ["-q", f"{rate / clients:.6f}"] if rate else []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     answered = [row for row in rows if row["status-code"] == "200"]
     ends = [float(row["offset"]) + float(row["response-time"]) for row in answered]
-    times = sorted(1e3 * float(row["response-time"]) for row in answered)
     within = [end for end in ends if end <= seconds]
     found: dict[str, Any] = {
         "answers": dict(Counter(row["status-code"] for row in rows)),
         "per_s": len(within) / seconds,
+        "client_cores": took_s / seconds,
     }
-    if times:
-        points = np.percentile(times, [50, 90, 99], method="inverted_cdf")
-        found["ms"] = dict(zip(("p50", "p90", "p99"), map(float, points), strict=True))
+    for name, status in (("ms", "200"), ("refused_ms", "429")):
+        times = [1e3 * float(row["response-time"]) for row in rows if row["status-code"] == status]
+        if times:
+            points = np.percentile(times, [50, 90, 99], method="inverted_cdf")
+            found[name] = dict(zip(("p50", "p90", "p99"), map(float, points), strict=True))
     return found
 
 
 @contextlib.contextmanager
-def service(model: Path, *words: object) -> Iterator[str]:
-    """``sa-deploy serve`` in a process of its own: its address."""
+def service(model: Path, *words: object) -> Iterator[tuple[str, int]]:
+    """``sa-deploy serve`` in a process of its own: its address, and its id."""
     command = [sys.executable, "-m", "sa_deploy", "serve", f"model={model}", "--port", "0"]
     command += ["--json", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -106,16 +131,19 @@ def service(model: Path, *words: object) -> Iterator[str]:
             if line.startswith("}"):
                 break
         try:
-            yield json.loads(said)["url"]
+            yield json.loads(said)["url"], process.pid
         finally:
             process.send_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def litserve(python: str, model: Path, batch: int, delay_ms: float) -> Iterator[str]:
+def litserve(
+    python: str, model: Path, batch: int, delay_ms: float, lanes: int, threads: int
+) -> Iterator[str]:
     """The same ONNX file behind LitServe: its address."""
     port = 8765
-    command = [python, str(LITSERVE), str(model), str(batch), str(delay_ms / 1000), str(port)]
+    given = (model, batch, delay_ms / 1000, port, lanes, threads)
+    command = [python, str(LITSERVE), *map(str, given)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
@@ -135,10 +163,10 @@ def litserve(python: str, model: Path, batch: int, delay_ms: float) -> Iterator[
         process.wait()
 
 
-def crop_request(runner: BaseRunner, folder: Path) -> tuple[Path, list[str], Path]:
-    """The body of a request for one crop by the protocol, its headers, and the crop in base64."""
+def crop_request(runner: BaseRunner, people: int, folder: Path) -> tuple[Path, list[str], Path]:
+    """The body of a request for crops by the protocol, its headers, and a crop in base64."""
     spec = runner.contract.input
-    shape = [1, spec.height, spec.width, 3]
+    shape = [people, spec.height, spec.width, 3]
     crop = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     tensor = {
         "name": spec.name,
@@ -149,58 +177,76 @@ def crop_request(runner: BaseRunner, folder: Path) -> tuple[Path, list[str], Pat
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     body, plain = folder / "request.bin", folder / "crop.json"
     body.write_bytes(head + crop.tobytes())
-    plain.write_text(json.dumps({"crop": base64.b64encode(crop.tobytes()).decode()}))
+    plain.write_text(json.dumps({"crop": base64.b64encode(crop[0].tobytes()).decode()}))
     return body, [f"Inference-Header-Content-Length: {len(head)}"], plain
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The whole run."""
     batch, delay_ms, seconds = options.batch_size, options.max_delay_ms, options.seconds
+    lanes, threads, people = options.lanes, options.threads, options.people
+    queue = 2 * batch * lanes
     words = ["--runtime", options.runtime, "--batch-size", batch, "--max-delay-ms", delay_ms]
-    words += ["--max-images", batch, "--queue-crops", 2 * batch, "--timeout-ms", 30_000]
+    words += ["--lanes", lanes, "--threads", threads, "--max-images", batch]
+    words += ["--queue-crops", queue, "--timeout-ms", 30_000, "--max-requests", 1000]
     with (
         tempfile.TemporaryDirectory() as name,
         open_runner(options.model, options.runtime) as runner,
-        service(options.model, *words) as url,
+        open_runner(options.model, options.runtime, threads=threads) as laned,
+        service(options.model, *words) as (url, process),
     ):
-        body, headers, plain = crop_request(runner, Path(name))
+        body, headers, plain = crop_request(runner, people, Path(name))
         ask = f"{url}/v2/models/model/infer"
-        # Two batches in the queue or on their way, and one that is run: none is refused.
-        clients = 2 * batch
+        # As many as find a place, in the queue or in a batch that runs: none is refused.
+        clients = max(queue // people, 1)
         hey(ask, body, headers, clients=clients, seconds=1)
         alone: list[dict[str, float]] = []
+        in_lanes: list[dict[str, float]] = []
         singles: list[float] = []
         served: list[dict[str, Any]] = []
         for _ in range(TURNS):
             alone.append(bare(runner, batch, seconds))
+            in_lanes.append(bare(laned, batch, seconds, lanes))
             singles.append(bare(runner, 1, 1.0)["batch_ms"])
+            before = cpu_s(process)
             served.append(hey(ask, body, headers, clients=clients, seconds=seconds))
+            served[-1]["service_cores"] = (cpu_s(process) - before) / seconds
         rate = statistics.median(turn["per_s"] for turn in served)
         batch_ms = statistics.median(turn["batch_ms"] for turn in alone)
-        half = hey(ask, body, headers, clients=batch, seconds=3 * seconds, rate=rate / 2)
-        over = hey(ask, body, headers, clients=10 * batch, seconds=2 * seconds, rate=5 * rate)
+        some = max(batch // people, 1)
+        half = hey(ask, body, headers, clients=some, seconds=3 * seconds, rate=rate / 2)
+        many = min(5 * clients, 500)
+        over = hey(ask, body, headers, clients=many, seconds=2 * seconds, rate=5 * rate)
         peer: dict[str, Any] = {}
         if options.litserve:
-            with litserve(options.litserve, options.model, batch, delay_ms) as other:
+            given = (options.litserve, options.model, batch, delay_ms, lanes, threads)
+            with litserve(*given) as other:
                 ask = f"{other}/predict"
-                hey(ask, plain, [], clients=clients, seconds=1, kind=JSON)
+                hey(ask, plain, [], clients=clients, seconds=2, kind=JSON)
                 peer = hey(ask, plain, [], clients=clients, seconds=seconds, kind=JSON)
     bound = delay_ms + 2 * batch_ms
+    full_ms = statistics.median(turn["ms"]["p99"] for turn in served)
+    best = max(
+        statistics.median(turn["crops_per_s"] for turn in turns) for turns in (alone, in_lanes)
+    )
     return {
         "runner": runner.label,
         "batch_size": batch,
         "max_delay_ms": delay_ms,
+        "lanes": lanes,
+        "threads": threads,
+        "people": people,
         "bare": alone,
+        "bare_in_lanes": in_lanes,
         "one_ms": statistics.median(singles),
         "service": served,
-        "ratio": rate / statistics.median(turn["crops_per_s"] for turn in alone),
+        "ratio": people * rate / best,
         "half_load": {**half, "bound_ms": bound},
         "overload": {
             **over,
             "asked_per_s": 5 * rate,
             "throughput_ratio": over["per_s"] / rate,
-            # The queue before it, the batch that runs, its own: and the rounding up of a batch.
-            "bound_ms": delay_ms + 4 * batch_ms,
+            "full_load_p99_ms": full_ms,
         },
         "litserve": peer,
     }
@@ -212,6 +258,9 @@ def main() -> None:
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-delay-ms", type=float, default=20.0)
+    parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of a lane")
+    parser.add_argument("--people", type=int, default=1, help="crops in a request")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
     parser.add_argument("--litserve", help="Python of an environment that has LitServe")
     parser.add_argument("--out", type=Path, help="file that the run is added to")

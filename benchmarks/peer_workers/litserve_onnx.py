@@ -1,4 +1,4 @@
-"""An ONNX file behind LitServe, as its documentation batches: MODEL BATCH DELAY_S PORT."""
+"""An ONNX file behind LitServe, in batches: MODEL BATCH DELAY_S PORT WORKERS THREADS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from fastapi import Response
 
 class Embedding(litserve.LitAPI):  # type: ignore[misc]  # untyped where it is not installed
     def setup(self, device: str) -> None:
-        self.session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(sys.argv[6])
+        self.session = onnxruntime.InferenceSession(
+            sys.argv[1], options, providers=["CPUExecutionProvider"]
+        )
         found = self.session.get_inputs()[0]
         self.name, self.shape = found.name, found.shape[1:]
 
@@ -35,8 +39,8 @@ class Embedding(litserve.LitAPI):  # type: ignore[misc]  # untyped where it is n
 
 
 if __name__ == "__main__":
-    _, model, batch, delay_s, port = sys.argv
+    _, model, batch, delay_s, port, workers, threads = sys.argv
     api = Embedding(max_batch_size=int(batch), batch_timeout=float(delay_s))
-    litserve.LitServer(api, accelerator="cpu", fast_queue=True).run(
-        port=int(port), generate_client_file=False
-    )
+    litserve.LitServer(
+        api, accelerator="cpu", fast_queue=True, workers_per_device=int(workers)
+    ).run(port=int(port), generate_client_file=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -21,7 +22,7 @@ from sa_runtime.errors import RunnerError, SaDeployError
 from sa_runtime.service import plain, search, v2
 from sa_runtime.service.batcher import Batcher, BatchReport, Ticket
 from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, add_docs
-from sa_runtime.service.door import Door
+from sa_runtime.service.door import TRANSPORT, Door
 from sa_runtime.service.drift import Drift
 from sa_runtime.service.gate import Gate, Job
 from sa_runtime.service.keys import Keys
@@ -307,20 +308,41 @@ async def _patiently(job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
         RefusedError: the client is gone.
         RunnerError: the model failed.
     """
-    done = asyncio.wrap_future(ticket.future)
-    gone = asyncio.ensure_future(_disconnected(job.request))
+    loop = asyncio.get_running_loop()
+    settled = loop.create_future()
+
+    def settle(_: object = None) -> None:
+        if not settled.done():
+            settled.set_result(None)
+
+    def done(_: object) -> None:
+        # A loop that is closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle)
+
+    ticket.future.add_done_callback(done)
+    late = loop.call_at(loop.time() + job.deadline - time.monotonic(), settle)
+    link = job.request.scope.get("extensions", {}).get(TRANSPORT)
+    gone: asyncio.Future[None] | None = None
+    if link is not None:
+        link["on_lost"] = settle
+    else:  # behind another server than this one's
+        gone = asyncio.ensure_future(_disconnected(job.request))
+        gone.add_done_callback(settle)
     try:
-        waiting: set[asyncio.Future[Any]] = {done, gone}
-        left = max(job.deadline - time.monotonic(), 0)
-        await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if done.done():
-            return done.result()
-        if gone.done():
+        await settled
+        if ticket.future.done():
+            return ticket.future.result()
+        if (gone is not None and gone.done()) or (link is not None and link["lost"]):
             raise RefusedError(400, "the client went away", close=True, reason="gone")
         raise DeadlineError("its time was over before its batch was done")
     finally:
-        gone.cancel()
-        if not done.done():
+        late.cancel()
+        if gone is not None:
+            gone.cancel()
+        if link is not None:
+            link["on_lost"] = None
+        if not ticket.future.done():
             batcher.cancel(ticket)
 
 

@@ -24,7 +24,7 @@ _log = logging.getLogger("sa_runtime.service.access")
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """Asked without a key: what balancers and orchestrators probe."""
 TRANSPORT = "sa_deploy.transport"
-"""Extension of the scope that holds a connection's transport."""
+"""Extension of the scope: a connection's transport, whether it is lost, and what hears of that."""
 _ID = re.compile(r"[\w.-]{1,64}")
 
 

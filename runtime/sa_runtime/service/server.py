@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from sa_runtime.sources.reader import quiet_opencv
 
 _log = logging.getLogger(__name__)
 
+SWITCH_S = 0.001
+"""Between threads of Python: how long a batch that is done waits while requests are read."""
 HEAD_BYTES = 64 * 1024
 """Of a request's line and headers; 431 above."""
 
@@ -223,8 +226,13 @@ class Server(uvicorn.Server):
         # What clients send wrong is told to them and counted: it must not fill the disk.
         for name in ("uvicorn.error", "python_multipart"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with quiet_opencv():
-            self.run(sockets=[self._listening])
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
+        try:
+            with quiet_opencv():
+                self.run(sockets=[self._listening])
+        finally:
+            sys.setswitchinterval(before)
         if self.cut_off:
             raise IncompleteError(
                 f"{self.cut_off} requests were cut off when their time was over; allow more with "
@@ -296,13 +304,18 @@ def _guarded(head_timeout_s: float) -> type[HttpToolsProtocol]:
     class Guarded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
         _head_bytes = 0
+        _link: dict[str, Any]
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._link = {"transport": transport, "lost": False, "on_lost": None}
             self._expect_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_is_there()
+            self._link["lost"] = True
+            if self._link["on_lost"] is not None:
+                self._link["on_lost"]()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -318,8 +331,8 @@ def _guarded(head_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self._head_is_there()
-            # Who does not take an answer is cut off by the application.
-            self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
+            # Who does not take an answer is cut off by the application, who goes away given up.
+            self.scope["extensions"] = {TRANSPORT: self._link}
             super().on_headers_complete()
 
         def _expect_head(self) -> None:

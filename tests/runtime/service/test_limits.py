@@ -194,6 +194,25 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None
     assert (running.service.gate.requests, running.service.gate.held_bytes) == (0, 0)
 
 
+def test_who_goes_away_while_he_waits_for_a_batch_is_not_run(tiny_model: TinyModel) -> None:
+    with serving(tiny_model.path, max_delay_ms=60_000, batch_size=8) as running:
+        host, port = running.host.split(":")
+        (served,) = running.service.models
+        head = f"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: {len(png())}\r\n\r\n"
+        with socket.create_connection((host, int(port))) as link:
+            link.sendall(head.encode() + png())
+            until = time.monotonic() + 5
+            while not served.batcher.waiting:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        while served.batcher.waiting or running.service.gate.requests:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert served.statistics.batches == 0
+        text = httpx.get(f"{running.url}/metrics").text
+        assert 'sa_deploy_refused_total{reason="gone"} 1.0' in text
+
+
 def test_a_request_may_ask_for_less_time(tiny_model: TinyModel) -> None:
     with (
         serving(tiny_model.path, max_delay_ms=2000, batch_size=8) as running,
