@@ -11,7 +11,7 @@ FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/
 	tests/test_project.py tests/test_public_names.py runtime sa_deploy \
 	--ignore tests/runtime/tensorrt --ignore tests/runtime/runners --ignore tests/runtime/bench
 
-.PHONY: help demo test together quick fast lowest lint format docs coverage dist soak clean
+.PHONY: help demo test together quick fast lowest lint format docs coverage dist soak promtool clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile | expand -t 16
@@ -62,6 +62,11 @@ dist: $(DEV)  ## build the wheel and the source archive into dist/
 
 soak: $(DEV)  ## trials of minutes, each in short among the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak
+
+promtool: $(DEV)  ## the checker of Prometheus' files, out of Debian's package, beside the environment
+	mkdir -p out/promtool && cd out/promtool && apt-get -qq download prometheus
+	dpkg -x out/promtool/prometheus_*.deb out/promtool
+	cp out/promtool/usr/bin/promtool $(BIN)/ && rm -r out/promtool
 
 clean:  ## remove the environment and all that was built
 	rm -rf $(VENV) out runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -40,29 +40,34 @@ def simulate(
     batch: int,
     delay_s: float,
     queue: int,
-    fixed_s: float,
     crop_s: float,
+    lanes: int = 1,
+    fixed_s: float = 0.0,
     own_s: float = 0.0,
+    refuse_s: float = 0.0,
 ) -> Simulated:
     """Clients that each ask for one crop, wait for the answer, and ask again.
 
     Args:
         clients: at a time.
-        rate: of all together, as far as answers let them; 0 without a pause.
+        rate: of all together, as far as answers let them; 0 without a pause. As ``hey`` does it,
+            each client asks at the same moments as the others.
         seconds: simulated.
         batch: crops in a batch at most.
         delay_s: that a crop waits for others.
         queue: crops that may wait; more are refused at once.
+        crop_s: of each crop in a batch.
+        lanes: batches that are run at a time; those that are free share what waits.
         fixed_s: of a batch, whatever its size.
-        crop_s: of each crop in it.
         own_s: of a request outside the queue: transport, parsing.
+        refuse_s: that a refusal takes from a lane.
     """
     pause = clients / rate if rate else 0.0
-    # Client by the time of its next request; they start evenly spread.
-    events = [(pause * index / clients, index) for index in range(clients)]
+    # Client by the time of its next request.
+    events = [(0.0, index) for index in range(clients)]
     due = [0.0] * clients
     waiting: deque[tuple[float, int]] = deque()
-    free_at, refused = 0.0, 0
+    free_at, refused, shared_at = [0.0] * lanes, 0, float("inf")
     latencies: list[float] = []
 
     def back(at: float, client: int, asked: float) -> None:
@@ -73,20 +78,27 @@ def simulate(
         arrival = events[0][0] if events else float("inf")
         if waiting:
             full = len(waiting) >= batch
-            start = max(free_at, waiting[batch - 1][0] if full else waiting[0][0] + delay_s)
+            ready = waiting[batch - 1][0] if full else waiting[0][0] + delay_s
+            start = max(min(free_at), min(ready, shared_at))
             if start <= arrival:
-                taken = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
-                free_at = start + fixed_s + crop_s * len(taken)
+                idle = sum(at <= start for at in free_at)
+                share = min(batch, -(-len(waiting) // idle))
+                shared_at = start if share < min(batch, len(waiting)) else float("inf")
+                taken = [waiting.popleft() for _ in range(share)]
+                done = start + fixed_s + crop_s * len(taken)
+                free_at[free_at.index(min(free_at))] = done
                 for asked, client in taken:
-                    latencies.append(free_at - asked + own_s)
-                    if free_at < seconds:
-                        back(free_at + own_s, client, asked)
+                    latencies.append(done - asked + own_s)
+                    if done < seconds:
+                        back(done + own_s, client, asked)
                 continue
         at, client = heapq.heappop(events)
         if at >= seconds:
             continue
         if len(waiting) >= queue:
             refused += 1
+            busy = min(free_at)
+            free_at[free_at.index(busy)] = max(busy, at) + refuse_s
             back(at + max(own_s, 1e-3), client, at)
         else:
             waiting.append((at, client))
@@ -94,26 +106,33 @@ def simulate(
     return Simulated(len(latencies) / seconds, refused / seconds, p50, p99)
 
 
+REFUSAL = 0.4
+"""What a refusal costs, as a share of what an answer costs beside its crop: processor time of the
+service measured with a model that takes none."""
+
+
 def beside(measured: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """Figures of a run, measured and simulated."""
+    """Figures of a run with one crop a request, measured and simulated."""
     batch, delay_s = measured["batch_size"], measured["max_delay_ms"] / 1e3
-    whole = np.median([turn["batch_ms"] for turn in measured["bare"]]) / 1e3
-    one = measured["one_ms"] / 1e3
-    crop_s = (whole - one) / (batch - 1)
+    lanes = measured["lanes"]
+    bare = float(np.median([turn["crops_per_s"] for turn in measured["bare_in_lanes"]]))
     served = float(np.median([turn["per_s"] for turn in measured["service"]]))
-    # What a request costs the cores beside its crop, from the throughput at full load.
-    own_s = max(1 / served - whole / batch, 0.0)
-    common: dict[str, Any] = {"batch": batch, "delay_s": delay_s, "queue": 2 * batch}
-    common |= {"fixed_s": one - crop_s, "crop_s": crop_s + own_s, "own_s": own_s}
-    full = simulate(clients=2 * batch, rate=0, seconds=60, **common)
+    # What a request takes from a lane beside its crop, from the throughput at full load.
+    own_s = max(lanes / served - lanes / bare, 0.0)
+    queue = 2 * batch * lanes
+    common: dict[str, Any] = {"batch": batch, "delay_s": delay_s, "queue": queue, "lanes": lanes}
+    common |= {"crop_s": lanes / bare + own_s, "own_s": own_s, "refuse_s": REFUSAL * own_s}
+    full = simulate(clients=queue, rate=0, seconds=60, **common)
     half = simulate(clients=batch, rate=served / 2, seconds=60, **common)
-    over = simulate(clients=10 * batch, rate=5 * served, seconds=60, **common)
+    many = min(5 * queue, 500)
+    over = simulate(clients=many, rate=5 * served, seconds=60, **common)
     return [
         ("full load, answers/s", served, full.per_s),
         ("full load, p50 ms", _median(measured["service"], "p50"), full.p50_ms),
         ("half load, p50 ms", measured["half_load"]["ms"]["p50"], half.p50_ms),
         ("half load, p99 ms", measured["half_load"]["ms"]["p99"], half.p99_ms),
         ("five times, answers/s", measured["overload"]["per_s"], over.per_s),
+        ("five times, p50 ms", measured["overload"]["ms"]["p50"], over.p50_ms),
         ("five times, p99 ms", measured["overload"]["ms"]["p99"], over.p99_ms),
     ]
 
@@ -179,7 +198,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.measured:
         for run in json.loads(options.measured.read_text())["runs"]:
-            print(f"load average {run['load_average']:.1f}")
+            if run["people"] != 1:
+                continue
+            print(f"{run['model']}, load average {run['load_average']:.1f}")
             for name, found, simulated in beside(run):
                 print(f"  {name:24} measured {found:9.1f}   simulated {simulated:9.1f}")
         return

@@ -150,6 +150,15 @@ def serve(
             "without it, by this one.",
         ),
     ] = None,
+    ray_models: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Models that each of these processes holds at a time; it opens others when "
+            "they are asked for. All by default.",
+        ),
+    ] = None,
     ray_address: RayAddress = None,
     json_output: JsonOutput = False,
 ) -> None:
@@ -200,7 +209,11 @@ def serve(
             raise bad_value("gallery", str(gallery), "does not go with `ray_replicas`")
         on_gpu = float((device or "").startswith(("cuda", "tensorrt")))
         replicas = Replicas(
-            most=ray_replicas, requests=batch_size, gpus=on_gpu, address=ray_address
+            most=ray_replicas,
+            requests=batch_size,
+            gpus=on_gpu,
+            models=ray_models,
+            address=ray_address,
         )
         serve_on_ray(named_files(models), settings, address, replicas, keys=keys, on_start=_note)
         return

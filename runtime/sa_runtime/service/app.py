@@ -76,7 +76,7 @@ class Service:
         inner = FastAPI(
             title="sa-deploy",
             version=version(),
-            lifespan=self._lifespan,
+            lifespan=self.running,
             docs_url=None,
             redoc_url=None,
         )
@@ -117,7 +117,12 @@ class Service:
             self._searcher = Searcher(self._gallery, self.models.get().contract)
 
     @asynccontextmanager
-    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+    async def running(self, app: object = None) -> AsyncIterator[None]:
+        """Open meanwhile, and watched; ``app`` is what ASGI hands to a lifespan.
+
+        Raises:
+            SaDeployError: a model cannot be opened, or its canary crops come out wrong.
+        """
         await asyncio.to_thread(self.open)
         watching = asyncio.create_task(self._watch())
         try:

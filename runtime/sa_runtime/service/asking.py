@@ -28,6 +28,8 @@ KEY_VARIABLE = "SA_DEPLOY_KEY"
 CA_VARIABLE, CERTIFICATE_VARIABLE = "SA_DEPLOY_CA", "SA_DEPLOY_CERTIFICATE"
 PRIVATE_KEY_VARIABLE = "SA_DEPLOY_PRIVATE_KEY"
 """Files in PEM, likewise."""
+MODEL_HEADER = "serve_multiplexed_model_id"
+"""By which Ray Serve finds a replica that holds the model."""
 _HEADER_LENGTH = "inference-header-content-length"
 AGAIN = (429, 502, 503)
 """Answers of a service, or of what stands before it, that ask to come again."""
@@ -119,10 +121,13 @@ class Common:
         self._httpx: Any = require("httpx", extra="client", purpose="the client of a service")
         given = os.environ.get
         key = key or given(KEY_VARIABLE)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        if model:
+            headers[MODEL_HEADER] = model
         self._open(
             {
                 "base_url": self.url,
-                "headers": {"authorization": f"Bearer {key}"} if key else {},
+                "headers": headers,
                 "limits": self._httpx.Limits(max_connections=connections),
                 "timeout": timeout_s,
                 "trust_env": False,
@@ -285,7 +290,7 @@ class Attempts:
             RunnerError: no time is left for another one.
             InputError: another one would fail likewise.
         """
-        wait_s = min(0.1 * 2**self._made, _LONGEST_WAIT_S)
+        wait_s: float = min(0.1 * 2**self._made, _LONGEST_WAIT_S)
         if isinstance(outcome, Exception):
             if untrusted := self._client._untrusted(outcome):
                 raise untrusted from outcome

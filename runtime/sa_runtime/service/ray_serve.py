@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.errors import InputError, bad_value
+from sa_runtime.errors import ContractError, InputError, bad_value
 from sa_runtime.service.models import ModelSettings
 from sa_runtime.service.server import Address
 from sa_runtime.system.extras import require
@@ -29,6 +29,8 @@ class Replicas:
         least, most: replicas; in between, as many as keep ``requests`` in each.
         requests: that are answered by one replica at a time, on average.
         cpus, gpus: that Ray sets aside for each.
+        models: that one holds at a time, the others are opened when they are asked for; all by
+            default.
         address: of a running cluster; a new one on this machine by default.
     """
 
@@ -37,6 +39,7 @@ class Replicas:
     requests: float = 32.0
     cpus: float = 1.0
     gpus: float = 0.0
+    models: int | None = None
     address: str | None = None
 
 
@@ -54,18 +57,28 @@ def application(
         options = {"threads": threads, **settings.options}
         settings = dataclasses.replace(settings, options=options)
 
+    spaces = {name: read_contract(path).space for name, path in files.items()}
+    few = replicas.models is not None and replicas.models < len(files)
+
     def build() -> Any:
         """In the replica, which opens the models and lets their canaries pass before it answers."""
         from sa_runtime.service.app import Service
         from sa_runtime.service.keys import Keys
         from sa_runtime.service.models import Models
+        from sa_runtime.service.ray_models import InTurns
 
         holders = None if keys is None else Keys(keys)
+        if few:
+            return InTurns(files, settings, holders, replicas.models or 1)
         return Service(Models(dict(files), settings), keys=holders).app
 
     @serve.ingress(build)
     class Embedding:
         """One replica."""
+
+        def spaces(self) -> dict[str, str]:
+            """Feature spaces by the names of the models."""
+            return spaces
 
     return (
         serve.deployment(Embedding)
@@ -95,17 +108,20 @@ def serve_on_ray(
 ) -> None:
     """Serve artefacts by replicas until this process is stopped.
 
+    On a cluster that serves already, replica after replica is replaced by one of the new artefacts,
+    and requests are answered meanwhile. The process that served before sees it and ends.
+
     Raises:
         MissingPackageError: Ray Serve is not installed.
         InputError: no such cluster, an address that is open to anybody, or models that do not open.
+        ContractError: the cluster serves a model of that name and of another feature space.
     """
     if address.certificate is not None:
         raise bad_value(
             "certificate", str(address.certificate), "on Ray, TLS is done by what stands before it"
         )
     address.check(keys=keys is not None)
-    for path in files.values():
-        read_contract(path)  # before a cluster is started for it
+    # Reads the contracts, before a cluster is started for them.
     bound = application({n: p.resolve() for n, p in files.items()}, settings, keys, replicas)
     ray = require("ray", extra="scale", purpose="a service on Ray")
     serve = require("ray.serve", extra="scale", purpose="a service on Ray")
@@ -121,8 +137,10 @@ def serve_on_ray(
         raise bad_value(
             "address", replicas.address, f"no cluster answers ({exc}); start one with `ray start`"
         ) from exc
+    ours = True
     try:
         serve.start(http_options={"host": address.host, "port": address.port})
+        _refuse_other_spaces(serve, files)
         try:
             serve.run(bound, name=NAME, route_prefix="/")
         except RuntimeError as exc:
@@ -131,8 +149,36 @@ def serve_on_ray(
                 "models without Ray to see why"
             ) from exc
         on_start(address.url)
-        while True:
+        mine = _deployed(serve)
+        while _deployed(serve) == mine:
             time.sleep(1)
+        ours = False  # another process has put its own in the place
     finally:
-        serve.shutdown()
+        if ours:
+            serve.shutdown()
         ray.shutdown()
+
+
+def _deployed(serve: Any) -> float:
+    """When the application was put there; 0 where there is none."""
+    found = serve.status().applications.get(NAME)
+    return float(found.last_deployed_time_s) if found is not None else 0.0
+
+
+def _refuse_other_spaces(serve: Any, files: Mapping[str, Path]) -> None:
+    """Stored vectors would not compare any more.
+
+    Raises:
+        ContractError: a model that is served has the name of one of another space.
+    """
+    if not _deployed(serve):
+        return
+    running = serve.get_app_handle(NAME).spaces.remote().result(timeout_s=60)
+    for name, path in files.items():
+        space = read_contract(path).space
+        if running.get(name, space) != space:
+            raise ContractError(
+                f"{path}: holds vectors of space {space}, and the cluster serves those of "
+                f"{running[name]} as {name!r}: they do not compare. Give it another name: "
+                f"OTHER={path}"
+            )

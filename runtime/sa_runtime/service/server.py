@@ -304,7 +304,7 @@ def _guarded(head_timeout_s: float) -> type[HttpToolsProtocol]:
     class Guarded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
         _head_bytes = 0
-        _link: dict[str, Any]
+        _link: Any
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)

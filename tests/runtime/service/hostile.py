@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,43 @@ def answers_of(where: str, requests: Iterable[bytes]) -> list[int | None]:
     host, port = where.split(":")
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(lambda sent: _answer((host, int(port)), sent), requests))
+
+
+def slow_answers(where: str, count: int, *, every_s: float) -> list[int | None]:
+    """The statuses of so many who send a byte now and then, all at the same time."""
+    host, port = where.split(":")
+    head = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+    links = [socket.create_connection((host, int(port)), timeout=20) for _ in range(count)]
+    for index, link in enumerate(links):
+        link.sendall(head if index % 2 else head[: 31 + index % 10])
+    said: dict[int, bytes] = {}
+    until = time.monotonic() + 60
+    while len(said) < count and time.monotonic() < until:
+        time.sleep(every_s)
+        for index, link in enumerate(links):
+            if index in said:
+                continue
+            try:
+                if select.select([link], [], [], 0)[0]:
+                    said[index] = link.recv(4096)
+                    link.close()
+                else:
+                    link.sendall(b"a")
+            except ConnectionError:
+                said[index] = b""
+    for link in links:
+        link.close()
+    return [int(one[9:12]) if one.startswith(b"HTTP/1.1 ") else None for one in said.values()]
+
+
+def disconnect(where: str, count: int) -> None:
+    """So many who go away: in their headers, in their body, and before their answer."""
+    host, port = where.split(":")
+    image = cv2.imencode(".png", np.zeros((64, 48, 3), np.uint8))[1].tobytes()
+    whole = b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(image), image)
+    for index in range(count):
+        with socket.create_connection((host, int(port)), timeout=20) as link:
+            link.sendall((whole[:20], whole[:-5], whole)[index % 3])
 
 
 def _answer(where: tuple[str, int], sent: bytes) -> int | None:

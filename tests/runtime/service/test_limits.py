@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sa_runtime.service.limits import Limits
-from tests.runtime.service.hostile import answers_of, hostile
+from tests.runtime.service.hostile import answers_of, disconnect, hostile, slow_answers
 from tests.runtime.service.serving import Running, serving
 
 if TYPE_CHECKING:
@@ -272,6 +272,8 @@ def test_hostile_requests_get_4xx_and_do_no_harm(running: Running) -> None:
     assert len(statuses) == 300
     assert all(status is None or 400 <= status < 500 for status in statuses), statuses
     assert sum(status is not None for status in statuses) > 270
+    disconnect(running.host, 30)
+    assert slow_answers(running.host, 20, every_s=0.1) == [408] * 20
     with httpx.Client(base_url=running.url) as http:
         assert http.post("/embed", content=png()).status_code == 200
         assert http.get("/v2/health/ready").status_code == 200

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from sa_runtime.errors import InputError
@@ -88,14 +89,161 @@ sys.stdout.flush()
 os._exit(0)
 """
 
+CHANGED = """
+import json, os, subprocess, sys, threading, time
+from pathlib import Path
+import numpy as np, ray
+from ray import serve
+from ray.cluster_utils import Cluster
+from sa_deploy import Client
+from sa_runtime.errors import SaDeployError
+from sa_runtime.service.models import ModelSettings
+from sa_runtime.service.ray_serve import NAME, Replicas, application
+
+first, second, other = map(Path, sys.argv[1:4])
+port, url = sys.argv[4], f"http://127.0.0.1:{sys.argv[4]}"
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+words = ["--ray-replicas", "2", "--ray-address", cluster.address, "--port", port]
+words += ["--runtime", "onnxruntime"]
+
+def command(file):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sa_deploy", "serve", f"tiny={file}", *words],
+        stderr=subprocess.PIPE, text=True)
+
+def serving(process):
+    for line in process.stderr:
+        if "serving" in line:
+            return True
+    return False
+
+one = command(first)
+assert serving(one)
+images = np.random.default_rng(0).integers(0, 256, (16, 32, 16, 3), dtype=np.uint8)
+with Client(url) as client:
+    expected = client.embed(images)
+good, failed, wrong, stop = [], [], [], threading.Event()
+
+def ask():
+    with Client(url, timeout_s=60) as client:
+        while not stop.is_set():
+            try:
+                found = client.embed(images)
+            except SaDeployError as error:
+                failed.append(str(error)[:200])
+                continue
+            (good if np.allclose(found, expected, atol=2e-6) else wrong).append(time.monotonic())
+
+threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+for thread in threads: thread.start()
+time.sleep(2)
+two = command(second)
+assert serving(two)
+replaced = time.monotonic()
+one_ended = one.wait(150)
+refused = command(other)
+said = refused.communicate(timeout=150)[1]
+time.sleep(3)
+stop.set()
+for thread in threads: thread.join()
+two.terminate()
+two_ended = two.wait(100)
+print("RESULT", json.dumps({
+    "good": len(good), "failed": failed, "wrong": len(wrong), "one": one_ended, "two": two_ended,
+    "good_after": sum(t > replaced for t in good), "refused": refused.returncode, "said": said}))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+IN_TURNS = """
+import json, os, sys, threading
+from pathlib import Path
+import numpy as np, ray
+from ray import serve
+from sa_deploy import Client
+from sa_runtime.service.models import ModelSettings
+from sa_runtime.service.ray_serve import NAME, Replicas, application
+
+folder, port = Path(sys.argv[1]), int(sys.argv[2])
+names = ["a", "b", "c"]
+ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+settings = ModelSettings(runtime="onnxruntime", batch_size=8, max_delay_ms=2)
+files = {name: folder / f"{name}.onnx" for name in names}
+bound = application(files, settings, None, Replicas(least=2, most=2, models=2))
+serve.start(http_options={"host": "127.0.0.1", "port": port})
+serve.run(bound, name=NAME, route_prefix="/")
+url = f"http://127.0.0.1:{port}"
+images = np.load(folder / "images.npy")
+good, wrong = [], []
+
+def ask(name):
+    expected = np.load(folder / f"{name}.npy")
+    for _ in range(6):  # each time by new connections, so that either replica may be asked
+        with Client(url, model=name) as client:
+            for _ in range(5):
+                found = client.embed(images)
+                (good if np.allclose(found, expected, atol=2e-6) else wrong).append(name)
+
+threads = [threading.Thread(target=ask, args=(name,)) for name in names * 2]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import httpx
+unknown = httpx.post(f"{url}/v2/models/x/infer")
+print("RESULT", json.dumps({
+    "good": {name: good.count(name) for name in names}, "wrong": wrong,
+    "unknown": [unknown.status_code, unknown.json()["error"]],
+    "ready": httpx.get(f"{url}/v2/health/ready").status_code}))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def result_of(script: str, *words: object) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-c", script, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=590, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stderr[-5000:]
+    print(lines[0])
+    found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
+    return found
+
+
+@pytest.mark.soak
+def test_a_model_is_changed_under_load_and_another_space_is_refused(tmp_path: Path) -> None:
+    from tests.tiny_onnx import write_tiny_onnx
+
+    size: dict[str, Any] = {"height": 32, "width": 16, "dim": 12, "max_batch": None}
+    for name, seed in (("first", 1), ("second", 1), ("other", 2)):
+        write_tiny_onnx(tmp_path / f"{name}.onnx", seed=seed, **size)
+    files = [tmp_path / f"{name}.onnx" for name in ("first", "second", "other")]
+    found = result_of(CHANGED, *files, 18767)
+    assert (found["failed"], found["wrong"]) == ([], 0)
+    assert found["good_after"] > 0
+    assert (found["one"], found["two"]) == (0, 143)
+    assert found["refused"] == 2
+    assert "they do not compare. Give it another name" in " ".join(found["said"].split())
+
+
+@pytest.mark.soak
+def test_replicas_hold_models_in_turns(tmp_path: Path) -> None:
+    from tests.tiny_onnx import write_tiny_onnx
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    for seed, name in enumerate("abc"):
+        model = write_tiny_onnx(
+            tmp_path / f"{name}.onnx", height=32, width=16, dim=12, seed=seed, max_batch=None
+        )
+        np.save(tmp_path / f"{name}.npy", model.embed(images))
+    found = result_of(IN_TURNS, tmp_path, 18769)
+    assert (found["good"], found["wrong"]) == ({"a": 60, "b": 60, "c": 60}, [])
+    assert found["unknown"] == [404, "no model 'x'; expected one of a, b, c"]
+    assert found["ready"] == 200
+
 
 @pytest.mark.soak
 def test_a_replica_and_a_node_are_killed_under_load(tiny_model: TinyModel) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tiny_model.path), "18765"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert lines, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
+    found = result_of(KILLED, tiny_model.path, 18765)
     assert found["wrong"] == 0
     assert found["good_after_kill"] > 0
     assert found["after_replica"] == 2
