@@ -119,12 +119,12 @@ def beside(measured: dict[str, Any]) -> list[tuple[str, float, float]]:
     served = float(np.median([turn["per_s"] for turn in measured["service"]]))
     # What a request takes from a lane beside its crop, from the throughput at full load.
     own_s = max(lanes / served - lanes / bare, 0.0)
-    queue = 2 * batch * lanes
+    queue, clients = (lanes + 1) * batch, 2 * lanes * batch
     common: dict[str, Any] = {"batch": batch, "delay_s": delay_s, "queue": queue, "lanes": lanes}
     common |= {"crop_s": lanes / bare + own_s, "own_s": own_s, "refuse_s": REFUSAL * own_s}
-    full = simulate(clients=queue, rate=0, seconds=60, **common)
+    full = simulate(clients=clients, rate=0, seconds=60, **common)
     half = simulate(clients=batch, rate=served / 2, seconds=60, **common)
-    many = min(5 * queue, 500)
+    many = min(5 * clients, 500)
     over = simulate(clients=many, rate=5 * served, seconds=60, **common)
     return [
         ("full load, answers/s", served, full.per_s),

@@ -6,7 +6,7 @@ Run: ``python benchmarks/serve.py MODEL.onnx [--out FILE.json] [--litserve PYTHO
 In one run, in turns: the runner by itself over full batches, and ``sa-deploy serve`` of the same
 file over loopback, asked by ``hey`` for ``--people`` crops a request in binary. Then, at half of
 that rate, how long answers take; then five times as many requests as it can answer, with a queue of
-two batches for each lane. Clients and service share the processor's cores: what either takes of
+a batch for each lane and one more. Clients and service share the processor's cores: what either takes of
 them is noted.
 
 Bare is the better of two: one batch at a time on all cores, and as many at a time as the service
@@ -185,7 +185,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The whole run."""
     batch, delay_ms, seconds = options.batch_size, options.max_delay_ms, options.seconds
     lanes, threads, people = options.lanes, options.threads, options.people
-    queue = 2 * batch * lanes
+    queue = (lanes + 1) * batch
     words = ["--runtime", options.runtime, "--batch-size", batch, "--max-delay-ms", delay_ms]
     words += ["--lanes", lanes, "--threads", threads, "--max-images", batch]
     words += ["--queue-crops", queue, "--timeout-ms", 30_000, "--max-requests", 1000]
@@ -197,8 +197,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ):
         body, headers, plain = crop_request(runner, people, Path(name))
         ask = f"{url}/v2/models/model/infer"
-        # As many as find a place, in the queue or in a batch that runs: none is refused.
-        clients = max(queue // people, 1)
+        # As many as are being run and as many behind them: when a batch is taken, none is refused.
+        clients = max(2 * lanes * batch // people, 1)
         hey(ask, body, headers, clients=clients, seconds=1)
         alone: list[dict[str, float]] = []
         in_lanes: list[dict[str, float]] = []
