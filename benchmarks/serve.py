@@ -6,8 +6,8 @@ Run: ``python benchmarks/serve.py MODEL.onnx [--out FILE.json] [--litserve PYTHO
 In one run, in turns: the runner by itself over full batches, and ``sa-deploy serve`` of the same
 file over loopback, asked by ``hey`` for ``--people`` crops a request in binary. Then, at half of
 that rate, how long answers take; then five times as many requests as it can answer, with a queue of
-a batch for each lane and one more. Clients and service share the processor's cores: what either takes of
-them is noted.
+a batch for each lane and one more. Clients and service share the processor's cores: what either
+takes of them is noted.
 
 Bare is the better of two: one batch at a time on all cores, and as many at a time as the service
 has lanes, each with its threads.

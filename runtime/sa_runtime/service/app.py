@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
@@ -97,7 +97,7 @@ class Service:
         inner.add_exception_handler(RefusedError, refused)  # type: ignore[arg-type]
         inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
         self._inner = inner
-        self.app: ASGIApp = Door(
+        self.app = Door(
             self._dispatch, self.metrics, keys, self.limits.write_timeout_s, self._no_place
         )
 

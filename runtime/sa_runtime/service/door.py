@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sa_runtime.service.keys import Keys
@@ -87,6 +88,23 @@ class Door:
 
     def _next_id(self) -> str:
         return f"{self._first}{next(self._ids):06x}"
+
+    def early(self, scope: Scope) -> bytes | None:
+        """The whole answer to a request that finds no place, where only its number is noted."""
+        if self._keys is not None or _log.isEnabledFor(logging.INFO):
+            return None
+        refusal = self._full(scope)
+        if refusal is None or refusal.retry_after_s is None or refusal.status != 429:
+            return None
+        if any(name == b"x-request-id" for name, _ in scope["headers"]):
+            return None
+        self._metrics.count("", refusal.status, refusal.reason)
+        body = orjson.dumps({"error": str(refusal)})
+        return (
+            b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nretry-after: %d\r\nx-request-id: %b\r\n\r\n%b"
+            % (len(body), refusal.retry_after_s, self._next_id().encode(), body)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; whatever fails unforeseen is a 500 that tells nothing."""

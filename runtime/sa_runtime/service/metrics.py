@@ -90,11 +90,15 @@ class Metrics:
         self._stages = cache(self._seconds.labels)
         self._given = cache(self._people.labels)
 
+    def count(self, route: str, status: int, reason: str) -> None:
+        """Count a request by its endpoint, its status, and why it was refused, if it was."""
+        self._counted(route or "none", status).inc()
+        if reason:
+            self._refused.labels(reason).inc()
+
     def note(self, answered: Answered) -> None:
-        """Count a request."""
-        self._counted(answered.route or "none", answered.status).inc()
-        if answered.reason:
-            self._refused.labels(answered.reason).inc()
+        """Count a request and its stages."""
+        self.count(answered.route, answered.status, answered.reason)
         if answered.stages and answered.status == 200:
             for stage, seconds in answered.stages.items():
                 self._stages(stage).observe(seconds)

@@ -7,6 +7,7 @@ them stands Ray's proxy, which hands each request to the replica that has the fe
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,9 +45,14 @@ class Replicas:
 
 
 def application(
-    files: Mapping[str, Path], settings: ModelSettings, keys: Path | None, replicas: Replicas
+    files: Mapping[str, Path],
+    settings: ModelSettings,
+    keys: Path | None,
+    replicas: Replicas,
+    *,
+    deployed_by: str = "",
 ) -> Any:
-    """The deployment, bound and ready for ``serve.run``.
+    """The deployment, bound and ready for ``serve.run``; ``deployed_by`` tells it from others.
 
     Raises:
         MissingPackageError: Ray Serve is not installed.
@@ -79,6 +85,10 @@ def application(
         def spaces(self) -> dict[str, str]:
             """Feature spaces by the names of the models."""
             return spaces
+
+        def deployed_by(self) -> str:
+            """Who put it there."""
+            return deployed_by
 
     return (
         serve.deployment(Embedding)
@@ -121,8 +131,10 @@ def serve_on_ray(
             "certificate", str(address.certificate), "on Ray, TLS is done by what stands before it"
         )
     address.check(keys=keys is not None)
+    me = secrets.token_hex(8)
+    found = {name: path.resolve() for name, path in files.items()}
     # Reads the contracts, before a cluster is started for them.
-    bound = application({n: p.resolve() for n, p in files.items()}, settings, keys, replicas)
+    bound = application(found, settings, keys, replicas, deployed_by=me)
     ray = require("ray", extra="scale", purpose="a service on Ray")
     serve = require("ray.serve", extra="scale", purpose="a service on Ray")
     try:
@@ -137,10 +149,11 @@ def serve_on_ray(
         raise bad_value(
             "address", replicas.address, f"no cluster answers ({exc}); start one with `ray start`"
         ) from exc
-    ours = True
+    ours = False
     try:
         serve.start(http_options={"host": address.host, "port": address.port})
         _refuse_other_spaces(serve, files)
+        ours = NAME not in serve.status().applications
         try:
             serve.run(bound, name=NAME, route_prefix="/")
         except RuntimeError as exc:
@@ -148,9 +161,9 @@ def serve_on_ray(
                 f"the replicas do not start: {str(exc).strip().splitlines()[-1]}; serve the same "
                 "models without Ray to see why"
             ) from exc
+        ours = True
         on_start(address.url)
-        mine = _deployed(serve)
-        while _deployed(serve) == mine:
+        while _still_ours(serve, me):
             time.sleep(1)
         ours = False  # another process has put its own in the place
     finally:
@@ -159,10 +172,15 @@ def serve_on_ray(
         ray.shutdown()
 
 
-def _deployed(serve: Any) -> float:
-    """When the application was put there; 0 where there is none."""
-    found = serve.status().applications.get(NAME)
-    return float(found.last_deployed_time_s) if found is not None else 0.0
+def _still_ours(serve: Any, me: str) -> bool:
+    """Whether no other process has deployed its own since; a replica that dies tells nothing."""
+    if NAME not in serve.status().applications:
+        return False
+    try:
+        found: str = serve.get_app_handle(NAME).deployed_by.remote().result(timeout_s=10)
+    except Exception:  # of Ray's many
+        return True
+    return found == me
 
 
 def _refuse_other_spaces(serve: Any, files: Mapping[str, Path]) -> None:
@@ -171,7 +189,7 @@ def _refuse_other_spaces(serve: Any, files: Mapping[str, Path]) -> None:
     Raises:
         ContractError: a model that is served has the name of one of another space.
     """
-    if not _deployed(serve):
+    if NAME not in serve.status().applications:
         return
     running = serve.get_app_handle(NAME).spaces.remote().result(timeout_s=60)
     for name, path in files.items():

@@ -17,21 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sa_runtime.errors import IncompleteError, InputError, bad_value
 from sa_runtime.service.app import Service
-from sa_runtime.service.door import TRANSPORT
 from sa_runtime.service.keys import Keys
 from sa_runtime.service.models import Models, ModelSettings
+from sa_runtime.service.protocol import guarded
 from sa_runtime.sources.reader import quiet_opencv
 
 _log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001
 """Between threads of Python: how long a batch that is done waits while requests are read."""
-HEAD_BYTES = 64 * 1024
-"""Of a request's line and headers; 431 above."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,7 +194,7 @@ class Server(uvicorn.Server):
         limits = service.limits
         config = uvicorn.Config(
             service.app,
-            http=_guarded(limits.read_timeout_s),
+            http=guarded(limits.read_timeout_s, service.app.early),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -296,60 +293,3 @@ def _tls(address: Address) -> dict[str, Any]:
     if address.client_ca is not None:
         found |= {"ssl_ca_certs": str(address.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     return found
-
-
-def _guarded(head_timeout_s: float) -> type[HttpToolsProtocol]:
-    """Uvicorn's protocol with an end to waiting for headers, and to their size."""
-
-    class Guarded(HttpToolsProtocol):
-        _timer: asyncio.TimerHandle | None = None
-        _head_bytes = 0
-        _link: Any
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._link = {"transport": transport, "lost": False, "on_lost": None}
-            self._expect_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head_is_there()
-            self._link["lost"] = True
-            if self._link["on_lost"] is not None:
-                self._link["on_lost"]()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            self._head_bytes += len(data)
-            super().data_received(data)
-            if self._timer is not None and self._head_bytes > HEAD_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large")
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            if self._timer is None:
-                self._expect_head()
-
-        def on_headers_complete(self) -> None:
-            self._head_is_there()
-            # Who does not take an answer is cut off by the application, who goes away given up.
-            self.scope["extensions"] = {TRANSPORT: self._link}
-            super().on_headers_complete()
-
-        def _expect_head(self) -> None:
-            self._head_bytes = 0
-            self._timer = self.loop.call_later(head_timeout_s, self._refuse, b"408 Request Timeout")
-
-        def _head_is_there(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _refuse(self, status: bytes) -> None:
-            self._head_is_there()
-            if not self.transport.is_closing():
-                self.transport.write(
-                    b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-                )
-                self.transport.close()
-
-    return Guarded

@@ -267,6 +267,43 @@ def test_overload_is_refused_at_once_and_the_accepted_are_answered(tiny_model: T
             np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+def test_a_kept_connection_is_refused_by_its_headers_alone_and_goes_on(
+    tiny_model: TinyModel,
+) -> None:
+    few = Limits(max_images=4, queue_crops=4, read_timeout_s=0.5)
+    with (
+        serving(tiny_model.path, limits=few, max_delay_ms=60_000, batch_size=64) as running,
+        httpx.Client(base_url=running.url) as http,
+    ):
+        (served,) = running.service.models
+        assert http.get("/v2").status_code == 200
+        ticket = served.batcher.submit(np.zeros((4, 32, 16, 3), np.uint8))
+        for path in ("/embed", "/v2/models/tiny0/infer"):
+            for _ in range(3):
+                answer = http.post(path, content=png())
+                assert answer.status_code == 429
+                assert "4 crops wait and 4 may; come again in 1 s" in answer.json()["error"]
+                assert answer.headers["retry-after"] == "1"
+                assert len(answer.headers["x-request-id"]) == 18
+        named = http.post("/embed", content=png(), headers={"x-request-id": "mine"})
+        assert (named.status_code, named.headers["x-request-id"]) == (429, "mine")
+        assert http.get("/v2").status_code == 200  # what is refused is not what stands behind it
+        text = http.get("/metrics").text
+        assert 'sa_deploy_refused_total{reason="overload"} 7.0' in text
+        assert 'sa_deploy_requests_total{route="none",status="429"} 7.0' in text
+        host, port = running.host.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as link:
+            link.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert link.recv(4000).startswith(b"HTTP/1.1 200")
+            link.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nabc")
+            assert link.recv(4000).startswith(b"HTTP/1.1 429")
+            began = time.monotonic()
+            assert link.recv(4000) == b""  # nobody waits for the rest for ever
+            assert time.monotonic() - began < 8
+        served.batcher.cancel(ticket)
+        assert http.post("/embed?timeout_ms=50", content=png()).status_code == 504
+
+
 def test_hostile_requests_get_4xx_and_do_no_harm(running: Running) -> None:
     statuses = answers_of(running.host, hostile(300, seed=1))
     assert len(statuses) == 300

@@ -166,7 +166,7 @@ from sa_runtime.service.ray_serve import NAME, Replicas, application
 
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
 names = ["a", "b", "c"]
-ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
 settings = ModelSettings(runtime="onnxruntime", batch_size=8, max_delay_ms=2)
 files = {name: folder / f"{name}.onnx" for name in names}
 bound = application(files, settings, None, Replicas(least=2, most=2, models=2))
