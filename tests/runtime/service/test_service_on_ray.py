@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -200,7 +201,10 @@ os._exit(0)
 
 def result_of(script: str, *words: object) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=590, check=False)
+    patient = {**os.environ, "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=590, check=False, env=patient
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-5000:]
     print(lines[0])
