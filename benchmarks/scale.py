@@ -119,7 +119,7 @@ def beside(measured: dict[str, Any]) -> list[tuple[str, float, float]]:
     served = float(np.median([turn["per_s"] for turn in measured["service"]]))
     # What a request takes from a lane beside its crop, from the throughput at full load.
     own_s = max(lanes / served - lanes / bare, 0.0)
-    queue, clients = (lanes + 1) * batch, 2 * lanes * batch
+    queue, clients = measured["queue_crops"], measured["clients"]
     common: dict[str, Any] = {"batch": batch, "delay_s": delay_s, "queue": queue, "lanes": lanes}
     common |= {"crop_s": lanes / bare + own_s, "own_s": own_s, "refuse_s": REFUSAL * own_s}
     full = simulate(clients=clients, rate=0, seconds=60, **common)

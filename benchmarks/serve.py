@@ -236,6 +236,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "lanes": lanes,
         "threads": threads,
         "people": people,
+        "queue_crops": queue,
+        "clients": clients,
         "bare": alone,
         "bare_in_lanes": in_lanes,
         "one_ms": statistics.median(singles),
