@@ -1,10 +1,11 @@
 """int8 of adopted networks: what it costs in retrieval on the generated world, and what it gains.
 
-    python benchmarks/adoption_int8.py FOLDER [osnet_x0_25] [vit_tiny] [--seconds N]
+    python benchmarks/adoption_int8.py FOLDER [osnet_x0_25] [vit_tiny] [--seconds N] [--out FILE]
 
 Each network is trained for some seconds on the generated world as a plain classifier of its people,
 saved as its framework saves it, adopted at FP32 and at int8, and evaluated on people it has not
-seen. Then ``sa-deploy bench`` measures both, and ONNX Runtime at FP32, in turns.
+seen. Then ``sa-deploy bench`` measures both, and ONNX Runtime at FP32, in turns. What stands in the
+folder already is not made again: training and measuring may be two runs.
 """
 
 from __future__ import annotations
@@ -59,9 +60,12 @@ def train(name: str, world: Path, seconds: float) -> nn.Module:
         width = network(pixels[:2]).shape[1]
     norm, classifier = nn.BatchNorm1d(width), nn.Linear(width, len(persons), bias=False)
     parameters = [*network.parameters(), *norm.parameters(), *classifier.parameters()]
-    optimizer = torch.optim.AdamW(parameters, 1e-3 if name.startswith("osnet") else 5e-4)
-    stop, steps = time.monotonic() + seconds, 0
-    while time.monotonic() < stop:
+    highest = 1e-3 if name.startswith("osnet") else 7e-4
+    optimizer = torch.optim.AdamW(parameters, highest, weight_decay=0.05)
+    start, steps = time.monotonic(), 0
+    while (done := (time.monotonic() - start) / seconds) < 1:
+        for group in optimizer.param_groups:  # up in the first tenth, then down with the time
+            group["lr"] = highest * min(10 * done + 0.02, 1.02 - done)
         rows = torch.from_numpy(rng.choice(len(labels), 48, replace=False))
         batch = pixels[rows]
         if rng.random() < 0.5:
@@ -92,28 +96,50 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["osnet_x0_25", "vit_tiny"])
     parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--duration", type=float, default=2, help="seconds of bench, 0 leaves out")
+    parser.add_argument("--out", type=Path, help="JSON file that keeps the result")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     world = given.folder / "world"
     if not world.exists():
         write_synthetic(world, WORLD, workers=1)
+    kept: dict[str, Any] = {"crops": f"{HEIGHT}x{WIDTH}", "networks": {}}
     for name in given.names:
         file = given.folder / f"{name}.pth"
-        torch.save(train(name, world, given.seconds).state_dict(), file)
-        arch = [] if name.startswith("osnet") else ["--arch", f"timm/{name}_patch16_224"]
-        size = ["--height", HEIGHT, "--width", WIDTH, "--preprocessing", "imagenet"]
-        plain, small = (given.folder / f"{name}{end}" for end in (".onnx", ".int8.xml"))
-        said = ["--validation", world, "--validation-crops", 400]
-        command("adopt", file, "--out", plain, *arch, *size, *said)
-        lower = ["--precision", "int8", "--calibration", world]
-        command("adopt", file, "--out", small, *arch, *size, *said, *lower)
-        for model in (plain, small):
+        if not file.exists():
+            torch.save(train(name, world, given.seconds).state_dict(), file)
+        made = adopted(name, file, world)
+        scores = {}
+        for model in made:
             report = command("evaluate", model, "-d", "market", "--data-dir", world)
-            print(f"{model.name}: mAP {100 * report['mAP']:.2f}", flush=True)
-        result = command("bench", plain, small, "--batch-sizes", "1,16", "--duration", 2)
-        for contender in result["contenders"]:
-            speeds = {s["batch"]: s["images_per_s"] for s in contender["series"]}
-            print(f"{contender['name']}: {speeds}", flush=True)
+            scores[model.name] = {k: round(100 * report[k], 2) for k in ("mAP", "rank1")}
+            print(f"{model.name}: {scores[model.name]}", flush=True)
+        speeds = {}
+        if given.duration:
+            words = ["--batch-sizes", "1,16", "--duration", given.duration]
+            result = command("bench", *made, *words, "--threads", given.threads)
+            kept["environment"] = result["environment"]
+            for contender in result["contenders"]:
+                found = {s["batch"]: s["images_per_s"] for s in contender["series"]}
+                speeds[contender["name"]] = found
+                print(f"{contender['name']}: {found}", flush=True)
+        kept["networks"][name] = {"retrieval": scores, "images_per_s": speeds}
+    if given.out is not None:
+        given.out.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def adopted(name: str, file: Path, world: Path) -> list[Path]:
+    """The artefacts of a checkpoint at FP32 and at int8."""
+    arch = [] if name.startswith("osnet") else ["--arch", f"timm/{name}_patch16_224"]
+    size = ["--height", HEIGHT, "--width", WIDTH, "--preprocessing", "imagenet"]
+    said = ["--validation", world, "--validation-crops", 400]
+    made = [file.with_name(f"{name}{end}") for end in (".onnx", ".int8.xml")]
+    lower = ["--precision", "int8", "--calibration", world]
+    for target in made:
+        if not target.exists():
+            words = lower if target.suffix == ".xml" else []
+            command("adopt", file, "--out", target, *arch, *size, *said, *words)
+    return made
 
 
 if __name__ == "__main__":

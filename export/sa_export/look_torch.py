@@ -41,6 +41,20 @@ def _script(path: Path) -> Look:
     return _look(path, "TorchScript", network, network_parameters(network), network.notes)
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is a checkpoint of ``sa-deploy train``, which carries its recipe."""
+    return _own(path) is not None
+
+
+def network_flops(network: Network) -> int:
+    """Operations of an image, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.vectors(torch.zeros(1, 3, network.height, network.width))
+    return int(counter.get_total_flops())
+
+
 def _own(path: Path) -> Look | None:
     """A checkpoint of ``sa-deploy train``, which needs no adopting."""
     try:
@@ -90,15 +104,13 @@ def network_parameters(network: Network) -> int:
 
 
 def _look(path: Path, kind: str, network: Network, parameters: int, notes: tuple[str, ...]) -> Look:
-    from torch.utils.flop_counter import FlopCounterMode
-
     shape, embedding, flops = (1, 3, network.height, network.width), "", 0
     outputs: tuple[Tensor, ...] = ()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad():
             vectors = network.vectors(torch.zeros(shape))
         assert isinstance(vectors, torch.Tensor)
-        flops = int(counter.get_total_flops())
+        flops = network_flops(network)
         embedding = "features"
         outputs = (
             Tensor(

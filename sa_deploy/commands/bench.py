@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,8 @@ def bench(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODELS", help="Artefacts or checkpoints of a size, or ONNX files of others."
+            metavar="MODELS",
+            help="Artefacts of a size, checkpoints, and raw files of others.",
         ),
     ],
     runtime: Annotated[
@@ -118,6 +120,7 @@ def bench(
         sa-deploy bench model.onnx model.int8.onnx --batch-sizes 1,16
         sa-deploy bench model.onnx --data-dir Market-1501 --out base.json
     """
+    from sa_export.raw_files import contenders
     from sa_runtime.bench.compare import compare as compare_results
     from sa_runtime.bench.compare import parse_percent, require_no_slower
     from sa_runtime.bench.plan import BenchOptions
@@ -146,9 +149,12 @@ def bench(
         data_dir=data_dir,
         reference=reference,
     )
-    with progress("bench", None, unit="measurement") as advance:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress("bench", None, unit="measurement") as advance,
+    ):
         result = run_bench(
-            models,
+            contenders(models, Path(folder)),
             options,
             on_progress=lambda done, total, text: advance(
                 completed=done, total=total, description=text
@@ -226,7 +232,7 @@ def _print(result: BenchResult) -> None:
         ],
     )
     labelled = any(contender.retrieval for contender in result.contenders)
-    columns = ["runtime", "open s", "first crop s", "peak MB", "file MB", "least cosine"]
+    columns = ["runtime", "GFLOP", "open s", "first crop s", "peak MB", "file MB", "least cosine"]
     print_table(
         f"Cosine to {result.reference}",
         [*columns, *(["mAP", "rank-1"] if labelled else [])],
@@ -239,6 +245,7 @@ def _print(result: BenchResult) -> None:
 def _model_row(contender: ContenderResult, labelled: bool) -> list[object]:
     row: list[object] = [
         contender.name,
+        f"{contender.flops / 1e9:.2f}" if contender.flops else "-",
         f"{contender.open_s:.2f}",
         f"{contender.first_s:.3f}",
         f"{contender.peak_memory_mb:.0f}",

@@ -106,6 +106,36 @@ def test_a_crop_that_depends_on_its_batch_mates_is_seen() -> None:
         require_parity(parity, GATES, name="model")
 
 
+@pytest.mark.parametrize(
+    ("away", "others", "kept"),
+    [
+        (0.0004, 0.0004, True),  # two roundings that have nothing to do with one another
+        (0.0, 0.0006, False),  # none but in company: the batch does it
+        (0.0009, 0.0009, False),  # more than any rounding is forgiven
+    ],
+)
+def test_roundings_that_flip_with_the_batch_are_told_from_faults(
+    away: float, others: float, kept: bool
+) -> None:
+    """``away`` from FP32 alone, and ``others`` among others, to two sides at right angles."""
+    reference = unit(np.tile([1.0, 0, 0], (8, 1)))
+
+    def artefact(images: Images) -> Embeddings:
+        rows = np.tile([1.0, 0, 0], (len(images), 1))
+        alone = len(images) == 1
+        rows[:, 1 if alone else 2] = np.sqrt(2 * (away if alone else others))
+        return unit(rows)
+
+    parity = measure_parity(artefact, reference, numbered(8, 2), runtime="fake", largest=8)
+    assert parity.independence == pytest.approx(1 - away - others, abs=1e-5)
+    gates = dataclasses.replace(DEFAULT_GATES["fp16"], min_cosine=0.99)
+    if kept:
+        require_parity(parity, gates, name="model")
+    else:
+        with pytest.raises(ParityError, match="depends on its batch"):
+            require_parity(parity, gates, name="model")
+
+
 def test_every_gate_that_is_not_kept_is_named() -> None:
     rng = np.random.default_rng(2)
     reference = unit(rng.normal(size=(20, 4)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -186,22 +187,47 @@ def test_presets_say_the_same_in_two_ways() -> None:
     assert (chosen, warnings) == (PRESETS["fastreid"], [])
 
 
-def test_a_raw_file_is_measured_beside_what_was_made_of_it(files: Path, tmp_path: Path) -> None:
+def test_raw_files_are_measured_beside_what_was_made_of_them(files: Path, tmp_path: Path) -> None:
+    """ONNX, and a network as checkpoint and as TorchScript."""
     import json
+    import warnings
 
     model = onnx.load(str(files / "two.onnx"))
     kept = [value for value in model.graph.output if value.name == "after_bn"]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    raw = tmp_path / "raw.onnx"
-    onnx.save(model, str(raw))
-    adopted = tmp_path / "adopted.onnx"
-    assert run(raw, "--out", adopted, "--dynamic-batch", "--validation-crops", 12).exit_code == 0
-    words = ["bench", raw, adopted, "--runtime", "onnxruntime", "--batch-sizes", 2]
-    done = CliRunner().invoke(app, [*map(str, words), "--iterations", "2", "--json"])
-    assert done.exit_code == 0, done.output
-    first, second = json.loads(done.stdout)["contenders"]
-    assert (first["model"], second["model"]) == ("raw.onnx", "adopted.onnx")
-    assert second["cosine"]["min"] == pytest.approx(1, abs=1e-5)
+    onnx.save(model, str(tmp_path / "raw.onnx"))
+    network = OSNet(osnet_config("osnet_x0_25")).eval()
+    network.load_state_dict(torch.load(files / "osnet.pth"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
+        traced = torch.jit.trace(network, torch.zeros(1, 3, 64, 32))  # type: ignore[no-untyped-call]
+        traced.save(str(tmp_path / "raw.torchscript"))
+
+    def measured(*raw: Path, runtimes: str, size: list[object]) -> list[dict[str, Any]]:
+        adopted = tmp_path / f"{raw[0].name}.onnx"
+        words = ["--validation-crops", 12, *size]
+        assert run(raw[0], "--out", adopted, *words).exit_code == 0
+        chosen = [word for name in runtimes.split() for word in ("--runtime", name)]
+        given = ["bench", *raw, adopted, *chosen, "--batch-sizes", 2, "--iterations", 2, "--json"]
+        done = CliRunner().invoke(app, list(map(str, given)))
+        assert done.exit_code == 0, (done.output, done.exception)
+        found: list[dict[str, Any]] = json.loads(done.stdout)["contenders"]
+        return found
+
+    graphs = measured(tmp_path / "raw.onnx", runtimes="onnxruntime", size=["--dynamic-batch"])
+    assert [found["model"] for found in graphs] == ["raw.onnx", "raw.onnx.onnx"]
+    networks = measured(
+        files / "osnet.pth",
+        tmp_path / "raw.torchscript",
+        runtimes="torchscript onnxruntime",
+        size=["--height", 64, "--width", 32],
+    )
+    names = ["osnet.pth.torchscript", "raw.torchscript", "osnet.pth.onnx"]
+    assert [found["model"] for found in networks] == names
+    for found in (graphs, networks):
+        assert all(other["flops"] == found[0]["flops"] > 0 for other in found)
+        cosines = [other["cosine"]["min"] for other in found if other["cosine"]]
+        assert cosines == pytest.approx([1] * (len(found) - 1), abs=1e-5)
     two = CliRunner().invoke(app, ["bench", str(files / "two.onnx")])
     assert "run `sa-deploy adopt` first" in str(two.exception)

@@ -19,6 +19,8 @@ SCHEMA_VERSION = 1
 RESIZE_FILTER = "bilinear-antialias"
 """Bilinear when enlarging, a triangle over the source pixels when shrinking (PIL's BILINEAR)."""
 
+RAW = "raw"
+"""Stands for the feature space of a file of others that was not adopted: nobody stated it."""
 _CHECKSUM = "checksum"
 
 Layout = Literal["nhwc", "nchw"]

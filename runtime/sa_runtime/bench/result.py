@@ -59,6 +59,7 @@ class ContenderResult:
         retrieval: ``mAP`` and ``rank1`` as fractions; ``None`` where no labels were given.
         end_to_end: rows a second and seconds by stage; ``None`` for synthetic crops.
         series: by batch size.
+        flops: floating point operations an image, 0 where they are not known.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ContenderResult:
     retrieval: dict[str, float] | None
     end_to_end: dict[str, float] | None
     series: tuple[Series, ...]
+    flops: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sa_runtime.artefact.contract import Contract, require_same_space
+from sa_runtime.artefact.contract import RAW, Contract, require_same_space
 from sa_runtime.artefact.formats import files_of
-from sa_runtime.bench import raw
 from sa_runtime.bench.client import COMMAND, Client
 from sa_runtime.bench.plan import BenchOptions, Planned, check_inputs, plan
 from sa_runtime.bench.result import BenchResult, ContenderResult, Series, percentiles
@@ -58,7 +57,7 @@ def run_bench(
     """Measure models side by side; they take turns, so that a busy moment hits all of them.
 
     Args:
-        models: artefacts, and ONNX files without a contract.
+        models: artefacts, those of raw files among them.
         options: what to measure.
         on_progress: called with a sentence about where the run is.
         command: what starts a measuring process.
@@ -73,7 +72,7 @@ def run_bench(
     load = os.getloadavg()[0]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        planned, skipped = plan(raw.contenders(models, folder), options)
+        planned, skipped = plan(models, options)
         check_inputs(options)
         contenders = _opened(planned, skipped, stack, command, tell)
         limiter = stack.enter_context(Client(command))
@@ -148,7 +147,7 @@ def _opened(
                 f"{first.planned.model.name} {mine.height}x{mine.width}: measure them apart"
             )
         spaces = first.contract.space, other.contract.space
-        if raw.RAW not in spaces:
+        if RAW not in spaces:
             require_same_space(*spaces, names=(first.name, other.name))
     return contenders
 
@@ -225,7 +224,7 @@ def _cosines(
             name = f"{options.reference.name} {opened['label']}"
             space = Contract.from_json(opened["contract"], source=name).space
             mine = contenders[0]
-            if raw.RAW not in (mine.contract.space, space):
+            if RAW not in (mine.contract.space, space):
                 require_same_space(mine.contract.space, space, names=(mine.name, name))
             expected = vectors(client)
         cosines = {}
@@ -246,7 +245,7 @@ def _result(
 ) -> ContenderResult:
     client, opened, model = contender.client, contender.opened, contender.planned.model
     retrieval = None
-    if options.data_dir is not None and contender.contract.space != raw.RAW:
+    if options.data_dir is not None and contender.contract.space != RAW:
         retrieval = client.ask(
             "evaluate", dataset=options.dataset, data_dir=str(options.data_dir), batch=32
         )
@@ -266,6 +265,7 @@ def _result(
         retrieval=retrieval,
         end_to_end=end_to_end,
         peak_memory_mb=round(client.ask("memory")["peak_mb"], 1),
+        flops=contender.contract.flops,
         series=tuple(_series(contender, batch, options, limits) for batch in options.batch_sizes),
     )
 

@@ -1,30 +1,31 @@
-"""ONNX files without a contract as contenders: what a user had before the file was adopted.
+"""Files without a contract as contenders of ``bench``: what a user had before it was adopted.
 
-A copy gets a contract that says what the graph says: float pixels, NCHW. They are scaled and turned
-outside the graph, as every user of such a file does.
+A copy gets a contract that says what the file says: float pixels, NCHW. They are scaled and turned
+outside the graph, as every user of such a file does. Checkpoints are measured as TorchScript.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
-from sa_runtime.artefact.formats import files_of
+from sa_export.graph_flops import graph_flops
+from sa_export.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from sa_runtime.artefact.contract import METADATA_KEY, RAW, Contract, InputSpec, OutputSpec
+from sa_runtime.artefact.formats import ARTEFACTS, files_of
 from sa_runtime.artefact.metadata import contract_text, read_contract
 from sa_runtime.errors import InputError
 from sa_runtime.system.extras import require
 
-RAW = "raw"
-"""Stands for the feature space of such a file, which nobody stated."""
 _SIZE = (256, 128)
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CHECKPOINTS = (".pt", ".pth", ".tar", ".safetensors")
 _METADATA_PROPS = 14
 
 
 def contenders(models: Sequence[Path], folder: Path) -> list[Path]:
-    """The models, each ONNX file without a contract as a copy that has one.
+    """The models, each that has no contract as a copy that has one.
 
     Args:
         models: artefacts and others.
@@ -32,23 +33,28 @@ def contenders(models: Sequence[Path], folder: Path) -> list[Path]:
 
     Raises:
         InputError: a graph that does not take float images or gives several outputs.
+        CheckpointError: weights of a network that neither they nor an artefact beside them name.
+        MissingPackageError: a checkpoint or TorchScript file, where torch is not installed.
     """
-    raw = [model for model in models if _is_raw(model)]
-    if not raw:
-        return list(models)
-    known = [model for model in models if model not in raw and model.suffix in (".onnx", ".xml")]
-    size = _SIZE
-    if known:
-        spec = read_contract(known[0]).input
-        size = spec.height, spec.width
-    return [
-        _copied(model, folder / str(number), size) if model in raw else model
-        for number, model in enumerate(models)
-    ]
+    known = [read_contract(model) for model in models if _carries(model)]
+    size = (known[0].input.height, known[0].input.width) if known else _SIZE
+    found = []
+    for number, model in enumerate(models):
+        raw = model.is_file() and not _carries(model)
+        copy = folder / str(number)
+        if raw and model.suffix == ".onnx":
+            found.append(_copied(model, copy, size))
+        elif raw and model.suffix in (".torchscript", *_CHECKPOINTS):
+            module = require("sa_export.raw_torch", extra="export", purpose="raw checkpoints")
+            found.append(module.contender(model, copy, size, known))
+        else:
+            found.append(model)
+    return found
 
 
-def _is_raw(model: Path) -> bool:
-    return model.suffix == ".onnx" and model.is_file() and contract_text(model) is None
+def _carries(model: Path) -> bool:
+    """Whether a file has a contract."""
+    return model.suffix in ARTEFACTS and model.is_file() and contract_text(model) is not None
 
 
 def _copied(model: Path, folder: Path, size: tuple[int, int]) -> Path:
@@ -86,22 +92,43 @@ def _contract(model: Path, size: tuple[int, int]) -> Contract:
         for found, given in zip(shape[2:], size, strict=True)
     )
     batch = shape[0] if isinstance(shape[0], int) else None
+    onnx = require("onnx", extra="cpu", purpose="counting operations")
+    count = batch or 1
+    flops = graph_flops(
+        onnx.load(str(model), load_external_data=False),
+        inputs[0].name,
+        (count, 3, height, width),
+    )
+    return raw_contract(
+        InputSpec(name=inputs[0].name, height=height, width=width),
+        OutputSpec(name=outputs[0].name, embedding=RAW, dim=dims[1]),
+        flops=flops // count,
+        batch=batch,
+    )
+
+
+def raw_contract(
+    images: InputSpec, output: OutputSpec, *, flops: int, batch: int | None = None
+) -> Contract:
+    """The contract of a file that takes float pixels and promises nothing.
+
+    Args:
+        images: name and size of its input.
+        output: its vectors.
+        flops: of an image.
+        batch: where it is fixed.
+    """
+    pixels = dataclasses.replace(
+        images, layout="nchw", dtype="float32", colour="rgb", mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
     return Contract(
-        input=InputSpec(
-            name=inputs[0].name,
-            layout="nchw",
-            dtype="float32",
-            colour="rgb",
-            height=height,
-            width=width,
-            mean=_IMAGENET[0],
-            std=_IMAGENET[1],
-        ),
-        output=OutputSpec(name=outputs[0].name, embedding=RAW, dim=dims[1]),
+        input=pixels,
+        output=output,
         weights_sha256=RAW,
         space=RAW,
         max_batch=batch,
         fixed_batch=batch is not None,
+        flops=flops,
     )
 
 
