@@ -260,3 +260,76 @@ def test_files_that_hold_no_weights_say_what_they_hold(saved: Any, tmp_path: Pat
     broken.write_bytes(saved({"a": torch.zeros(99)}).read_bytes()[:-200])
     with pytest.raises(CheckpointError, match="not a whole checkpoint of torch"):
         read_foreign_weights(broken)
+
+
+def transformer_weights(width: int, places: int) -> tuple[Any, dict[str, Tensor]]:
+    """timm's transformer of one block, and its weights."""
+    timm = pytest.importorskip("timm", reason="timm is not installed: no vision transformer here")
+    torch.manual_seed(0)
+    name = {192: "vit_tiny_patch16_224", 768: "vit_base_patch16_clip_quickgelu_224"}[width]
+    network = timm.create_model(name, num_classes=0, depth=1, img_size=(16, 16 * places)).eval()
+    nn.init.normal_(network.pos_embed)
+    return network, dict(network.state_dict())
+
+
+def test_transreid_is_told_with_touching_and_overlapping_patches(saved: Any) -> None:
+    for size, step, places in (((64, 32), 16, 8), ((64, 32), 12, 10)):
+        network, weights = transformer_weights(192, places)
+        named = {f"base.{name}": value for name, value in weights.items()}
+        head = {"base.fc.weight": torch.zeros(1000, 192), "classifier.weight": torch.zeros(9, 192)}
+        file = saved(named | head | {"bottleneck.weight": torch.ones(192)})
+        wanted = Wanted(height=size[0], width=size[1])
+        found = network_of(read_foreign_weights(file), wanted)
+        assert (found.family, found.classes) == ("TransReID", 9)
+        assert f"patches every {step} pixels" in found.notes[0]
+        images = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            cut = nn.functional.unfold(images, 16, stride=step)  # (N, 3 * 16 * 16, places)
+            side_by_side = nn.functional.fold(cut, (16, 16 * places), 16, stride=16)
+            torch.testing.assert_close(found.vectors(images), network(side_by_side))
+    sie = named | head | {"base.sie_embed": torch.zeros(6, 1, 192)}
+    with pytest.raises(CheckpointError, match=r"depend on the camera of each crop .*of 6 cameras"):
+        network_of(read_foreign_weights(saved(sie)), wanted)
+    jigsaw = named | {"b1.0.norm1.weight": torch.ones(192)}
+    with pytest.raises(CheckpointError, match="jigsaw branches"):
+        network_of(read_foreign_weights(saved(jigsaw)), wanted)
+    with pytest.raises(InputError, match=r"has 10 patches, which 128x64 pixels do not give"):
+        network_of(read_foreign_weights(saved(named | head)), Wanted(height=128, width=64))
+
+
+def test_clip_reid_gives_its_token_and_the_projection(saved: Any) -> None:
+    network, weights = transformer_weights(768, 8)
+    own = {
+        name.replace("patch_embed.proj", "conv1")
+        .replace("norm_pre", "ln_pre")
+        .replace("blocks.", "transformer.resblocks.")
+        .replace("norm1", "ln_1")
+        .replace("norm2", "ln_2")
+        .replace("attn.qkv.", "attn.in_proj_")
+        .replace("attn.proj", "attn.out_proj")
+        .replace("mlp.fc1", "mlp.c_fc")
+        .replace("mlp.fc2", "mlp.c_proj"): value
+        for name, value in weights.items()
+        if name not in ("cls_token", "pos_embed", "norm.weight", "norm.bias")
+    }
+    own |= {"ln_post.weight": weights["norm.weight"], "ln_post.bias": weights["norm.bias"]}
+    own |= {"class_embedding": weights["cls_token"].flatten()}
+    own |= {"positional_embedding": weights["pos_embed"][0], "proj": torch.randn(768, 12)}
+    named = {f"image_encoder.{name}": value for name, value in own.items()}
+    beside = {"classifier.weight": torch.zeros(9, 768), "prompt_learner.cls_ctx": torch.zeros(3)}
+    wanted = Wanted(height=64, width=32)
+    found = network_of(read_foreign_weights(saved(named | beside)), wanted)
+    assert (found.family, found.classes) == ("CLIP-ReID", 9)
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        cut = nn.functional.unfold(images, 16, stride=16)
+        token = network(nn.functional.fold(cut, (16, 128), 16, stride=16))
+        expected = torch.cat([token, token @ own["proj"]], dim=1)
+        torch.testing.assert_close(found.vectors(images), expected)
+    for more, text in (
+        ({"cv_embed": torch.zeros(6, 768)}, "depend on the camera"),
+        ({"image_encoder.class_embedding": None}, "CLIP-ReID on a ResNet"),
+    ):
+        changed = {k: v for k, v in (named | more).items() if v is not None}
+        with pytest.raises(CheckpointError, match=text):
+            network_of(read_foreign_weights(saved(changed)), wanted)

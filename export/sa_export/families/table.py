@@ -24,6 +24,8 @@ FAMILIES: dict[str, str] = {
     "torchreid": "sa_export.families.torchreid:recognise",
     "fastreid": "sa_export.families.fastreid:recognise",
     "strong-baseline": "sa_export.families.fastreid:recognise_baseline",
+    "transreid": "sa_export.families.transformers:recognise_transreid",
+    "clip-reid": "sa_export.families.transformers:recognise_clip",
     "torchvision": "sa_export.families.libraries:recognise",
 }
 """Family -> "module:function" that knows its weights by their names, in the order of asking."""
