@@ -105,7 +105,7 @@ def timed(work: Any) -> tuple[float, float, Any]:
 
 def beside_faiss(gallery: Gallery, query: Floats, index: Any) -> dict[str, Any]:
     """faiss-cpu on the same vectors, and how many answers differ."""
-    import faiss  # type: ignore[import-not-found]
+    import faiss
 
     flat = faiss.IndexFlatL2(query.shape[1])
     for segment in gallery.segments:
