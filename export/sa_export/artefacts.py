@@ -22,6 +22,7 @@ from sa_export.parity import (
     Parity,
     canary_of_crops,
     crop_embedder,
+    doubt,
     measure_parity,
     require_parity,
 )
@@ -214,5 +215,7 @@ class Exporter:
                 canary = canary or canary_of_crops(self.crops, runner)
             advice = QAT_ADVICE if self.options.precision == "int8" else ""
             require_parity(report, self.gates, name=f"{target} ({embedding})", advice=advice)
+            if self.options.precision == "int8" and (said := doubt(report, self.gates)):
+                self._on_note(said)
             reports[embedding] = report
         return reports, canary

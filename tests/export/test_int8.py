@@ -135,6 +135,8 @@ def exporter_of(
     calibration: CropSet,
     target: Target | None,
     calibrator: str = "entropy",
+    *,
+    equalise: bool = True,
 ) -> tuple[Exporter, list[str]]:
     notes: list[str] = []
     chosen = Calibration(
@@ -142,6 +144,7 @@ def exporter_of(
         source="generated",
         target=target,
         calibrator=calibrator,  # type: ignore[arg-type]
+        equalise=equalise,
     )
     options = ExportOptions(precision="int8")
     return Exporter(checkpoint, options, crops, calibration=chosen, on_note=notes.append), notes
@@ -188,7 +191,7 @@ def test_the_layer_that_cannot_be_quantised_is_found_and_kept(
     trained: Checkpoint, crops: CropSet, calibration: CropSet, tmp_path: Path
 ) -> None:
     fragile = with_a_fragile_layer(trained)
-    exporter, notes = exporter_of(fragile, crops, calibration, "any", "min-max")
+    exporter, notes = exporter_of(fragile, crops, calibration, "any", "min-max", equalise=False)
     artefact = exporter.write("onnx", tmp_path)
     said = artefact.contract.quantization
     assert list(said["kept"]) == ["layer3.0.conv2"]
@@ -203,6 +206,17 @@ def test_the_layer_that_cannot_be_quantised_is_found_and_kept(
         item.name: item.data_type for item in exporter.onnx_model(plugin=True).graph.initializer
     }
     assert types["base.layer3.0.conv2.weight"] == TensorProto.FLOAT
+
+
+def test_equalised_the_same_network_is_quantised_as_a_whole(
+    trained: Checkpoint, crops: CropSet, calibration: CropSet, tmp_path: Path
+) -> None:
+    fragile = with_a_fragile_layer(trained)
+    exporter, _ = exporter_of(fragile, crops, calibration, "any", "min-max")
+    said = exporter.write("onnx", tmp_path).contract.quantization
+    assert said["equalised"]
+    assert said["kept"] == {}
+    assert said["map_drop_all_quantised"] <= 0.5
 
 
 def test_where_nothing_can_be_quantised_the_user_is_told(

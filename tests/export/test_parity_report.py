@@ -20,6 +20,7 @@ from sa_export.parity import (
     Gates,
     Parity,
     crop_embedder,
+    doubt,
     measure_parity,
     require_parity,
     score,
@@ -299,3 +300,36 @@ def test_what_was_measured_lies_beside_the_file_and_inside(
     known = {image.tobytes(): row for row, image in enumerate(crops.images)}
     rows = [known[image.tobytes()] for image in canary.images]
     np.testing.assert_allclose(canary.vectors, reference[rows], atol=1e-5)
+
+
+def test_what_few_people_do_not_prove_is_said() -> None:
+    """Forty people who lose nothing or all, against as many who lose nothing."""
+    rng = np.random.default_rng(6)
+    person = np.tile(np.arange(40), 2)
+    labels = Labels(person=person, camera=np.repeat([0, 1], 40))
+    base = unit(rng.normal(size=(40, 64)))
+    reference = np.concatenate([base, base])
+    crops = numbered(80, 40, labels)
+    same = parity_of(reference, reference, crops)
+    assert same.map_drop_interval == (0.0, 0.0)
+    assert doubt(same, GATES) is None
+    moved = reference.copy()
+    moved[40] = -moved[40]
+    one = parity_of(moved, reference, crops)
+    assert one.map_drop is not None
+    assert one.map_drop_interval is not None
+    low, high = one.map_drop_interval
+    assert low <= one.map_drop <= high
+    # One of forty lost all but 1/40: 39/40 of 2.5 points; of 2000 draws 2.5 % hold him thrice.
+    assert one.map_drop == pytest.approx(2.5 * 39 / 40, abs=0.01)
+    assert 2 * one.map_drop < high < 4 * one.map_drop
+    said = doubt(one, dataclasses.replace(GATES, max_map_drop=5.0))
+    assert said is not None
+    assert f"other people might lose {high:.1f} points" in said
+    assert "give a larger `validation`" in said
+    assert "mean cosine 0.975" in said
+    assert ("points of mAP lost", f"{one.map_drop:+.2f}") == (
+        one.rows()[2][0],
+        one.rows()[2][1].split(" ")[0],
+    )
+    assert doubt(dataclasses.replace(one, map_drop_interval=None), GATES) is None

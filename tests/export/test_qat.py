@@ -46,7 +46,11 @@ def fragile(trained: Checkpoint) -> Checkpoint:
 def int8(checkpoint: Checkpoint, crops: CropSet, calibration: CropSet, folder: Path) -> Artefact:
     """By the exporter, with every layer in int8."""
     chosen = Calibration(
-        images=calibration.images, source="generated", calibrator="min-max", target="tensorrt"
+        images=calibration.images,
+        source="generated",
+        calibrator="min-max",
+        target="tensorrt",
+        equalise=False,
     )
     options = ExportOptions(precision="int8", gates=OPEN)
     return Exporter(checkpoint, options, crops, calibration=chosen).write("onnx", folder)

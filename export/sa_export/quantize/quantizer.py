@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from sa_export.crop_set import CropSet
 from sa_export.onnx_graph import inlined
 from sa_export.parity import cosines, score
-from sa_export.quantize.calibrate import histograms
+from sa_export.quantize.bias import bias_corrected
+from sa_export.quantize.calibrate import Channels, channels, histograms
+from sa_export.quantize.equalise import equalised
 from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
 from sa_export.quantize.search import Choice, Cost, Limits, choose_layers
 from sa_runtime.arrays import Embeddings, Images
@@ -42,12 +44,15 @@ class Calibration:
         source: where they came from, for the report.
         calibrator: how a range is taken from them.
         target: what the artefact is for; ``None``: ``cpu`` for OpenVINO, ``any`` for ONNX.
+        equalise: bring channels to like ranges first, and take the shift of rounded weights into
+            the biases.
     """
 
     images: Images
     source: str
     calibrator: Calibrator = "entropy"
     target: Target | None = None
+    equalise: bool = True
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError."""
@@ -98,9 +103,25 @@ class Quantizer:
             ParityError: every layer would have to stay in float.
         """
         scheme = scheme_for(target)
+        seen: dict[str, Channels] = {}
+        if self._calibration.equalise:
+            read = [node.input[0] for node in model.graph.node if node.op_type == "Conv"]
+            found = channels(model, list(dict.fromkeys(read)), self._batches())
+            model, seen = equalised(model, found, scheme)
         ranges = self._ranges(model, scheme)
+
+        def lowered(floating: ModelProto, kept: Collection[str]) -> ModelProto:
+            corrected = bias_corrected(floating, seen, scheme, kept)
+            return quantise(corrected, ranges, scheme, kept)
+
         if target not in self._choices:
-            self._choices[target] = self._choose(inlined(model), ranges, scheme)
+            plain = inlined(model)
+            self._choices[target] = choose_layers(
+                layers(plain),
+                lambda kept: self._cost(lowered(plain, kept)),
+                self._limits,
+                self._on_note,
+            )
         kept = self._choices[target].kept
         if len(kept) == len(layers(model)):
             drop = self._choices[target].all_quantised.map_drop
@@ -116,7 +137,7 @@ class Quantizer:
                 f"{len(kept)} of {len(layers(model))} layers stay in float; to have them in int8 "
                 f"too, {QAT_ADVICE}"
             )
-        return quantise(model, ranges, scheme, kept)
+        return lowered(model, kept)
 
     def report(self, target: Target, model: ModelProto) -> dict[str, Any]:
         """What was done for a target, as the contract keeps it."""
@@ -127,6 +148,7 @@ class Quantizer:
             "weights": "int8, symmetric, per channel",
             "rest": scheme.rest,
             "calibrator": self._calibration.calibrator,
+            "equalised": self._calibration.equalise,
             "calibration": self._calibration.source,
             "calibration_crops": len(self._calibration.images),
             "layers": len(layers(model)),
@@ -141,22 +163,17 @@ class Quantizer:
             "trials": choice.trials,
         }
 
-    def _choose(
-        self, plain: ModelProto, ranges: dict[str, tuple[float, float]], scheme: Scheme
-    ) -> Choice:
-        def measure(kept: Collection[str]) -> Cost:
-            return self._cost(quantise(plain, ranges, scheme, kept))
-
-        return choose_layers(layers(plain), measure, self._limits, self._on_note)
-
     def _ranges(self, model: ModelProto, scheme: Scheme) -> dict[str, tuple[float, float]]:
-        images = self._calibration.images
-        batches = (self._encode(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
-        found = histograms(model, quantised_tensors(model, scheme), batches)
+        found = histograms(model, quantised_tensors(model, scheme), self._batches())
         return {
             tensor: value_range(histogram, self._calibration.calibrator, scheme.levels)
             for tensor, histogram in found.items()
         }
+
+    def _batches(self) -> Iterator[NDArray[Any]]:
+        """The calibration crops as the model's input takes them."""
+        images = self._calibration.images
+        return (self._encode(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
 
     def _cost(self, model: ModelProto) -> Cost:
         run = _compiled(model)
