@@ -130,7 +130,7 @@ def test_biases_take_back_the_mean_that_rounded_weights_shift(layer: str) -> Non
         f"base.{layer}.bias"
     }
     weights = stored[f"base.{layer}.weight"]
-    values, scale_O = quantised_weights(weights, pairs=True)
+    values, scale_O = quantised_weights(weights, pairs=layer != "deep")
     node = next(node for node in model.graph.node if node.output[0] == layer)
     mean_C = seen[node.input[0]].mean_C
     for o in range(len(weights)):

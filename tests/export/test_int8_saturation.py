@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +22,10 @@ from sa_export.quantize.qdq import SCHEMES, quantised_weights
 SIZE = (8, 4)
 
 
-def quantised_convolution(values: NDArray[np.int8]) -> bytes:
+def quantised_convolution(values: NDArray[np.int8], groups: int = 1) -> bytes:
     """A convolution of int8 weights with uint8 pixels, as Q/DQ nodes; all scales are 1."""
     outputs, inputs, kernel, _ = values.shape
+    inputs *= groups
     constants: dict[str, NDArray[Any]] = {
         "one": np.array(1, np.float32), "zero": np.array(0, np.uint8), "values": values,
         "ones": np.ones(outputs, np.float32), "zeros": np.zeros(outputs, np.int8),
@@ -28,7 +34,7 @@ def quantised_convolution(values: NDArray[np.int8]) -> bytes:
         helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["x_q"]),
         helper.make_node("DequantizeLinear", ["x_q", "one", "zero"], ["x_dq"]),
         helper.make_node("DequantizeLinear", ["values", "ones", "zeros"], ["w_dq"], axis=0),
-        helper.make_node("Conv", ["x_dq", "w_dq"], ["y"], pads=[kernel // 2] * 4),
+        helper.make_node("Conv", ["x_dq", "w_dq"], ["y"], pads=[kernel // 2] * 4, group=groups),
     ]
     graph = helper.make_graph(
         nodes,
@@ -59,6 +65,39 @@ def test_no_sum_of_a_processor_saturates_at_the_brightest_input(inputs: int, ker
     model = core.read_model(quantised_convolution(values))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled(x)[0], exact, rtol=1e-6)
+
+
+BRIGHTEST = """
+import sys
+import numpy as np, openvino
+model, shape = sys.argv[1:]
+core = openvino.Core()
+compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+print(compiled(np.full(eval(shape), 255, np.float32))[0].max())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86 processors")
+@pytest.mark.parametrize(("shape", "groups", "saturates"), [
+    ((32, 64, 1, 1), 1, True), ((32, 1, 3, 3), 32, False)
+])  # fmt: skip
+def test_without_vnni_sums_saturate_but_for_depthwise_convolutions(
+    tmp_path: Path, shape: tuple[int, ...], groups: int, saturates: bool
+) -> None:
+    """So these may keep all of -127..127. oneDNN is held to AVX2, in a process of its own."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(quantised_convolution(np.full(shape, 127, np.int8), groups))
+    exact = 127 * 255 * int(np.prod(shape[1:]))
+    given = (str(model), repr((1, shape[1] * groups, *SIZE)))
+    done = subprocess.run(
+        [sys.executable, "-c", BRIGHTEST, *given],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = float(done.stdout)
+    assert found == pytest.approx(0.506 * exact if saturates else exact, rel=0.01)
 
 
 @settings(max_examples=50)

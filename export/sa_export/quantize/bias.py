@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa_export.quantize.calibrate import Channels
-from sa_export.quantize.qdq import Scheme, layer_nodes, quantised_weights
+from sa_export.quantize.qdq import Scheme, is_depthwise, layer_nodes, quantised_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -50,9 +50,8 @@ def bias_corrected(
             continue
         kept = numpy_helper.to_array(stored[node.input[1]])
         weights_OI = kept.astype(np.float32)
-        values, scale_O = quantised_weights(
-            weights_OI, half=scheme.rest == "fp16", pairs=scheme.pairs
-        )
+        pairs = scheme.pairs and not is_depthwise(node, len(kept))
+        values, scale_O = quantised_weights(weights_OI, half=scheme.rest == "fp16", pairs=pairs)
         ones = [1] * (weights_OI.ndim - 1)
         error_OI = (weights_OI - values * scale_O.reshape(-1, *ones)).reshape(*kept.shape[:2], -1)
         mean_C = channels[node.input[0]].mean_C

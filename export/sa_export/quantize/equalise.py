@@ -248,7 +248,8 @@ def _noise(
     """
     groups, outputs, inputs, *kernel = weights_GOI.shape
     flat = weights_GOI.reshape(groups * outputs, inputs, *kernel)
-    values, scale_O = quantised_weights(flat, pairs=scheme.pairs)
+    depthwise = groups > 1 == outputs
+    values, scale_O = quantised_weights(flat, pairs=scheme.pairs and not depthwise)
     error = flat - values * scale_O.reshape(-1, 1, *[1] * len(kernel))
     error_GOI = (error**2).reshape(groups, outputs, inputs, -1).sum(axis=(1, 3))
     of_weights = (error_GOI * square_C.reshape(groups, inputs)).sum()

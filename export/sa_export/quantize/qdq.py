@@ -62,7 +62,8 @@ SCHEMES: dict[Target, Scheme] = {
 """TensorRT takes symmetric int8 only and no int32 biases, and computes what is left in FP16.
 Processors multiply uint8 with int8; there ``cpu`` is 4 times as fast as ``any`` on ONNX Runtime.
 Those without VNNI add the products of two neighbouring input channels in 16 bits and saturate
-silently: with weights up to 127 a sum was off by half. ``pairs`` keeps it within 16 bits."""
+silently: with weights up to 127 a sum was off by half. ``pairs`` keeps it within 16 bits, but for
+depthwise convolutions, which need no such care (:func:`is_depthwise`)."""
 
 
 def scheme_for(target: str) -> Scheme:
@@ -133,6 +134,15 @@ def _single_vectors(model: ModelProto) -> set[str]:
         if len(sizes) == 2 or (len(sizes) == 4 and sizes[2:] == [1, 1]):
             found.add(value.name)
     return found
+
+
+def is_depthwise(node: NodeProto, outputs: int) -> bool:
+    """Whether a node is a convolution of each channel by itself, which runtimes compute apart.
+
+    They widen both factors before they multiply, so that no sum of two products saturates.
+    """
+    groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+    return node.op_type == "Conv" and groups == outputs > 1
 
 
 def output_axis(node: NodeProto, rank: int) -> int:
@@ -244,8 +254,9 @@ class _Writer:
         node.input[1] = f"{read[1]}_dq"
         if read[1] not in self._channel_scales:  # nodes may share weights
             # Outputs first, inputs second, as convolutions have them.
+            pairs = self._scheme.pairs and not is_depthwise(node, len(weights))
             values, scale_O = quantised_weights(
-                np.moveaxis(weights, axis, 0), half=half, pairs=self._scheme.pairs
+                np.moveaxis(weights, axis, 0), half=half, pairs=pairs
             )
             self._channel_scales[read[1]] = scale_O
             stored = np.ascontiguousarray(np.moveaxis(values, 0, axis))
@@ -339,7 +350,7 @@ def _pair_peak(weights_OIHW: NDArray[np.float32]) -> NDArray[np.float32]:
     outputs, inputs, *kernel = weights_OIHW.shape
     if inputs % 2:
         peak_O = np.abs(weights_OIHW).reshape(outputs, -1).max(axis=1)
-        # The one channel of a depthwise convolution meets its neighbours in the kernel.
+        # The only channel meets its neighbours in the kernel.
         return np.asarray(2 * peak_O, np.float32)
     split = weights_OIHW.reshape(outputs, inputs // 2, 2, *kernel)
     up, down = (np.maximum(sign * split, 0).sum(axis=2) for sign in (1, -1))
