@@ -10,6 +10,7 @@ gallery rows, B rows of a block, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -88,15 +89,35 @@ class VectorDistances:
         return self._product.row_bytes
 
     def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
-        """See :meth:`Distances.rows`: a quarter of the memory for gallery rows."""
+        """See :meth:`Distances.rows`: a quarter of the memory for gallery rows.
+
+        While the rows of a block are looked at, the next one is computed beside it.
+        """
         total, size = self.shape
         row_bytes = self._product.row_bytes + np.dtype(self.dtype).itemsize * padded(size)
         step = min(padded(total), _whole_units(3 * memory_bytes // 4 // row_bytes))
-        buffer = np.empty((step, padded(size)), self.dtype)
-        for start in range(0, total, step):
+        two = 2 * _UNIT <= step < total
+        if two:
+            step = _whole_units(step // 2)
+        buffers = [np.empty((step, padded(size)), self.dtype) for _ in range(1 + two)]
+
+        def block(start: int) -> AnyFloats:
             count = min(step, total - start)
+            buffer = buffers[start // step % len(buffers)]
             self._fill(buffer, start, start + count, memory_bytes // 4)
-            yield from buffer[:count, :size]
+            return buffer[:count, :size]
+
+        if not two:
+            for start in range(0, total, step):
+                yield from block(start)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(block, 0)
+            for start in range(step, total, step):
+                done = ahead.result()
+                ahead = pool.submit(block, start)
+                yield from done
+            yield from ahead.result()
 
     def row(self, index: int) -> AnyFloats:
         """(G,) of one query."""

@@ -33,6 +33,9 @@ the mean is taken over draws of one image for each person left in the gallery.
 """
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 SINGLE_SHOT_DRAWS = 10
+_PASS, _SORT = 8192, 128
+"""Of counting within a distance: what a pass costs beside its numbers, in numbers; and passes that
+cost what sorting costs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -302,7 +305,8 @@ def _counts(row: AnyFloats, matches: Ints, removed: Ints, query: int) -> tuple[I
     """For each match, nearest first: matches, and all images, no further away than it.
 
     Overwrites ``row``, with infinity for the removed images. Of the rest only what is no further
-    away than the last match is sorted, and a binary search counts what lies within a distance.
+    away than the last match is counted, which takes a pass for each match, or sorted where that is
+    faster, so that a binary search counts.
     """
     mine = np.sort(row[matches])
     row[removed] = np.inf
@@ -310,9 +314,17 @@ def _counts(row: AnyFloats, matches: Ints, removed: Ints, query: int) -> tuple[I
         raise InputError(
             f"distances of query {query} hold a value that is not finite: expected finite ones"
         )
-    near = row[row <= mine[-1]]
-    near.sort()
-    return np.searchsorted(mine, mine, side="right"), np.searchsorted(near, mine, side="right")
+    near = row <= mine[-1]
+    size = np.count_nonzero(near)
+    if size < len(row) // 2:
+        row = row[near]
+        near = near[:size]
+    if len(mine) * (len(row) + _PASS) > _SORT * len(row):
+        row.sort()
+        within = np.searchsorted(row, mine, side="right")
+    else:
+        within = np.array([np.count_nonzero(np.less_equal(row, x, out=near)) for x in mine])
+    return np.searchsorted(mine, mine, side="right"), within
 
 
 def _single_shot(
