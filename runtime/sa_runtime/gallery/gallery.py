@@ -11,28 +11,26 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.gallery.by_graph import by_graph
 from sa_runtime.gallery.calibration import Calibration
-from sa_runtime.gallery.crops import remove_crops
 from sa_runtime.gallery.found import Found, GroupBy, nearest_groups
 from sa_runtime.gallery.graph import MOST_WANTED, Method, require_graph
+from sa_runtime.gallery.ingest import Known, add_rows
 from sa_runtime.gallery.manifest import Manifest
+from sa_runtime.gallery.retention import forget_rows, outlived, remove_rows, seconds_kept
 from sa_runtime.gallery.rows import (
     ROW_SCHEMA,
     RowLabels,
     Where,
     counts_of,
-    expired,
-    gallery_rows,
     names_of,
 )
 from sa_runtime.gallery.scan import Part, nearest_rows
 from sa_runtime.gallery.segments import Segment
-from sa_runtime.gallery.store import Store, check_target, copy_rows, noted
+from sa_runtime.gallery.store import Store, check_target, copy_rows
 from sa_runtime.outputs.base import StoredEmbeddings, StoredType
 from sa_runtime.retrieval.distance import MEMORY_BYTES
 from sa_runtime.retrieval.search import Stored
@@ -40,9 +38,6 @@ from sa_runtime.retrieval.vectors import Floats, Ints, VectorRows, Vectors
 from sa_runtime.system.locking import owned
 
 _log = logging.getLogger(__name__)
-
-Known = Literal["refuse", "replace", "add"]
-"""What becomes of a source that the gallery holds already."""
 
 
 class Gallery:
@@ -98,8 +93,7 @@ class Gallery:
         path = Path(path)
         if dtype not in get_args(StoredType):
             raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
-        if keep is not None and keep <= timedelta():
-            raise bad_value("keep", keep, "expected more than no time")
+        seconds = seconds_kept(keep)
         if method not in get_args(Method):
             raise bad_value("method", method, f"expected one of {', '.join(get_args(Method))}")
         if method == "hnsw":
@@ -107,7 +101,6 @@ class Gallery:
         check_target(path)
         with owned(path, folder=True):
             check_target(path)
-            seconds = None if keep is None else keep.total_seconds()
             Manifest(contract=contract, dtype=dtype, method=method, keep_seconds=seconds).write(
                 path
             )
@@ -204,7 +197,7 @@ class Gallery:
         """The vectors and rows that are meant, in memory."""
         tables, vectors = [ROW_SCHEMA.empty_table()], [self._no_vectors()]
         for segment in self._store.segments:
-            rows = np.flatnonzero(where.of(segment.rows) & ~self._expired(segment))
+            rows = np.flatnonzero(where.of(segment.rows) & ~outlived(segment, self._store.manifest))
             tables.append(segment.rows.take(pa.array(rows)))
             vectors.append(np.asarray(segment.vectors[rows], np.float32))
         return StoredEmbeddings(
@@ -236,34 +229,7 @@ class Gallery:
             InputError: a source that is known, or another process that writes.
             ContractError: vectors of another feature space.
         """
-        if known not in get_args(Known):
-            raise bad_value("known", known, f"expected one of {', '.join(get_args(Known))}")
-        labels, now = labels or RowLabels(), datetime.now(UTC)
-        with self._store.changing() as manifest:
-            there = set(self.names("source"))
-            again: set[str] = set()
-            with self._store.writer() as writer:
-                for part in stored:
-                    require_same_space(
-                        self.contract.space,
-                        part.contract.space,
-                        names=(f"the gallery {self.path}", "what is added"),
-                    )
-                    rows = gallery_rows(part.rows, labels, now)
-                    again |= there & set(names_of([rows], "source"))
-                    if again and known == "refuse":
-                        raise self._is_known(sorted(again))
-                    # Refuses what is not finite.
-                    VectorRows(part.vectors, name="added")
-                    writer.write(rows, part.vectors)
-            segments = manifest.segments
-            if again and known == "replace":
-                replaced = Where(source=tuple(sorted(again)))
-                segments, removed = self._store.without(lambda segment: replaced.of(segment.rows))
-                manifest = noted(manifest, "replaced", removed)
-            added = tuple(writer.written)
-            self._store.swap(dataclasses.replace(manifest, segments=(*segments, *added)))
-        return sum(info.rows for info in added)
+        return add_rows(self._store, stored, labels or RowLabels(), known)
 
     def remove(self, where: Where, *, crops: Path | str | None = None) -> int:
         """Remove rows: files that hold them are written anew without them, the old ones deleted.
@@ -278,21 +244,7 @@ class Gallery:
         Raises:
             InputError: nothing is said, a name that no row bears, or another process that writes.
         """
-        if where.everything:
-            raise InputError(
-                "nothing says which rows are to be removed; name a source, a camera, a person, a "
-                "track or a time, or delete the gallery's folder"
-            )
-        with self._store.changing() as manifest:
-            tables = [segment.rows for segment in self._store.segments]
-            where.check_names(tables)
-            if crops is not None:
-                remove_crops(Path(crops), tables, where)
-            segments, removed = self._store.without(lambda segment: where.of(segment.rows))
-            if removed:
-                manifest = noted(manifest, "removed", removed)
-                self._store.swap(dataclasses.replace(manifest, segments=segments))
-        return removed
+        return remove_rows(self._store, where, None if crops is None else Path(crops))
 
     def forget(self, *, now: datetime | None = None) -> int:
         """Remove what is older than :attr:`keep`.
@@ -303,17 +255,7 @@ class Gallery:
         Returns:
             Rows removed.
         """
-        limit = self._limit(now)
-        if limit is None or not any(
-            info.oldest < limit.timestamp() for info in self._store.manifest.segments
-        ):
-            return 0
-        with self._store.changing() as manifest:
-            segments, removed = self._store.without(lambda segment: expired(segment.rows, limit))
-            if removed:
-                manifest = noted(manifest, "forgotten", removed)
-                self._store.swap(dataclasses.replace(manifest, segments=segments))
-        return removed
+        return forget_rows(self._store, now)
 
     def forget_if_possible(self) -> int:
         """As :meth:`forget`; nothing where the gallery cannot be written to now.
@@ -332,10 +274,8 @@ class Gallery:
         Returns:
             Rows removed.
         """
-        if keep is not None and keep <= timedelta():
-            raise bad_value("keep", keep, "expected more than no time")
+        seconds = seconds_kept(keep)
         with self._store.changing() as manifest:
-            seconds = None if keep is None else keep.total_seconds()
             self._store.swap(dataclasses.replace(manifest, keep_seconds=seconds))
         return self.forget()
 
@@ -411,22 +351,12 @@ class Gallery:
         return Found(index=index, distance=distance, tables=tables, calibration=self.calibration)
 
     def _part(self, segment: Segment, where: Where | None, leave_out: Where | None) -> Part:
-        searched = ~self._expired(segment)
+        searched = ~outlived(segment, self._store.manifest)
         if where is not None:
             searched &= where.of(segment.rows)
         if leave_out is not None:
             searched &= ~leave_out.of(segment.rows)
         return segment.part(None if searched.all() else np.flatnonzero(searched))
-
-    def _expired(self, segment: Segment) -> NDArray[np.bool_]:
-        limit = self._limit(None)
-        if limit is None or segment.info.oldest >= limit.timestamp():
-            return np.zeros(len(segment), np.bool_)
-        return expired(segment.rows, limit)
-
-    def _limit(self, now: datetime | None) -> datetime | None:
-        keep = self.keep
-        return None if keep is None else (now or datetime.now(UTC)) - keep
 
     def _query(self, query: Stored | Vectors) -> Floats:
         if not isinstance(query, np.ndarray):
@@ -441,15 +371,6 @@ class Gallery:
                 "with the gallery's model"
             )
         return vectors.read(0, len(vectors))
-
-    def _is_known(self, sources: list[str]) -> InputError:
-        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-        return InputError(
-            f"{sources[0]}{more}: in the gallery {self.path} already; pass `known='replace'` to "
-            "put these rows in the place of those, or `known='add'` to keep both",
-            parameter="known",
-            value="refuse",
-        )
 
     def _no_vectors(self) -> Floats:
         return np.zeros((0, self.contract.output.dim), np.float32)

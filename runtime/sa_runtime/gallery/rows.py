@@ -13,22 +13,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError, bad_value
+from sa_runtime.outputs.columns import ROW_SCHEMA as STORED
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _TIME = pa.timestamp("us", tz="UTC")
+_REPEATED = ("source", "camera")
 ROW_SCHEMA = pa.schema(
     [
-        pa.field("source", _NAME, nullable=False),
-        pa.field("frame", pa.int64()),
-        pa.field("timestamp_s", pa.float64()),
-        pa.field("track_id", pa.int64()),
-        pa.field("left", pa.float32(), nullable=False),
-        pa.field("top", pa.float32(), nullable=False),
-        pa.field("width", pa.float32(), nullable=False),
-        pa.field("height", pa.float32(), nullable=False),
-        pa.field("confidence", pa.float32()),
-        pa.field("camera", _NAME),
-        pa.field("crop", pa.string()),
+        *(
+            pa.field(field.name, _NAME if field.name in _REPEATED else field.type, field.nullable)
+            for field in STORED
+        ),
         pa.field("person", _NAME),
         pa.field("time", _TIME),
         pa.field("added", _TIME, nullable=False),
@@ -91,6 +86,14 @@ def gallery_rows(rows: pa.Table, labels: RowLabels, added: datetime) -> pa.Table
         columns["time"] = micros.cast(pa.int64(), safe=False).cast(_TIME)
     columns["added"] = _repeated(added, _TIME, count)
     return in_schema(pa.table(columns))
+
+
+def every_column(table: pa.Table) -> pa.Table:
+    """The rows of an older gallery, with nulls in the columns that it did not have."""
+    for field in ROW_SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(ROW_SCHEMA.names)
 
 
 def in_schema(table: pa.Table) -> pa.Table:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.graph import GRAPH, LEAST_ROWS, Method, build_graph
-from sa_runtime.gallery.rows import ROW_SCHEMA, in_schema, oldest
+from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.retrieval.vectors import Floats, Vectors
@@ -89,7 +89,7 @@ class Segment:
             self.vectors: Vectors = np.load(self.path / VECTORS, mmap_mode="r")
             self.norms: Floats = np.load(self.path / NORMS, mmap_mode="r")
             with pa.memory_map(str(self.path / ROWS)) as file:
-                self.rows: pa.Table = pa.ipc.open_file(file).read_all()
+                self.rows: pa.Table = every_column(pa.ipc.open_file(file).read_all())
         except (ValueError, EOFError, pa.ArrowInvalid) as exc:
             raise InputError(
                 f"{self.path}: cannot be read ({exc}); take it from a backup or index again",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import multiprocessing
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sa_runtime.errors import ContractError, InputError, MissingFileError
@@ -256,3 +259,32 @@ def test_vectors_that_are_not_finite_leave_the_gallery_as_it_was(folder: Path) -
     with pytest.raises(InputError, match="row 1"):
         gallery.add([people(source="a"), bad])
     assert (len(Gallery(folder)), files_of(folder)) == (0, set())
+
+
+def test_the_quality_of_rows_is_kept_and_told(folder: Path) -> None:
+    stored = people(16)
+    column = stored.rows.schema.get_field_index("quality")
+    quality = pa.array(np.linspace(0, 1, 16), pa.float32())
+    rated = dataclasses.replace(stored, rows=stored.rows.set_column(column, "quality", quality))
+    gallery = Gallery.create(folder, contract_of())
+    gallery.add([rated])
+    gallery.remove(Where(track=0))
+    found = Gallery(folder).search(stored.vectors[5:6], 1).rows(0)[0]
+    assert (found["track_id"], found["quality"]) == (5, pytest.approx(5 / 15))
+
+
+def test_a_gallery_without_the_newest_columns_is_read_searched_and_added_to(folder: Path) -> None:
+    gallery = Gallery.create(folder, contract_of())
+    gallery.add([people(16)])
+    rows = next(folder.rglob("rows.arrow"))
+    older = gallery.segments[0].rows.drop_columns(["quality"])
+    with pa.ipc.new_file(str(rows), older.schema) as writer:
+        writer.write_table(older)
+    state = json.loads((folder / MANIFEST).read_text())
+    state["segments"][0]["size_bytes"]["rows.arrow"] = rows.stat().st_size
+    (folder / MANIFEST).write_text(json.dumps(state))
+    gallery = Gallery(folder)
+    gallery.add([people(16, source="c2.mp4", seed=1)])
+    gallery.compact()
+    found = gallery.search(people(16).vectors[5:6], 1).rows(0)[0]
+    assert (found["source"], found["track_id"], found["quality"]) == ("c1.mp4", 5, None)
