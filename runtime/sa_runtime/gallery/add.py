@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.gallery import Gallery
-from sa_runtime.gallery.ingest import Known
 from sa_runtime.gallery.graph import Method
+from sa_runtime.gallery.ingest import Known
 from sa_runtime.gallery.manifest import MANIFEST
 from sa_runtime.gallery.rows import RowLabels
 from sa_runtime.gallery.store import check_target

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.retrieval.distance import MEMORY_BYTES
+from sa_runtime.retrieval.distance import MEMORY_BYTES, keep_nearest
 from sa_runtime.retrieval.vectors import Floats, Ints, Vectors
 
 _QUERIES = 1024
@@ -166,7 +166,8 @@ class _Search:
         hits = np.flatnonzero(near <= ceiling[:, None])  # several times faster than in two axes
         if len(hits):
             query, row = np.divmod(hits, len(rows))
-            self._merge(query, numbers[row], self._exactly(query, rows, row))
+            exact = self._exactly(query, rows, row)
+            keep_nearest(self._best_index, self._best, query, numbers[row], exact)
 
     def finish(self) -> tuple[Ints, Floats]:
         """(Q, k) rows and distances, nearest first."""
@@ -197,18 +198,6 @@ class _Search:
             found[part] = np.rint(difference, out=difference).sum(axis=1)
         exact: NDArray[np.float64] = found * self._unit
         return exact
-
-    def _merge(self, query: Ints, number: Ints, distance: NDArray[np.float64]) -> None:
-        """Keep the k nearest of those there are and of new ones."""
-        touched, inverse = np.unique(query, return_inverse=True)
-        owner = np.concatenate([np.repeat(np.arange(len(touched)), self._k), inverse])
-        numbers = np.concatenate([self._best_index[touched].ravel(), number])
-        distances = np.concatenate([self._best[touched].ravel(), distance])
-        order = np.lexsort((numbers, distances, owner))
-        starts = np.searchsorted(owner[order], np.arange(len(touched)))
-        kept = order[starts[:, None] + np.arange(self._k)]
-        self._best_index[touched] = numbers[kept]
-        self._best[touched] = distances[kept]
 
 
 def _centre(parts: Sequence[Part]) -> Floats | None:

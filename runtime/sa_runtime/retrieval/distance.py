@@ -89,22 +89,25 @@ class VectorDistances:
         return self._product.row_bytes
 
     def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
-        """See :meth:`Distances.rows`: a quarter of the memory for gallery rows.
+        """See :meth:`Distances.rows`: a quarter of the memory for gallery rows that are copied.
 
         While the rows of a block are looked at, the next one is computed beside it.
         """
         total, size = self.shape
-        row_bytes = self._product.row_bytes + np.dtype(self.dtype).itemsize * padded(size)
-        step = min(padded(total), _whole_units(3 * memory_bytes // 4 // row_bytes))
+        tile_bytes = 0 if self._product.in_place else memory_bytes // 4
+        row_bytes = np.dtype(self.dtype).itemsize * padded(size)
+        block_bytes = memory_bytes - tile_bytes
+        step = _whole_units(block_bytes // (self._product.row_bytes + row_bytes))
         two = 2 * _UNIT <= step < total
         if two:
-            step = _whole_units(step // 2)
+            step = _whole_units(block_bytes // (self._product.row_bytes + 2 * row_bytes))
+        step = min(padded(total), step)
         buffers = [np.empty((step, padded(size)), self.dtype) for _ in range(1 + two)]
 
         def block(start: int) -> AnyFloats:
             count = min(step, total - start)
             buffer = buffers[start // step % len(buffers)]
-            self._fill(buffer, start, start + count, memory_bytes // 4)
+            self._fill(buffer, start, start + count, tile_bytes)
             return buffer[:count, :size]
 
         if not two:
@@ -147,6 +150,8 @@ class VectorDistances:
         """
         block = self._product.block(start, stop)
         width = max(_UNIT, _whole_units(tile_bytes // self._product.row_bytes))
+        if self._product.in_place:
+            width = max(_UNIT, len(self._gallery))
         for first, last in self._gallery.spans(width):
             self._product.fill(out[:, first:], block, first, last)
         self._finish(out[: stop - start, : len(self._gallery)], start, 0)
@@ -217,10 +222,40 @@ def nearest(
         best = (np.empty((stop - start, 0), np.int64), np.empty((stop - start, 0), source.dtype))
         for first, tile in source.tiles(start, stop, width):
             np.maximum(furthest, tile.max(axis=1), out=furthest)
-            column = _smallest(tile, k)
-            best = _merged(best, (column + first, np.take_along_axis(tile, column, axis=1)), k)
+            if best[0].shape[1] < k:
+                column = _smallest(tile, k)
+                best = _merged(best, (column + first, np.take_along_axis(tile, column, axis=1)), k)
+                continue
+            # Of equal distances the lower row counts, which was met before.
+            hits = np.flatnonzero(tile < best[1][:, -1:])
+            row, column = np.divmod(hits, tile.shape[1])
+            keep_nearest(*best, row, column + first, tile[row, column])
         found.index[start:stop], found.distance[start:stop] = best
     return found
+
+
+def keep_nearest(
+    index: Ints, distance: AnyFloats, query: Ints, number: Ints, apart: AnyFloats
+) -> None:
+    """Put rows that were found among the nearest of their queries; of equal ones the lower row.
+
+    Args:
+        index: (Q, k) rows so far, changed in place.
+        distance: (Q, k) their distances, likewise.
+        query: (H,) which query each row was found for.
+        number: (H,) rows.
+        apart: (H,) their distances.
+    """
+    k = index.shape[1]
+    touched, inverse = np.unique(query, return_inverse=True)
+    owner = np.concatenate([np.repeat(np.arange(len(touched)), k), inverse])
+    numbers = np.concatenate([index[touched].ravel(), number])
+    distances = np.concatenate([distance[touched].ravel(), apart])
+    order = np.lexsort((numbers, distances, owner))
+    starts = np.searchsorted(owner[order], np.arange(len(touched)))
+    kept = order[starts[:, None] + np.arange(k)]
+    index[touched] = numbers[kept]
+    distance[touched] = distances[kept]
 
 
 def _search_tile(source: VectorDistances, memory_bytes: int) -> tuple[int, int]:

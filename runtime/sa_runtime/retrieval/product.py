@@ -61,6 +61,10 @@ class Product(Protocol):
     def row_bytes(self) -> int:
         """Working memory of one prepared row."""
 
+    @property
+    def in_place(self) -> bool:
+        """Whether gallery rows are read where they are, in tiles of any size."""
+
     def block(self, start: int, stop: int) -> Block:
         """Make queries ready."""
 
@@ -121,6 +125,7 @@ class ExactProduct:
     """
 
     dtype: type[np.float32] | type[np.float64] = np.float64
+    in_place = False
 
     def __init__(self, query: VectorRows, gallery: VectorRows, *, unit: bool, cuts: int) -> None:
         dim = max(1, query.shape[1])
@@ -179,6 +184,7 @@ class SingleProduct:
         self._centre = _centre(gallery, unit) if _collapsed(gallery) else None
         self._norms = (self._squared_lengths(query), self._squared_lengths(gallery))
         self.row_bytes = 4 * max(1, query.shape[1])
+        self.in_place = self._centre is None and not unit and gallery.in_place
 
     def block(self, start: int, stop: int) -> Block:
         """See :class:`Product`."""

@@ -49,6 +49,8 @@ class VectorRows:
                 f"{name} vectors of shape {vectors.shape} {vectors.dtype}: expected (N, D) floats, "
                 "one row for each image"
             )
+        if keep is not None and len(keep) and (np.diff(keep) == 1).all():
+            vectors, keep = vectors[keep[0] : keep[-1] + 1], None
         self._parts: list[tuple[Vectors, Ints | None]] = [(vectors, keep)]
         self._starts = [0, len(vectors) if keep is None else len(keep)]
         self.norms, self.total = self._measure(name)
@@ -68,6 +70,14 @@ class VectorRows:
     def shape(self) -> tuple[int, int]:
         """(N, D)."""
         return self._starts[-1], self._parts[0][0].shape[1]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether :meth:`read` gives views of arrays that are in memory."""
+        return all(
+            keep is None and array.dtype == np.float32 and not isinstance(array, np.memmap)
+            for array, keep in self._parts
+        )
 
     def __len__(self) -> int:
         return self._starts[-1]

@@ -278,8 +278,9 @@ def test_a_gallery_without_the_newest_columns_is_read_searched_and_added_to(fold
     gallery.add([people(16)])
     rows = next(folder.rglob("rows.arrow"))
     older = gallery.segments[0].rows.drop_columns(["quality"])
-    with pa.ipc.new_file(str(rows), older.schema) as writer:
+    with pa.ipc.new_file(str(rows.with_suffix(".old")), older.schema) as writer:
         writer.write_table(older)
+    rows.with_suffix(".old").replace(rows)  # the old file is mapped still
     state = json.loads((folder / MANIFEST).read_text())
     state["segments"][0]["size_bytes"]["rows.arrow"] = rows.stat().st_size
     (folder / MANIFEST).write_text(json.dumps(state))
