@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TrainingError,
         VideoError,
     )
+    from sa_runtime.gallery.databases import DatabaseGallery
     from sa_runtime.gallery.found import Found
     from sa_runtime.gallery.gallery import Gallery
     from sa_runtime.gallery.rows import RowLabels, Where
@@ -74,6 +75,7 @@ __all__ = [
     "Comparison",
     "Contract",
     "ContractError",
+    "DatabaseGallery",
     "DatasetError",
     "DetectionError",
     "Detections",
@@ -128,6 +130,7 @@ _PUBLIC = {
     "Comparison": "sa_runtime.retrieval.comparison:Comparison",
     "Contract": "sa_runtime.artefact.contract:Contract",
     "ContractError": "sa_runtime.errors:ContractError",
+    "DatabaseGallery": "sa_runtime.gallery.databases:DatabaseGallery",
     "DatasetError": "sa_runtime.errors:DatasetError",
     "DetectionError": "sa_runtime.errors:DetectionError",
     "Detections": "sa_runtime.detections.base:Detections",

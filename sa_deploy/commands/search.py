@@ -11,10 +11,15 @@ from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Runtime, run
 from sa_deploy.output import note, print_json, print_table
 
 if TYPE_CHECKING:
+    from sa_runtime.gallery.databases import DatabaseGallery
     from sa_runtime.gallery.gallery import Gallery
     from sa_runtime.gallery.queries import Query
 
-_GALLERY = typer.Argument(metavar="GALLERY", help="Folder that `sa-deploy index` made.")
+_GALLERY = typer.Argument(
+    metavar="GALLERY",
+    help="Folder that `sa-deploy index` made, or a database that `sa-deploy embed` wrote: "
+    "NAME.lancedb, NAME.qdrant.",
+)
 _SHOWN = 20
 """Queries that are printed as tables; all of them with ``--json``."""
 
@@ -116,10 +121,11 @@ def search(
         sa-deploy search gallery --track 17 --source c1.mp4 --camera c2
     """
     from sa_runtime.gallery.contact_sheet import check_sheet, contact_sheet
+    from sa_runtime.gallery.databases import DatabaseGallery, is_database
     from sa_runtime.gallery.gallery import Gallery
     from sa_runtime.gallery.rows import Where, time_of
 
-    opened = Gallery(gallery)
+    opened = DatabaseGallery(gallery) if is_database(gallery) else Gallery(gallery)
     if picture is not None:
         check_sheet(picture, gallery)
     opened.forget_if_possible()
@@ -157,7 +163,7 @@ def search(
 
 
 def _query(
-    gallery: Gallery,
+    gallery: Gallery | DatabaseGallery,
     images: list[Path],
     track: int | None,
     source: str | None,
@@ -191,7 +197,7 @@ def _query(
         return image_query(images, embedder, gallery)
 
 
-def _print(gallery: Gallery, results: list[dict[str, Any]]) -> None:
+def _print(gallery: Gallery | DatabaseGallery, results: list[dict[str, Any]]) -> None:
     for result in results[:_SHOWN]:
         rows = result["found"]
         if not rows:
@@ -211,7 +217,7 @@ def _print(gallery: Gallery, results: list[dict[str, Any]]) -> None:
         note(f"{len(results) - _SHOWN} more queries; --json prints all of them")
 
 
-def _title(gallery: Gallery, result: dict[str, Any]) -> str:
+def _title(gallery: Gallery | DatabaseGallery, result: dict[str, Any]) -> str:
     title = f"{result['query']}, in {len(gallery):,} rows"
     made = gallery.calibration
     if made is None:

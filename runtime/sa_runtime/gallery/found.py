@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from sa_runtime.gallery.calibration import Calibration, Verdict
+from sa_runtime.gallery.rows import ROW_SCHEMA
 from sa_runtime.retrieval.vectors import Floats, Ints
 
 GroupBy = Literal["row", "track"]
@@ -29,12 +30,14 @@ class Found:
             query that has fewer.
         distance: (Q, k) float32 squared Euclidean distances; infinite for nobody.
         tables: the gallery's rows, segment after segment.
+        known: in their place, what is known of each row that was found, by its number.
         calibration: the gallery's, if it has one.
     """
 
     index: Ints
     distance: Floats
-    tables: Sequence[pa.Table]
+    tables: Sequence[pa.Table] = ()
+    known: Mapping[int, dict[str, Any]] | None = None
     calibration: Calibration | None = None
 
     def __len__(self) -> int:
@@ -53,13 +56,19 @@ class Found:
             and its columns.
         """
         rows = []
-        for rank, row in enumerate(lookup(self.tables, self.index[query])):
+        for rank, row in enumerate(self._lookup(self.index[query])):
             distance = float(self.distance[query, rank])
             verdict = None
             if self.calibration is not None:
                 verdict = self.calibration.verdict(distance, (camera, row["camera"]))
             rows.append({"rank": rank + 1, "distance": distance, "verdict": verdict, **row})
         return rows
+
+    def _lookup(self, index: Ints) -> list[dict[str, Any]]:
+        if self.known is None:
+            return lookup(self.tables, index)
+        columns = dict.fromkeys(ROW_SCHEMA.names)
+        return [columns | self.known[number] for number in index[index != NOBODY].tolist()]
 
     def verdict(self, query: int, *, camera: str | None = None) -> Verdict | None:
         """The best verdict of its rows; ``None`` without calibration."""
@@ -87,7 +96,7 @@ def nearest_groups(
     queries: int,
     k: int,
     total: int,
-    tables: Sequence[pa.Table],
+    first_of_each: Callable[[Ints], Ints],
     by: GroupBy,
 ) -> tuple[Ints, Floats]:
     """The nearest rows, or the nearest row of each of the nearest tracks.
@@ -97,7 +106,7 @@ def nearest_groups(
         queries: Q.
         k: rows or tracks wanted.
         total: rows that are searched.
-        tables: the gallery's rows.
+        first_of_each: rows -> the positions of the first one of each track.
         by: what counts once.
 
     Returns:
@@ -108,13 +117,12 @@ def nearest_groups(
         return nearest(k, waiting)
     index = np.full((queries, k), NOBODY)
     distance = np.full((queries, k), np.inf, np.float32)
-    groups = _Groups(tables)
     wanted = 4 * k
     while len(waiting):
         rows, far = nearest(wanted, waiting)
         still = []
         for query, row, distances in zip(waiting.tolist(), rows, far, strict=True):
-            first = groups.first_of_each(row)[:k]
+            first = first_of_each(row)[:k]
             if len(first) < k and wanted < total:
                 still.append(query)
                 continue
@@ -125,7 +133,7 @@ def nearest_groups(
     return index[:, :width], distance[:, :width]
 
 
-class _Groups:
+class Groups:
     """Which rows are of one track; a row without track stands for itself."""
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:

@@ -12,11 +12,12 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import pyarrow as pa
 
-from sa_runtime.artefact.contract import Contract, require_same_space
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.gallery.by_graph import by_graph
 from sa_runtime.gallery.calibration import Calibration
-from sa_runtime.gallery.found import Found, GroupBy, nearest_groups
+from sa_runtime.gallery.comparable import query_vectors
+from sa_runtime.gallery.found import Found, GroupBy, Groups, nearest_groups
 from sa_runtime.gallery.graph import MOST_WANTED, Method, require_graph
 from sa_runtime.gallery.ingest import Known, add_rows
 from sa_runtime.gallery.manifest import Manifest
@@ -34,7 +35,7 @@ from sa_runtime.gallery.store import Store, check_target, copy_rows
 from sa_runtime.outputs.base import StoredEmbeddings, StoredType
 from sa_runtime.retrieval.distance import MEMORY_BYTES
 from sa_runtime.retrieval.search import Stored
-from sa_runtime.retrieval.vectors import Floats, Ints, VectorRows, Vectors
+from sa_runtime.retrieval.vectors import Floats, Ints, Vectors
 from sa_runtime.system.locking import owned
 
 _log = logging.getLogger(__name__)
@@ -333,7 +334,7 @@ class Gallery:
             raise bad_value("k", k, "expected at least 1")
         if by not in get_args(GroupBy):
             raise bad_value("by", by, f"expected one of {', '.join(get_args(GroupBy))}")
-        vectors = self._query(query)
+        vectors = query_vectors(query, self.contract, f"the gallery {self.path}")
         tables = [segment.rows for segment in self._store.segments]
         if where is not None:
             where.check_names(tables)
@@ -347,7 +348,9 @@ class Gallery:
             return by_graph(some, self._store.segments, parts, wanted, memory_bytes)
 
         total = sum(map(len, parts))
-        index, distance = nearest_groups(nearest, len(vectors), k, total, tables, by)
+        index, distance = nearest_groups(
+            nearest, len(vectors), k, total, Groups(tables).first_of_each, by
+        )
         return Found(index=index, distance=distance, tables=tables, calibration=self.calibration)
 
     def _part(self, segment: Segment, where: Where | None, leave_out: Where | None) -> Part:
@@ -358,19 +361,9 @@ class Gallery:
             searched &= ~leave_out.of(segment.rows)
         return segment.part(None if searched.all() else np.flatnonzero(searched))
 
-    def _query(self, query: Stored | Vectors) -> Floats:
-        if not isinstance(query, np.ndarray):
-            spaces = query.contract.space, self.contract.space
-            require_same_space(*spaces, names=("query", f"the gallery {self.path}"))
-            query = query.vectors
-        vectors = VectorRows(query, name="query")
-        if vectors.shape[1] != self.contract.output.dim:
-            raise InputError(
-                f"query vectors have {vectors.shape[1]} dimensions, those of the gallery "
-                f"{self.path} {self.contract.output.dim}: expected equal ones; embed the query "
-                "with the gallery's model"
-            )
-        return vectors.read(0, len(vectors))
+    def check_names(self, where: Where) -> None:
+        """Refuse a name that no row bears; see ``Where.check_names``."""
+        where.check_names([segment.rows for segment in self._store.segments])
 
     def _no_vectors(self) -> Floats:
         return np.zeros((0, self.contract.output.dim), np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
+from sa_runtime.gallery.databases import DatabaseGallery
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.rows import Where
 from sa_runtime.outputs.read import read_embeddings
@@ -37,7 +38,7 @@ class Query:
     leave_out: Where | None = None
 
 
-def track_query(gallery: Gallery, track: int, source: str | None) -> Query:
+def track_query(gallery: Gallery | DatabaseGallery, track: int, source: str | None) -> Query:
     """A track of the gallery: the mean of its vectors. It does not find itself.
 
     Args:
@@ -49,7 +50,7 @@ def track_query(gallery: Gallery, track: int, source: str | None) -> Query:
         InputError: no such track, or several.
     """
     where = Where(track=track, source=() if source is None else (source,))
-    where.check_names([segment.rows for segment in gallery.segments])
+    gallery.check_names(where)
     found = gallery.read(where)
     sources = sorted(set(found.rows["source"].to_pylist()))
     if not sources:
@@ -81,7 +82,9 @@ def track_query(gallery: Gallery, track: int, source: str | None) -> Query:
     )
 
 
-def image_query(images: Sequence[Path], embedder: Embedder, gallery: Gallery) -> Query:
+def image_query(
+    images: Sequence[Path], embedder: Embedder, gallery: Gallery | DatabaseGallery
+) -> Query:
     """Image files of one person each, as tight as a detector's boxes.
 
     Args:

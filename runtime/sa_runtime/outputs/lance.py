@@ -42,7 +42,7 @@ class LanceFolder(Database):
 
     @classmethod
     def _read_all(cls, target: Path, contract: Contract, rows: int) -> StoredEmbeddings:
-        table = _existing(_lancedb().connect(str(target)), target)
+        table = opened_table(target)
         found = table.search().where(f"row < {rows}").limit(max(rows, 1)).to_arrow()
         return in_order([stored_in(found.replace_schema_metadata(metadata_of(contract)), target)])
 
@@ -83,8 +83,18 @@ class LanceFolder(Database):
         return found.select(ROW_SCHEMA.names), vectors
 
 
+def opened_table(target: Path) -> Any:
+    """The table of a folder that this output wrote.
+
+    Raises:
+        InputError: it is gone.
+        MissingPackageError: LanceDB is not installed.
+    """
+    return _existing(_lancedb().connect(str(target)), target)
+
+
 def _lancedb() -> Any:
-    return require("lancedb", extra="lancedb", purpose="writing to LanceDB")
+    return require("lancedb", extra="lancedb", purpose="LanceDB")
 
 
 def _existing(database: Any, target: Path) -> Any:

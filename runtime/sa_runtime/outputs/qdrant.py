@@ -49,8 +49,7 @@ class QdrantFolder(Database):
 
     @classmethod
     def _read_all(cls, target: Path, contract: Contract, rows: int) -> StoredEmbeddings:
-        with closing(_opened(target)) as client:
-            _require(client, target)
+        with closing(opened_client(target)) as client:
             table, vectors = _points(client, contract.output.dim, 0, rows)
         return StoredEmbeddings(rows=table, vectors=vectors, contract=contract)
 
@@ -102,8 +101,29 @@ def _points(client: Any, dim: int, start: int, stop: int) -> tuple[pa.Table, Emb
     return pa.Table.from_pylist([point.payload for point in found], ROW_SCHEMA), vectors
 
 
+def opened_client(target: Path) -> Any:
+    """A client of a folder that this output wrote.
+
+    Raises:
+        InputError: its collection is gone, or another process has it open.
+        MissingPackageError: the client is not installed.
+    """
+    client = _opened(target)
+    try:
+        _require(client, target)
+    except InputError:
+        client.close()
+        raise
+    return client
+
+
+def qdrant_models() -> Any:
+    """What the client's requests are made of."""
+    return _qdrant().models
+
+
 def _qdrant() -> Any:
-    return require("qdrant_client", extra="qdrant", purpose="writing to Qdrant")
+    return require("qdrant_client", extra="qdrant", purpose="Qdrant")
 
 
 def _opened(target: Path) -> Any:
