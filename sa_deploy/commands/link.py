@@ -13,6 +13,7 @@ from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sa_runtime.artefact.contract import Contract
+    from sa_runtime.linking.fit import LinkParameters
     from sa_runtime.linking.measures import LinkMeasures
     from sa_runtime.linking.store import Identities
     from sa_runtime.linking.tracks import Tracks
@@ -41,7 +42,16 @@ def link(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Parameters that --fit wrote; needed to link, no number is set by default.",
+            help="Parameters that --fit wrote; it or --calibrated is needed to link, no number "
+            "is set by default.",
+        ),
+    ] = None,
+    calibrated: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GALLERY",
+            help="Take the threshold that `sa-deploy calibrate` stored with this gallery: below it "
+            "two tracks are one person, at its stated rate of error; none by default.",
         ),
     ] = None,
     fit: Annotated[
@@ -84,11 +94,13 @@ def link(
     """Find who is the same person under several cameras, from tracks.
 
     Tracks that are seen at once under one camera are two persons; what a camera adds to its
-    vectors is taken off. Parameters are learnt from other people first, with --fit.
+    vectors is taken off. Parameters are learnt from other people first, with --fit, or come from
+    the thresholds of a calibrated gallery.
 
     Examples:
         sa-deploy link market.parquet -d market --data-dir Market-1501 --fit link.json
         sa-deploy link c1.parquet c2.parquet --parameters link.json --out who.parquet
+        sa-deploy link c1.parquet c2.parquet --calibrated gallery --out who.parquet
     """
     from sa_runtime.linking.picture import check_timeline, draw_timeline
     from sa_runtime.linking.store import check_identities, write_identities
@@ -97,13 +109,12 @@ def link(
     if fit is not None:
         _fit(embeddings, fit, dataset, data_dir, json_output)
         return
-    if parameters is None:
-        raise InputError("--parameters: expected the file of an earlier run with --fit")
+    chosen, origin = _parameters(parameters, calibrated)
     if out is not None:
         check_identities(out, inputs)
     if picture is not None:
         check_timeline(picture, inputs)
-    found = _linked(embeddings, parameters, known)
+    found = _linked(embeddings, chosen, origin, known)
     measures = _measured(found) if truth else None
     if out is not None:
         write_identities(out, found)
@@ -114,15 +125,39 @@ def link(
     _print(found, measures, json_output)
 
 
-def _linked(embeddings: list[Path], parameters: Path, known: Path | None) -> Identities:
-    from sa_runtime.artefact.contract import require_same_space
+def _parameters(parameters: Path | None, calibrated: Path | None) -> tuple[LinkParameters, Path]:
+    """What linking goes by, and where it stands."""
     from sa_runtime.linking.fit import LinkParameters
+
+    if (parameters is None) == (calibrated is None):
+        raise InputError(
+            "--parameters: expected the file of an earlier run with --fit, or --calibrated GALLERY"
+        )
+    if parameters is not None:
+        return LinkParameters.read(parameters), parameters
+    from sa_runtime.gallery.gallery import Gallery
+
+    assert calibrated is not None
+    gallery = Gallery(calibrated)
+    made = gallery.calibration
+    if made is None:
+        raise InputError(
+            f"--calibrated {calibrated}: no thresholds are stored with it; run "
+            f"`sa-deploy calibrate {calibrated}` first"
+        )
+    found = LinkParameters.calibrated(gallery.contract.space, made.match_below, made.persons)
+    return found, calibrated
+
+
+def _linked(
+    embeddings: list[Path], chosen: LinkParameters, origin: Path, known: Path | None
+) -> Identities:
+    from sa_runtime.artefact.contract import require_same_space
     from sa_runtime.linking.link import link_tracks
     from sa_runtime.linking.store import Identities, read_identities, with_known
 
-    chosen = LinkParameters.read(parameters)
     tracks, contract = _read(embeddings)
-    names = (str(parameters), str(embeddings[0]))
+    names = (str(origin), str(embeddings[0]))
     require_same_space(chosen.space, contract.space, names=names)
     before = None
     if known is not None:

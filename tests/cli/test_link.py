@@ -120,3 +120,24 @@ def test_a_killed_run_leaves_the_file_of_before(folder: Path) -> None:
     assert run(folder / "c2.parquet", *words[1:]).returncode == 0
     assert who.read_bytes() != before
     assert not list(folder.glob(".*.partial*"))
+
+
+def test_a_calibrated_gallery_gives_the_threshold(folder: Path) -> None:
+    """Calibrated on people 20 to 49, linked on 0 to 19."""
+    gallery = folder / "gallery"
+    others = [folder / "c4.parquet", folder / "c5.parquet"]
+    assert invoke("index", *others, "--out", gallery).returncode == 0
+    asked = [folder / "c1.parquet", folder / "c2.parquet", "--truth", "--json", "--calibrated"]
+    done = run(*asked, gallery)
+    assert done.returncode == 2
+    assert "no thresholds are stored with it; run `sa-deploy calibrate" in done.stderr
+    marks = [f"c{c}.mp4,{person},p{person}" for c in (4, 5) for person in range(20, 50)]
+    (folder / "who.csv").write_text("\n".join(["source,track_id,person", *marks]))
+    stated = ("--marked", folder / "who.csv", "--false-accepts", 0.005)
+    done = invoke("calibrate", gallery, *stated)
+    assert done.returncode == 0, done.stderr
+    done = run(*asked, gallery)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["measures"]["idf1"] > 0.9
+    done = run(*asked, gallery, "--parameters", folder / "link.json")
+    assert done.returncode == 2

@@ -26,13 +26,13 @@ class LinkParameters:
     Attributes:
         space: id of the feature space that it holds for.
         threshold: mean cosine from which on groups of tracks are one person.
-        idf1: mean over the worlds it was learnt from.
+        idf1: mean over the worlds it was learnt from; ``None`` where pairs of pictures taught it.
         worlds, tracks, persons: how many those were.
     """
 
     space: str
     threshold: float
-    idf1: float
+    idf1: float | None
     worlds: int
     tracks: int
     persons: int
@@ -42,6 +42,24 @@ class LinkParameters:
         text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
         with atomic_path(path) as temporary:
             temporary.write_text(text)
+
+    @classmethod
+    def calibrated(cls, space: str, match_below: float, persons: int) -> LinkParameters:
+        """From a calibration's threshold: what two pictures that match are, two tracks are too.
+
+        Args:
+            space: id of the feature space.
+            match_below: squared Euclidean distance of vectors of unit length, 0 to 4.
+            persons: that taught it.
+        """
+        return cls(
+            space=space,
+            threshold=1 - match_below / 2,
+            idf1=None,
+            worlds=0,
+            tracks=0,
+            persons=persons,
+        )
 
     @classmethod
     def read(cls, path: Path) -> LinkParameters:
