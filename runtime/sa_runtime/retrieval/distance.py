@@ -9,16 +9,18 @@ gallery rows, B rows of a block, D dimensions.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from sa_runtime.errors import bad_value
-from sa_runtime.retrieval.product import padded, product_of
+from sa_runtime.retrieval.product import padded, product_of, single_threaded
 from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows, require_equal_dim
+from sa_runtime.system.environment import cores
 
 Metric = Literal["euclidean", "cosine"]
 """``euclidean``: the squared Euclidean distance; ``cosine``: one minus the cosine. Both rank unit
@@ -26,6 +28,8 @@ vectors alike."""
 MEMORY_BYTES = 128 * 2**20
 """Working memory of one pass over the distances, if the caller does not say otherwise."""
 _SEARCH_ROWS = 512
+_LEAST_ROWS = 256
+"""A smaller block for each core takes longer than one for all."""
 _UNIT = padded(1)
 
 
@@ -91,42 +95,39 @@ class VectorDistances:
     def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
         """See :meth:`Distances.rows`: a quarter of the memory for gallery rows that are copied.
 
-        While the rows of a block are looked at, the next one is computed beside it.
+        While the rows of a block are looked at, the next ones are computed: a block on each core,
+        since cores that share a product wait for each other where they have anything else to do.
         """
         total, size = self.shape
         tile_bytes = 0 if self._product.in_place else memory_bytes // 4
-        row_bytes = np.dtype(self.dtype).itemsize * padded(size)
-        block_bytes = memory_bytes - tile_bytes
-        step = _whole_units(block_bytes // (self._product.row_bytes + row_bytes))
-        two = 2 * _UNIT <= step < total
-        if two:
-            step = _whole_units(block_bytes // (self._product.row_bytes + 2 * row_bytes))
-        step = min(padded(total), step)
-        buffers = [np.empty((step, padded(size)), self.dtype) for _ in range(1 + two)]
-
-        def block(start: int) -> AnyFloats:
-            count = min(step, total - start)
-            buffer = buffers[start // step % len(buffers)]
-            self._fill(buffer, start, start + count, tile_bytes)
-            return buffer[:count, :size]
-
-        if not two:
+        row_bytes = self._product.row_bytes + np.dtype(self.dtype).itemsize * padded(size)
+        most = _whole_units((memory_bytes - tile_bytes) // row_bytes)
+        workers = cores()
+        step = min(most // (workers + 1), -(-total // workers))
+        if not self._product.in_place or workers == 1 or step < _LEAST_ROWS:
+            step = min(padded(total), most)
+            buffer = np.empty((step, padded(size)), self.dtype)
             for start in range(0, total, step):
-                yield from block(start)
+                yield from self._fill(buffer, start, min(start + step, total), tile_bytes)
             return
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(block, 0)
-            for start in range(step, total, step):
-                done = ahead.result()
-                ahead = pool.submit(block, start)
-                yield from done
-            yield from ahead.result()
+        rounds = -(-total // (workers * step))
+        step = padded(-(-total // (workers * rounds)))
+        buffers = [np.empty((step, padded(size)), self.dtype) for _ in range(workers + 1)]
+        with single_threaded(), ThreadPoolExecutor(workers) as pool:
+            ahead: deque[Future[AnyFloats]] = deque()
+            for number, start in enumerate(range(0, total, step)):
+                buffer = buffers[number % len(buffers)]
+                stop = min(start + step, total)
+                ahead.append(pool.submit(self._fill, buffer, start, stop, tile_bytes))
+                if len(ahead) == len(buffers):
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
 
     def row(self, index: int) -> AnyFloats:
         """(G,) of one query."""
         block = np.empty((1, len(self._gallery)), self.dtype)
-        self._fill(block, index, index + 1, MEMORY_BYTES // 4)
-        row: AnyFloats = block[0]
+        row: AnyFloats = self._fill(block, index, index + 1, MEMORY_BYTES // 4)[0]
         return row
 
     def tiles(self, start: int, stop: int, width: int) -> Iterator[tuple[int, AnyFloats]]:
@@ -143,8 +144,8 @@ class VectorDistances:
             self._finish(tile, start, first)
             yield first, tile
 
-    def _fill(self, out: AnyFloats, start: int, stop: int, tile_bytes: int) -> None:
-        """Write the distances of some queries to the first rows of ``out``.
+    def _fill(self, out: AnyFloats, start: int, stop: int, tile_bytes: int) -> AnyFloats:
+        """Write the distances of some queries to the first rows of ``out``, and give these.
 
         A tile may spill into the columns behind it, which the next one then writes.
         """
@@ -154,7 +155,9 @@ class VectorDistances:
             width = max(_UNIT, len(self._gallery))
         for first, last in self._gallery.spans(width):
             self._product.fill(out[:, first:], block, first, last)
-        self._finish(out[: stop - start, : len(self._gallery)], start, 0)
+        filled = out[: stop - start, : len(self._gallery)]
+        self._finish(filled, start, 0)
+        return filled
 
     def _finish(self, out: AnyFloats, start: int, first: int) -> None:
         """Turn squared distances of unit vectors into one minus the cosine, where that is asked."""

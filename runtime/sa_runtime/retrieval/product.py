@@ -17,11 +17,14 @@ Shape suffixes: B queries of a block, W gallery rows of a tile, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from sa_runtime.retrieval.vectors import AnyFloats, Floats, VectorRows
 
@@ -98,6 +101,18 @@ def product_of(query: VectorRows, gallery: VectorRows, *, unit: bool) -> Product
     if sums_alike():
         return SingleProduct(query, gallery, unit=unit)
     return ExactProduct(query, gallery, unit=unit, cuts=2 if _collapsed(gallery) else 1)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let the BLAS use one thread for a product, so that several run beside each other."""
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=1)
