@@ -68,10 +68,10 @@ def index(
         typer.Option(help="Type of the stored numbers of a new gallery."),
     ] = "float32",
     method: Annotated[
-        Literal["exact", "hnsw"],
+        Literal["exact", "hnsw", "ivfpq"],
         typer.Option(
-            help="How a new gallery is searched: every row, or by a graph, which is faster and "
-            "misses some; how many is measured and shown."
+            help="How a new gallery is searched: every row, by a graph (hnsw) or by codes of a "
+            "few bytes (ivfpq), which are faster and miss some; how many is measured and shown."
         ),
     ] = "exact",
     json_output: JsonOutput = False,

@@ -103,7 +103,7 @@ def search(
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare every row of a gallery with a graph, too.")
+        bool, typer.Option("--exact", help="Compare every row of a gallery with an index, too.")
     ] = False,
     runtime: Runtime = "auto",
     cache: Cache = None,
@@ -113,7 +113,7 @@ def search(
 ) -> None:
     """Find who in a gallery looks like an image, a track or vectors.
 
-    Every row is compared, none is missed, unless the gallery was made with a graph.
+    Every row is compared, none is missed, unless the gallery was made with an index.
     A track does not find itself.
 
     Examples:

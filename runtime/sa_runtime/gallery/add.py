@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from sa_runtime.errors import InputError
+from sa_runtime.gallery.approximate import Method
 from sa_runtime.gallery.gallery import Gallery
-from sa_runtime.gallery.graph import Method
 from sa_runtime.gallery.ingest import Known
 from sa_runtime.gallery.manifest import MANIFEST
 from sa_runtime.gallery.rows import RowLabels

@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, bad_value
-from sa_runtime.gallery.by_graph import by_graph
+from sa_runtime.gallery.approximate import MOST_WANTED, Method, kind_of
+from sa_runtime.gallery.by_index import by_index
 from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.comparable import query_vectors
 from sa_runtime.gallery.found import Found, GroupBy, Groups, nearest_groups
-from sa_runtime.gallery.graph import MOST_WANTED, Method, require_graph
 from sa_runtime.gallery.ingest import Known, add_rows
 from sa_runtime.gallery.manifest import Manifest
 from sa_runtime.gallery.retention import forget_rows, outlived, remove_rows, seconds_kept
@@ -84,7 +84,8 @@ class Gallery:
             contract: of the model whose vectors it will hold.
             dtype: of the stored vectors; float16 takes half the space and keeps 1e-3 of accuracy.
             method: ``exact`` compares every row; ``hnsw`` (the extra ``gallery``) follows a graph,
-                which is faster and misses some; see :attr:`recall`.
+                ``ivfpq`` (the extra ``faiss``) compares codes of a few bytes: both are faster and
+                miss some; see :attr:`recall`.
             keep: rows older than this are forgotten: by when they were taken, where that is known,
                 else by when they were added.
 
@@ -97,8 +98,8 @@ class Gallery:
         seconds = seconds_kept(keep)
         if method not in get_args(Method):
             raise bad_value("method", method, f"expected one of {', '.join(get_args(Method))}")
-        if method == "hnsw":
-            require_graph()
+        if method != "exact":
+            kind_of(method).check()
         check_target(path)
         with owned(path, folder=True):
             check_target(path)
@@ -135,9 +136,9 @@ class Gallery:
 
     @property
     def recall(self) -> float | None:
-        """Share of the 10 nearest rows that its graphs find, as measured when they were built.
+        """Share of the 10 nearest rows that its indexes find, as measured when they were built.
 
-        ``None`` without a graph: then the search is exact.
+        ``None`` without an index: then the search is exact.
         """
         graphs = [s.info for s in self._store.segments if s.info.recall is not None]
         if not graphs:
@@ -322,7 +323,7 @@ class Gallery:
             leave_out: which are not, such as those of the query's own track.
             by: ``row``; or ``track``, the nearest row of each track, so that a person who stands
                 before a camera for long takes one place.
-            exact: compare every row of a gallery of the method ``hnsw`` too, as is done in any case
+            exact: compare every row of a gallery with an index too, as is done in any case
                 where ``where``, ``leave_out`` or age leave rows of a segment out.
             memory_bytes: working memory.
 
@@ -345,7 +346,8 @@ class Gallery:
             some = vectors if len(queries) == len(vectors) else vectors[queries]
             if exact or wanted > MOST_WANTED:
                 return nearest_rows(some, parts, wanted, memory_bytes=memory_bytes)
-            return by_graph(some, self._store.segments, parts, wanted, memory_bytes)
+            segments = self._store.segments
+            return by_index(some, self.method, segments, parts, wanted, memory_bytes)
 
         total = sum(map(len, parts))
         index, distance = nearest_groups(

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError
+from sa_runtime.gallery.approximate import Method
 from sa_runtime.gallery.calibration import Calibration
-from sa_runtime.gallery.graph import Method
 from sa_runtime.gallery.segments import SegmentInfo
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.system.files import atomic_path

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.gallery.graph import GRAPH, LEAST_ROWS, Method, build_graph
+from sa_runtime.gallery.approximate import Method, build_index
 from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
@@ -44,7 +44,7 @@ class SegmentInfo:
         oldest: when its oldest row was taken or added, in seconds since 1970.
         total: (D,) sum of its vectors.
         size_bytes: of each of its files, by name.
-        recall: of its graph, as measured when that was built; ``None`` without one.
+        recall: of its index, as measured when that was built; ``None`` without one.
     """
 
     name: str
@@ -122,7 +122,7 @@ class SegmentWriter:
         dim: numbers in a vector.
         dtype: of the stored vectors.
         most_rows: rows of a segment.
-        method: ``hnsw`` writes a graph beside the vectors.
+        method: of the index that is written beside the vectors, if any.
 
     Attributes:
         written: the finished segments; all of them when the block has ended well.
@@ -213,11 +213,11 @@ class _OpenSegment:
         with pa.ipc.new_file(str(self._path / ROWS), ROW_SCHEMA) as writer:
             writer.write_table(rows)
         names, recall = [VECTORS, NORMS, ROWS], None
-        if method == "hnsw" and self.count >= LEAST_ROWS:
-            vectors = np.load(self._path / VECTORS, mmap_mode="r")
-            part = Part(vectors=vectors, norms=np.concatenate(self._norms), total=self._total)
-            recall = build_graph(self._path / GRAPH, part)
-            names.append(GRAPH)
+        vectors = np.load(self._path / VECTORS, mmap_mode="r")
+        part = Part(vectors=vectors, norms=np.concatenate(self._norms), total=self._total)
+        if (built := build_index(method, self._path, part)) is not None:
+            names.append(built[0])
+            recall = built[1]
         sizes = {name: _to_disk(self._path / name) for name in names}
         final = self._gallery / FOLDER / self._name
         self._path.rename(final)

@@ -79,7 +79,7 @@ def test_removing_makes_a_new_graph(tmp_path: Path) -> None:
     made.remove(Where(start=10.0))
     assert len(made) == 900
     assert Gallery(tmp_path / "g").recall is None
-    assert not list((tmp_path / "g").rglob(graph.GRAPH))
+    assert not list((tmp_path / "g").rglob(graph.FILE))
 
 
 def test_without_the_package_it_says_what_to_install(
@@ -88,5 +88,5 @@ def test_without_the_package_it_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "usearch.index", None)
     with pytest.raises(MissingPackageError, match=r"sa-deploy\[gallery\]"):
         Gallery.create(tmp_path / "g", contract_of(dim=DIM), method="hnsw")
-    with pytest.raises(InputError, match="expected one of exact, hnsw"):
+    with pytest.raises(InputError, match="expected one of exact, hnsw, ivfpq"):
         Gallery.create(tmp_path / "g", contract_of(), method="ivf")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Searching segments by their graphs, and scanning those that have none."""
+"""Searching segments by their indexes, and scanning those that have none."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sa_runtime.gallery.approximate import Method, index_rows
 from sa_runtime.gallery.found import NOBODY
-from sa_runtime.gallery.graph import GRAPH, graph_rows
 from sa_runtime.gallery.scan import Part, nearest_rows
 from sa_runtime.gallery.segments import Segment
-from sa_runtime.retrieval.vectors import Floats, Ints, Vectors
+from sa_runtime.retrieval.vectors import Floats, Ints
 
 
-def by_graph(
-    query: Floats, segments: Sequence[Segment], parts: Sequence[Part], k: int, memory_bytes: int
+def by_index(
+    query: Floats,
+    method: Method,
+    segments: Sequence[Segment],
+    parts: Sequence[Part],
+    k: int,
+    memory_bytes: int,
 ) -> tuple[Ints, Floats]:
-    """As :func:`sa_runtime.gallery.scan.nearest_rows`, by the graphs of the segments that have one.
+    """As :func:`sa_runtime.gallery.scan.nearest_rows`, by the indexes that segments have.
 
     Args:
         query: (Q, D).
+        method: of the gallery.
         segments: all of them.
         parts: what is searched of each; of which rows are left out is scanned.
         k: rows wanted.
@@ -28,34 +34,17 @@ def by_graph(
     Returns:
         (Q, k) rows and distances; :data:`NOBODY` at the end where fewer were found.
     """
-    rest, graphs, first = list(parts), [], 0
+    rest, indexed, first = list(parts), [], 0
     for number, segment in enumerate(segments):
         if segment.info.recall is not None and parts[number].keep is None:
             rest[number] = segment.part(np.empty(0, np.int64))
-            graphs.append((first, segment))
+            indexed.append((first, segment, parts[number]))
         first += len(segment)
     found = nearest_rows(query, rest, k, memory_bytes=memory_bytes)
-    for first, segment in graphs:
-        rows = graph_rows(segment.path / GRAPH, query, min(k, len(segment)))
-        distance = _compared(query, segment.vectors, rows)
+    for first, segment, part in indexed:
+        rows, distance = index_rows(method, segment.path, query, min(k, len(segment)), part)
         found = _merged(found, (np.where(rows < 0, NOBODY, rows + first), distance), k)
     return found
-
-
-def _compared(query: Floats, vectors: Vectors, rows: Ints) -> Floats:
-    """(Q, k) exact distances of candidates; infinite for none."""
-    distance = np.full(rows.shape, np.inf, np.float32)
-    for number, candidates in enumerate(rows):
-        there = np.flatnonzero(candidates >= 0)
-        some = np.asarray(vectors[candidates[there]], np.float32)
-        part = Part(
-            vectors=some,
-            norms=np.einsum("nd,nd->n", some, some),
-            total=some.sum(axis=0, dtype=float),
-        )
-        order, exact = nearest_rows(query[number : number + 1], [part], len(there))
-        distance[number, there[order[0]]] = exact[0]
-    return distance
 
 
 def _merged(one: tuple[Ints, Floats], two: tuple[Ints, Floats], k: int) -> tuple[Ints, Floats]:

@@ -1,0 +1,71 @@
+"""The method ``ivfpq``: the recall shown is the one there is, and distances are exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sa_runtime.errors import MissingPackageError
+from sa_runtime.gallery import ivfpq
+from sa_runtime.gallery.gallery import Gallery
+from sa_runtime.gallery.rows import Where
+from tests.runtime.gallery.conftest import contract_of, people
+
+pytest.importorskip("faiss", reason="faiss is not installed: no codes can be made here")
+ROWS = 12_000
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    folder = tmp_path_factory.mktemp("ivfpq") / "gallery"
+    made = Gallery.create(folder, contract_of(), method="ivfpq")
+    made.add([people(ROWS, tracks=100)])
+    return Gallery(folder)
+
+
+def test_the_recall_shown_is_the_recall_there_is(gallery: Gallery) -> None:
+    """Measured anew, on other rows than those it was measured with, by comparing every pair."""
+    vectors = people(ROWS, tracks=100).vectors
+    rows = np.random.default_rng(9).permutation(ROWS)[:200]
+    distance = ((vectors[rows, None].astype(float) - vectors[None, :, :]) ** 2).sum(axis=2)
+    distance[np.arange(len(rows)), rows] = np.inf
+    expected = np.argsort(distance, axis=1)[:, :10]
+    found = gallery.search(vectors[rows], 11).index
+    hits = sum(len(set(mine) & set(others)) for mine, others in zip(found, expected, strict=True))
+    assert gallery.recall is not None
+    assert hits / expected.size == pytest.approx(gallery.recall, abs=0.05)
+    assert 0.5 < gallery.recall < 1
+
+
+def test_distances_are_exact_and_what_is_filtered_is_not_missed(gallery: Gallery) -> None:
+    query = people(40, seed=5)
+    one, two = gallery.search(query, 10), gallery.search(query, 10, exact=True)
+    same = one.index == two.index
+    assert one.distance[same].tolist() == two.distance[same].tolist()
+    assert (np.diff(one.distance, axis=1) >= 0).all()
+    assert (one.distance >= two.distance).all()
+    where = Where(track=7)
+    found = [gallery.search(query, 30, where=where, exact=exact).index for exact in (False, True)]
+    assert found[0].tolist() == found[1].tolist()
+
+
+def test_removing_makes_the_lists_anew(tmp_path: Path) -> None:
+    made = Gallery.create(tmp_path / "g", contract_of(), method="ivfpq")
+    made.add([people(ROWS, tracks=100)])
+    own = people(ROWS, tracks=100).vectors
+    made.remove(Where(track=3))
+    found = made.search(own[3:4], 5)
+    assert not any(row["track_id"] == 3 for row in found.rows(0))
+    made.remove(Where(start=5.0))
+    assert (len(made), made.recall) == (4950, None)
+    assert not list((tmp_path / "g").rglob(ivfpq.FILE))
+
+
+def test_without_the_package_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(MissingPackageError, match=r"sa-deploy\[faiss\]"):
+        Gallery.create(tmp_path / "g", contract_of(), method="ivfpq")
