@@ -27,7 +27,7 @@ from sa_runtime.linking.fit import World, measure_world
 from sa_runtime.linking.link import link_tracks
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.retrieval.evaluation import labels_of
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.stored import StoredImages
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.files import atomic_path

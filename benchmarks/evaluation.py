@@ -26,7 +26,8 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from sa_runtime.retrieval.metrics import CONVENTIONS, Labels, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import CONVENTIONS, evaluate_vectors
 from sa_runtime.retrieval.rerank import Reranking
 from sa_runtime.system.environment import cores
 from sa_runtime.system.files import atomic_path

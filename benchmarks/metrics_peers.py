@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.retrieval.metrics import Labels, evaluate_distances, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import evaluate_distances, evaluate_vectors
 from sa_runtime.retrieval.rerank import Reranking
 from sa_runtime.retrieval.vectors import AnyFloats
 from sa_runtime.system.environment import this_environment

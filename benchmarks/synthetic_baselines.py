@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sa_runtime.crops import read_image, resize
 from sa_runtime.datasets.base import Sample, cameras_of, persons_of
 from sa_runtime.datasets.table import load_dataset
-from sa_runtime.retrieval.metrics import Labels, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import evaluate_vectors
 from sa_training.network import SANetwork
 from sa_training.pixels import network_input
 from sa_training.recipes import recipe

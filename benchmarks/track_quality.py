@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.embed import embed
-from sa_runtime.retrieval.metrics import Labels, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import evaluate_vectors
 
 ALL = 10**9
 COUNTS = (1, 2, 4, 8)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sa_runtime.arrays import Images
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 
 T = TypeVar("T")
 

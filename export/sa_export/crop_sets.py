@@ -19,7 +19,7 @@ from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import IMAGE_SUFFIXES, images_below
 from sa_runtime.outputs.manifest import MANIFEST
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 
 GENERATED = SyntheticConfig(
     seed=20_180, identities=26, cameras=4, images_per_camera=3, train_fraction=0.08,

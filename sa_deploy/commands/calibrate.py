@@ -106,7 +106,7 @@ def _of_dataset(
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.gallery.calibration import calibrate_pairs
-    from sa_runtime.retrieval.metrics import Labels
+    from sa_runtime.retrieval.labels import Labels
 
     images = load_dataset(dataset, data_dir)
     sides: list[Any] = []

@@ -22,7 +22,7 @@ from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.runners.table import open_runner
 from sa_training.checkpoints import Checkpoint
 from sa_training.network import NetworkConfig, SANetwork

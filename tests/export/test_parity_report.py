@@ -30,7 +30,7 @@ from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import canary_of
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ParityError
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 from sa_training.checkpoints import Checkpoint
 
 GATES = Gates(max_map_drop=0.5, min_cosine=0.99, min_independence=0.999)

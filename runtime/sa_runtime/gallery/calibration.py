@@ -18,12 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.datasets.base import JUNK
-from sa_runtime.errors import InputError, bad_value
+from sa_runtime.errors import bad_value
 from sa_runtime.retrieval.distance import VectorDistances
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels, without_junk
 from sa_runtime.retrieval.open_set import OpenSetResult, open_set_of_distances
-from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors
+from sa_runtime.retrieval.vectors import Ints, Vectors
 
 Verdict = Literal["match", "perhaps", "nobody"]
 LEAST_PAIRS = 10
@@ -175,7 +174,10 @@ def calibrate_pairs(
     """
     stated = stated or Stated()
     false_accepts, misses = stated.false_accepts, stated.misses
-    one, two = _kept(query, query_labels, "query"), _kept(gallery, gallery_labels, "gallery")
+    one, two = (
+        without_junk(query, query_labels, "query"),
+        without_junk(gallery, gallery_labels, "gallery"),
+    )
     source = VectorDistances(one[0], two[0])
     result = open_set_of_distances(source, one[1], two[1], rates=_rates(false_accepts))
     _require_enough(result.impostor_pairs, false_accepts)
@@ -219,7 +221,10 @@ def rates_at(
         threshold: pairs below it are accepted.
         seed: of the intervals.
     """
-    one, two = _kept(query, query_labels, "query"), _kept(gallery, gallery_labels, "gallery")
+    one, two = (
+        without_junk(query, query_labels, "query"),
+        without_junk(gallery, gallery_labels, "gallery"),
+    )
     source = VectorDistances(one[0], two[0])
     measured = _Pairs(source, one[1], two[1], threshold)
     return measured.false_accepts(seed), measured.true_accepts(seed)
@@ -239,16 +244,6 @@ def _require_enough(pairs: int, rate: float) -> None:
             f"{pairs:,} impostor pairs cannot show it, expected {LEAST_PAIRS} pairs below the "
             f"threshold; label more people, or choose {least:.2g} or more",
         )
-
-
-def _kept(vectors: Vectors, labels: Labels, name: str) -> tuple[VectorRows, Labels]:
-    """Without junk."""
-    if len(vectors) != len(labels):
-        raise InputError(
-            f"{len(vectors)} {name} vectors but {len(labels)} labels: expected one for each"
-        )
-    rows = np.flatnonzero(labels.person != JUNK)
-    return VectorRows(vectors, name=name, keep=rows), labels.select(rows)
 
 
 class _Pairs:

@@ -11,7 +11,7 @@ from sa_runtime.errors import InputError, MissingFileError, shown
 from sa_runtime.gallery.calibration import Calibration, Stated, calibrate_pairs
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.rows import Where
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 
 COLUMNS = ("source", "track_id", "person")
 

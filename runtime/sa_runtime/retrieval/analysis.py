@@ -18,7 +18,7 @@ from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.distance import Distances, VectorDistances
 from sa_runtime.retrieval.evaluation import RetrievalReport
 from sa_runtime.retrieval.groups import Group, by_height, by_time
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.open_set import OpenSetResult, open_set_of_distances
 from sa_runtime.retrieval.rerank import RerankedDistances
 from sa_runtime.retrieval.vectors import AnyFloats, Ints, VectorRows

@@ -20,9 +20,9 @@ from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.retrieval.bootstrap import RANKS as RANKS
 from sa_runtime.retrieval.bootstrap import Interval, intervals, query_figures
 from sa_runtime.retrieval.expansion import Expansion, expand_queries
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.metrics import (
     Convention,
-    Labels,
     RetrievalResult,
     check_conventions,
     evaluate_vectors,

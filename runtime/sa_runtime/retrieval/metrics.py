@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from sa_runtime.datasets.base import JUNK
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.distance import MEMORY_BYTES, Distances, Metric, VectorDistances
+from sa_runtime.retrieval.labels import Labels, without_junk
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
-from sa_runtime.retrieval.vectors import AnyFloats, Ints, VectorRows, Vectors
+from sa_runtime.retrieval.vectors import AnyFloats, Ints, Vectors
 
 Convention = Literal["market1501", "allshots", "cuhk03"]
 """How a CMC curve counts, after the authors' ``cmc()``.
@@ -36,44 +37,6 @@ SINGLE_SHOT_DRAWS = 10
 _PASS, _SORT = 8192, 128
 """Of counting within a distance: what a pass costs beside its numbers, in numbers; and passes that
 cost what sorting costs."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Labels:
-    """Who is on each image and which camera took it.
-
-    Attributes:
-        person: (N,) integers; -1 is junk.
-        camera: (N,) integers.
-    """
-
-    person: Ints
-    camera: Ints
-
-    def __post_init__(self) -> None:
-        """Check shapes and types; raises InputError."""
-        for field in ("person", "camera"):
-            value = getattr(self, field)
-            if value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
-                raise InputError(
-                    f"labels.{field} of shape {value.shape} {value.dtype}: expected (N,) integers"
-                )
-        if len(self.person) != len(self.camera):
-            raise InputError(
-                f"labels of {len(self.person)} persons and {len(self.camera)} cameras: expected "
-                "one of each for every image"
-            )
-        if len(self.person) and self.person.min() < JUNK:
-            raise InputError(
-                f"labels.person holds {self.person.min()}: expected {JUNK} (junk), 0 or more"
-            )
-
-    def __len__(self) -> int:
-        return len(self.person)
-
-    def select(self, rows: Ints) -> Labels:
-        """The labels of some rows."""
-        return Labels(person=self.person[rows], camera=self.camera[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,20 +126,8 @@ def evaluate_vectors(
     >>> result.mAP, result.rank(1), result.queries_counted
     (1.0, 1.0, 2)
     """
-    sides = []
-    for name, vectors, labels in (
-        ("query", query, query_labels),
-        ("gallery", gallery, gallery_labels),
-    ):
-        if len(vectors) != len(labels):
-            raise InputError(
-                f"{len(vectors)} {name} vectors but {len(labels)} labels: expected one for each"
-            )
-        kept = np.flatnonzero(labels.person != JUNK)
-        whole = len(kept) == len(labels)
-        rows = VectorRows(vectors, name=name, keep=None if whole else kept)
-        sides.append((rows, labels.select(kept), kept))
-    (query_rows, query_labels, query_kept), (gallery_rows, gallery_labels, _) = sides
+    query_rows, query_labels, query_kept = without_junk(query, query_labels, "query")
+    gallery_rows, gallery_labels, _ = without_junk(gallery, gallery_labels, "gallery")
     source: Distances
     if rerank is None:
         source = VectorDistances(query_rows, gallery_rows, metric)

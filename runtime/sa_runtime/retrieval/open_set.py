@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from sa_runtime.datasets.base import JUNK
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.distance import MEMORY_BYTES, Distances, Metric, VectorDistances
-from sa_runtime.retrieval.metrics import Labels
-from sa_runtime.retrieval.vectors import AnyFloats, Ints, VectorRows, Vectors
+from sa_runtime.retrieval.labels import Labels, without_junk
+from sa_runtime.retrieval.vectors import AnyFloats, Ints, Vectors
 
 RATES = (1e-2, 1e-3, 1e-4)
 """False-positive rates that are reported."""
@@ -145,18 +145,8 @@ def evaluate_open_set(
     >>> result.tpr.tolist(), result.dir.tolist()
     ([1.0], [1.0])
     """
-    sides = []
-    for name, vectors, labels in (
-        ("query", query, query_labels),
-        ("gallery", gallery, gallery_labels),
-    ):
-        if len(vectors) != len(labels):
-            raise InputError(
-                f"{len(vectors)} {name} vectors but {len(labels)} labels: expected one for each"
-            )
-        kept = np.flatnonzero(labels.person != JUNK)
-        sides.append((VectorRows(vectors, name=name, keep=kept), labels.select(kept)))
-    (query_rows, query_labels), (gallery_rows, gallery_labels) = sides
+    query_rows, query_labels, _ = without_junk(query, query_labels, "query")
+    gallery_rows, gallery_labels, _ = without_junk(gallery, gallery_labels, "gallery")
     return open_set_of_distances(
         VectorDistances(query_rows, gallery_rows, metric),
         query_labels,

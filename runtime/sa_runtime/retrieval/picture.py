@@ -14,7 +14,8 @@ from sa_runtime.arrays import Bgr, Image
 from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, cameras_of, persons_of
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.distance import Distances, VectorDistances
-from sa_runtime.retrieval.metrics import Labels, RetrievalResult, evaluate_distances
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import RetrievalResult, evaluate_distances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.sheet import INK, PAPER, SUPERSAMPLE, Sheet
 from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors

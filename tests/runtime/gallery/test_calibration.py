@@ -11,7 +11,7 @@ from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.manifest import MANIFEST
 from sa_runtime.gallery.marks import calibrate_marked, read_marks
 from sa_runtime.gallery.rows import Where
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.vectors import Floats
 from tests.runtime.gallery.conftest import contract_of, people
 

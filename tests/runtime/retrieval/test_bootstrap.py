@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.bootstrap import intervals, query_figures
-from sa_runtime.retrieval.metrics import Labels, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import evaluate_vectors
 
 
 def people(

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from sa_runtime.errors import InputError
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.metrics import (
     CONVENTIONS,
-    Labels,
     RetrievalResult,
     evaluate_distances,
     evaluate_vectors,

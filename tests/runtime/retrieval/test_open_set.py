@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.metrics import Labels
+from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.open_set import (
     OpenSetResult,
     evaluate_open_set,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sa_runtime.retrieval import product
 from sa_runtime.retrieval.distance import Metric, VectorDistances, nearest
-from sa_runtime.retrieval.metrics import CONVENTIONS, Labels, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import CONVENTIONS, evaluate_vectors
 from sa_runtime.retrieval.product import ExactProduct, SingleProduct, sums_alike
 from sa_runtime.retrieval.rerank import Reranking
 from sa_runtime.retrieval.vectors import VectorRows
