@@ -92,6 +92,11 @@ class VectorDistances:
         """Working memory of one vector that is being compared."""
         return self._product.row_bytes
 
+    @property
+    def in_place(self) -> bool:
+        """Whether gallery rows are read where they are, in tiles of any size."""
+        return self._product.in_place
+
     def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
         """See :meth:`Distances.rows`: a quarter of the memory for gallery rows that are copied.
 
@@ -212,14 +217,17 @@ def nearest(
         raise bad_value("k", k, "expected at least 1 neighbour")
     source = VectorDistances(query, gallery, metric)
     total, size = source.shape
-    step, width = _search_tile(source, memory_bytes)
     k = min(k, size)
     found = Neighbours(
         index=np.empty((total, k), np.int64),
         distance=np.empty((total, k), np.float32),
         furthest=np.zeros(total, np.float32),
     )
-    for start in range(0, total, step):
+    workers = cores() if source.in_place else 1
+    step, width = _search_tile(source, memory_bytes // workers)
+    starts = range(0, total, step)
+
+    def search(start: int) -> None:
         stop = min(start + step, total)
         furthest = found.furthest[start:stop]
         best = (np.empty((stop - start, 0), np.int64), np.empty((stop - start, 0), source.dtype))
@@ -234,6 +242,13 @@ def nearest(
             row, column = np.divmod(hits, tile.shape[1])
             keep_nearest(*best, row, column + first, tile[row, column])
         found.index[start:stop], found.distance[start:stop] = best
+
+    if workers == 1 or len(starts) < 2 * workers:
+        for start in starts:
+            search(start)
+        return found
+    with single_threaded(), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(search, starts))
     return found
 
 
@@ -267,7 +282,8 @@ def _search_tile(source: VectorDistances, memory_bytes: int) -> tuple[int, int]:
     step = min(_SEARCH_ROWS, _whole_units(memory_bytes // (4 * row_bytes)))
     # A distance needs 4 or 8 bytes, that of the tile before as many, its partition 8 and a mask 1.
     pair_bytes = 2 * np.dtype(source.dtype).itemsize + 9
-    width = (memory_bytes - 2 * row_bytes * step) // (pair_bytes * step + 2 * row_bytes)
+    copied = 0 if source.in_place else 2 * row_bytes
+    width = (memory_bytes - 2 * row_bytes * step) // (pair_bytes * step + copied)
     return step, max(_UNIT, _whole_units(width))
 
 
