@@ -47,7 +47,7 @@ class Kind(Protocol):
 
 def kind_of(method: str) -> Kind:
     """The module of a method other than ``exact``."""
-    kind: Kind = importlib.import_module(METHODS[method])  # type: ignore[assignment]
+    kind: Kind = importlib.import_module(METHODS[method])
     return kind
 
 

@@ -137,10 +137,11 @@ class DatabaseGallery:
 
     def check_names(self, where: Where) -> None:
         """Refuse a name that no row bears; see ``Where.check_names``."""
-        for field in ("source", "camera"):
-            for name in getattr(where, field):
-                if not self._engine.count(Where(**{field: (name,)}), None):
-                    raise bad_value(field, name, "no row of the database has it")
+        sources = [("source", name, Where(source=(name,))) for name in where.source]
+        cameras = [("camera", name, Where(camera=(name,))) for name in where.camera]
+        for field, name, bearers in (*sources, *cameras):
+            if not self._engine.count(bearers, None):
+                raise bad_value(field, name, "no row of the database has it")
 
     def search(
         self,
