@@ -100,7 +100,6 @@ def link(
     Examples:
         sa-deploy link market.parquet -d market --data-dir Market-1501 --fit link.json
         sa-deploy link c1.parquet c2.parquet --parameters link.json --out who.parquet
-        sa-deploy link c1.parquet c2.parquet --calibrated gallery --out who.parquet
     """
     from sa_runtime.linking.picture import check_timeline, draw_timeline
     from sa_runtime.linking.store import check_identities, write_identities
