@@ -17,21 +17,16 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import dataclasses
-import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.system.environment import this_environment
-from sa_runtime.system.files import atomic_path
+from benchmarks.record import record
 from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt.ptx import kernel_from_pool
 from sa_runtime.tensorrt.tactics import TACTICS, Element, Pool, tactics_for
 
-SCHEMA = "sa-deploy.benchmarks.attention-pool-gpu/1"
 OUT = Path(__file__).parent / "results" / "attention_pool_gpu.json"
 CHANNELS, HEIGHT, WIDTH, PARTS = 2048, 24, 8, 6
 ELEMENTS: tuple[Element, ...] = ("fp16", "fp32")
@@ -203,20 +198,14 @@ def main() -> None:
         row["floor_us"] = round(row["bytes"] / bandwidth / 1e3, 3)
         row["times_the_floor"] = round(row["median_us"] / row["floor_us"], 2)
         print(*(f"{key}={value}" for key, value in row.items()))
-    environment = dataclasses.asdict(this_environment(commit=True))
-    environment["commit"] = environment["commit"] or arguments.commit
-    result = {
-        "schema": SCHEMA,
-        "date": time.strftime("%Y-%m-%d"),
-        "environment": environment,
+    found = {
         "cuda_of_driver": machine.cuda_version,
         "triton": triton.__version__,
         "shape": [CHANNELS, HEIGHT, WIDTH, PARTS],
         "copy_gb_s": round(bandwidth, 1),
         "rows": rows,
     }
-    with atomic_path(arguments.out) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    record("attention-pool-gpu/1", found, arguments.out, commit=arguments.commit)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@ shared memory come from ``ptxas``. ``asked`` counts every load of the kernels; `
 what is left where the L2 cache holds one image (0.8 MB here) but not a batch between two
 kernels, which is so on every GPU from Ampere on::
 
-    python benchmarks/attention_pool_traffic.py            # tables
-    python benchmarks/attention_pool_traffic.py --json out.json
+    python -m benchmarks.attention_pool_traffic            # tables
+    python -m benchmarks.attention_pool_traffic --json out.json
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sa_runtime.system.environment import this_environment
+from benchmarks.record import record
 from sa_runtime.tensorrt.ptx import kernel_from_pool, resources
 from sa_runtime.tensorrt.tactics import ELEMENTS, TACTICS, Element, Pool, plan, tactics_for
 
@@ -139,14 +136,12 @@ def main() -> None:
     ]
     resource_rows = [row for element in ELEMENTS for row in needs("ResNet-50, 384x128", element, 6)]
     if options.json:
-        result = {
-            "date": time.strftime("%Y-%m-%d"),
-            "environment": dataclasses.asdict(this_environment(commit=True)),
+        found = {
             "triton": version("triton"),
             "bytes_per_image": bytes_per_image,
             "resources": resource_rows,
         }
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        record("attention-pool-traffic/1", found, options.json)
         return
     show("Bytes per image: memory, and asked of the caches", bytes_per_image)
     show("What ptxas says", resource_rows)

@@ -3,22 +3,19 @@
 The models take turns, so that a busy moment does not hit one alone; medians are printed. No GPU
 is needed with TensorRT-RTX, and no timing cache is used::
 
-    python benchmarks/engine_build.py run/model.onnx run/model.fp16.onnx run/model.int8.onnx
-    python benchmarks/engine_build.py run/model.onnx --repeats 5 --json out.json
+    python -m benchmarks.engine_build run/model.onnx run/model.fp16.onnx run/model.int8.onnx
+    python -m benchmarks.engine_build run/model.onnx --repeats 5 --json out.json
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.system.environment import this_environment
+from benchmarks.record import record
 from sa_runtime.system.gpus import probe
 from sa_runtime.tensorrt.engines import BuildContext, build_engine
 from sa_runtime.tensorrt.flavour import FLAVOURS, choose_flavour, load_flavour
@@ -68,14 +65,12 @@ def main() -> None:
         size = f"{row['size_bytes'] / 1e6:.0f} MB"
         print(f"{row['model']}: {row['precision']}, {row['median_s']:.2f} s, {size}")
     if options.json:
-        result = {
-            "date": time.strftime("%Y-%m-%d"),
-            "environment": dataclasses.asdict(this_environment(commit=True)),
+        found = {
             "tensorrt": f"{flavour.name} {flavour.version}",
             "repeats": options.repeats,
             "rows": rows,
         }
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        record("engine-build/1", found, options.json)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,12 @@ library runs in a process of its own; the best of all repetitions counts.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import multiprocessing
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.record import record
 from sa_runtime.bench.limits import Limits, fastest_s, read_bandwidth
-from sa_runtime.system.environment import this_environment
-from sa_runtime.system.files import atomic_path
 
 OUT = Path(__file__).parent / "results" / "limits.json"
 SIZE = 2048
@@ -71,14 +67,7 @@ def main() -> None:
         with context.Pool(1) as pool:
             found[name] = pool.apply(case, (args.seconds,))
         print(name, {key: round(value, 3) for key, value in found[name].items()}, flush=True)
-    result = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": dataclasses.asdict(this_environment(commit=True)),
-        "load_before": round(load, 2),
-        **found,
-    }
-    with atomic_path(args.out) as target:
-        target.write_text(json.dumps(result, indent=2) + "\n")
+    record("limits/1", {"load_before": round(load, 2), **found}, args.out)
 
 
 if __name__ == "__main__":

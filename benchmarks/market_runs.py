@@ -95,7 +95,7 @@ def train_one(run: dict[str, Any], arguments: argparse.Namespace) -> dict[str, A
     from sa_training.loop import fit
     from sa_training.optimisation import autocast_type, resolve_device
     from sa_training.options import Progress, TrainingOptions, TrainingSet
-    from sa_training.recipes import override
+    from sa_training.overrides import override
     from sa_training.recipes import recipe as recipe_by_name
     from sa_training.teacher import teacher_of
     from sa_training.watch import read_epochs

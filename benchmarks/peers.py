@@ -19,13 +19,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import venv
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.record import record
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.bench.client import Client
 from sa_runtime.system.environment import this_environment
@@ -314,18 +313,16 @@ def main() -> None:
         limits, rows = measure(
             peers(models, args.int8), people(folder), folder, contract.flops or 0, args
         )
-    environment = dataclasses.asdict(this_environment(commit=True))
-    result = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": {**environment, "load_before": round(load, 2)},
+    found = {
+        "load_before": round(load, 2),
         "limits_tflops": limits,
         "network": contract.network,
         "flops": contract.flops,
         "peers": rows,
     }
-    with atomic_path(args.out) as target:
-        target.write_text(json.dumps(result, indent=2) + "\n")
-    processor = f"{environment['processor']}, {environment['cores']} cores"
+    record("peers/2", found, args.out)
+    machine = this_environment()
+    processor = f"{machine.processor}, {machine.cores} cores"
     size = f"{contract.input.height}x{contract.input.width}"
     title = f"SA {contract.network['backbone']}, {size}, on {processor} (in brackets: of its limit)"
     plot(rows, title, args.out.with_suffix(".png"))

@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.record import record
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.bench.client import Client
 from sa_runtime.bench.samples import bench_crops
-from sa_runtime.system.environment import this_environment
-from sa_runtime.system.files import atomic_path
 
 OUT = Path(__file__).parent / "results" / "runtime_options.json"
 CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
@@ -121,17 +117,14 @@ def main() -> None:
     for row in rows:
         print(row["runtime"], row["options"], f"x{row['streams']}", row["images_per_s"])
     print("onnxruntime output", bound)
-    result = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": dataclasses.asdict(this_environment(commit=True)),
+    found = {
         "load_before": round(load, 2),
         "model": args.model.name,
         "network": read_contract(args.model).network,
         "options": rows,
         "onnxruntime_binding": bound,
     }
-    with atomic_path(args.out) as target:
-        target.write_text(json.dumps(result, indent=2) + "\n")
+    record("runtime-options/1", found, args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training beside others on the same cores: alone, beside one busy process, and two at once.
 
-Run: ``python benchmarks/shared_cores.py --data-dir world [--out FILE.json]`` (some five minutes).
+Run: ``python -m benchmarks.shared_cores --data-dir world [--out FILE.json]`` (some five minutes).
 
 Every figure is of a process of its own, as the environment variables that say how long threads spin
 are read when torch loads. ``own`` is what libgomp does when nothing is set (300,000 turns),
@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from benchmarks.record import record
+from benchmarks.surroundings import in_turns
 from sa_deploy.threads import SPINS
-from sa_runtime.system.environment import this_environment
-from sa_runtime.system.files import atomic_path
 
 SETTINGS = {"own": {"GOMP_SPINCOUNT": "300000"}, "ours": {"GOMP_SPINCOUNT": str(SPINS)}}
 WARM_UP = 8
@@ -69,29 +65,11 @@ def started(arguments: argparse.Namespace, setting: str) -> subprocess.Popen[str
     given = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
     words = ["--data-dir", str(arguments.data_dir), "--seconds", str(arguments.seconds)]
     return subprocess.Popen(
-        [sys.executable, __file__, "--worker", *words],
+        [sys.executable, "-m", "benchmarks.shared_cores", "--worker", *words],
         env=given | SETTINGS[setting],
         stdout=subprocess.PIPE,
         text=True,
     )
-
-
-def rates(processes: list[subprocess.Popen[str]]) -> float:
-    """Mean images a second of trainings at one time."""
-    return float(np.mean([float(process.communicate()[0]) for process in processes]))
-
-
-def one_round(arguments: argparse.Namespace, setting: str) -> dict[str, float]:
-    """Images a second of a training in the three surroundings."""
-    found = {"alone": rates([started(arguments, setting)])}
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        found["beside a busy process"] = rates([started(arguments, setting)])
-    finally:
-        busy.kill()
-        busy.wait()
-    found["two at once, each"] = rates([started(arguments, setting) for _ in range(2)])
-    return found
 
 
 def main() -> None:
@@ -105,35 +83,13 @@ def main() -> None:
     if arguments.worker:
         print(train(arguments.data_dir, arguments.seconds))
         return
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
-    for _ in range(arguments.rounds):
-        for name, found in rounds.items():
-            found.append(one_round(arguments, name))
-    medians = {
-        name: {place: float(np.median([r[place] for r in found])) for place in found[0]}
-        for name, found in rounds.items()
-    }
-    result: dict[str, Any] = {
-        "schema": "sa-deploy.benchmarks.shared-cores/1",
-        "images_per_s": medians,
-        "share_of_alone": {
-            name: {place: rate / found["alone"] for place, rate in found.items()}
-            for name, found in medians.items()
-        },
-        "ours_to_own_alone": [
-            ours["alone"] / own["alone"]
-            for own, ours in zip(rounds["own"], rounds["ours"], strict=True)
-        ],
-        "spins": SPINS,
-        "rounds": arguments.rounds,
-        "environment": dataclasses.asdict(this_environment(commit=True)),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        with atomic_path(arguments.out) as temporary:
-            temporary.write_text(text + "\n")
+    found = in_turns(SETTINGS, partial(started, arguments), arguments.rounds)
+    rounds = found["rounds"]
+    found["ours_to_own_alone"] = [
+        ours["alone"] / own["alone"]
+        for own, ours in zip(rounds["own"], rounds["ours"], strict=True)
+    ]
+    record("shared-cores/2", {"unit": "images/s", "spins": SPINS, **found}, arguments.out)
 
 
 if __name__ == "__main__":

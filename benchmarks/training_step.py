@@ -1,6 +1,6 @@
 """One training step of the SA ResNet-50: bf16 and channels-last against FP32 and contiguous.
 
-Run: ``python benchmarks/training_step.py [--out FILE.json]`` (some two minutes on two cores).
+Run: ``python -m benchmarks.training_step [--out FILE.json]`` (some two minutes on two cores).
 
 Both networks hold the same weights and see the same batch; their steps alternate in one process, so
 that a machine that slows down slows both. A step is what ``sa-deploy train --recipe sa`` does: ten
@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
-import json
 import platform
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from sa_runtime.system.files import atomic_path
+from benchmarks.record import record
 from sa_training.losses import classification_losses
 from sa_training.network import SANetwork
 from sa_training.optimisation import optimizer_of
+from sa_training.overrides import override
 from sa_training.pixels import network_input
-from sa_training.recipes import override, sa
+from sa_training.recipes import sa
 
 HEIGHT, WIDTH, CLASSES = 256, 128, 751
 WARM_UP = 2
@@ -114,8 +112,7 @@ def main() -> None:
         arguments.rounds,
     )
     slow, fast = (np.array(values) for values in seconds.values())
-    result: dict[str, Any] = {
-        "schema": "sa-deploy.benchmarks.training-step/1",
+    found = {
         "step": f"SA {recipe.network.backbone}, {HEIGHT}x{WIDTH}, batch {arguments.batch}",
         "ratio_p50": float(np.median(slow) / np.median(fast)),
         "ratio_each_round": (slow / fast).round(3).tolist(),
@@ -128,15 +125,8 @@ def main() -> None:
         },
         "processor": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "commit": arguments.commit or commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        with atomic_path(arguments.out) as temporary:
-            temporary.write_text(text + "\n")
+    record("training-step/2", found, arguments.out, commit=arguments.commit)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sa_deploy.commands.train import options as opt
+from sa_deploy.commands.train.given import budget, pairs, recipe_changes
 from sa_deploy.options import DataDirs, JsonOutput, TrainingDataset
 from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.errors import InputError
@@ -98,9 +99,9 @@ def ablate(
         _listed("--recipes", recipes),
         vary={
             key: _listed(f"--vary {key}", values)
-            for key, values in opt.pairs("--vary", vary, "network.attention=none,both").items()
+            for key, values in pairs("--vary", vary, "network.attention=none,both").items()
         },
-        changes=opt.recipe_changes(given, fields),
+        changes=recipe_changes(given, fields),
     )
     options = TrainingOptions(
         out=out,
@@ -111,7 +112,7 @@ def ablate(
     )
     task = load_task(dataset, data_dir)
     ablation = Ablation(rows, _numbers(seeds), task, options)
-    budget_s = opt.budget(time_budget, epochs)
+    budget_s = budget(time_budget, epochs)
     ablation = Ablation(rows, _numbers(seeds), load_task(dataset, data_dir), options, budget_s)
     ablation.check()
     runs = _train(ablation)

@@ -13,8 +13,9 @@ from sa_runtime.errors import CheckpointError, InputError
 from sa_training.backbones import backbone, table
 from sa_training.checkpoints import load_checkpoint, save_checkpoint
 from sa_training.network import NetworkConfig, SANetwork
+from sa_training.overrides import override
 from sa_training.pixels import network_input
-from sa_training.recipes import override, tiny
+from sa_training.recipes import tiny
 
 STAGED = ("part0", "part1", "global", "stage1", "stage2", "stage3")
 

@@ -14,8 +14,9 @@ from sa_runtime.errors import InputError
 from sa_training.data import ArrayImages
 from sa_training.growth import Phase, cost_at, mean_cost, phase_at, phases, resized
 from sa_training.loop import Progress, TrainingOptions, TrainingSet, fit
+from sa_training.overrides import override
 from sa_training.pace import Pace
-from sa_training.recipes import Recipe, hour, override, recipe, tiny
+from sa_training.recipes import Recipe, hour, recipe, tiny
 from sa_training.step import Trainer
 
 GROWING = "32x16:0.25,48x24:0.5"

@@ -10,7 +10,8 @@ import torch
 
 from sa_runtime.errors import InputError
 from sa_training.network import SANetwork
-from sa_training.recipes import RECIPES, Recipe, override, recipe
+from sa_training.overrides import override
+from sa_training.recipes import RECIPES, Recipe, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -19,8 +19,9 @@ from sa_training.checkpoints import Checkpoint
 from sa_training.data import ArrayImages
 from sa_training.loop import fit
 from sa_training.options import Progress, TrainingOptions, TrainingSet
+from sa_training.overrides import override
 from sa_training.pace import FIRST_REVIEW, MOST, Pace
-from sa_training.recipes import Recipe, override, tiny
+from sa_training.recipes import Recipe, tiny
 from sa_training.time_budget import TIMED, WARM_UP, pace_from_trial, seconds_a_step, seconds_of
 
 

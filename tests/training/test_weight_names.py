@@ -12,8 +12,9 @@ from torch import Tensor
 from sa_runtime.errors import CheckpointError
 from sa_training.architectures.osnet import OSNet, osnet_config
 from sa_training.network import NetworkConfig, SANetwork
+from sa_training.overrides import override
 from sa_training.pretrained import initialise
-from sa_training.recipes import override, tiny
+from sa_training.recipes import tiny
 
 
 def started(name: str, file: Path) -> SANetwork:

@@ -27,7 +27,8 @@ from sa_training.checkpoints import CHECKPOINT, weights_sha256
 from sa_training.distributed import Processes
 from sa_training.loop import Progress, TrainingOptions, fit
 from sa_training.optimisation import autocast_type, resolve_device
-from sa_training.recipes import Recipe, override, recipe
+from sa_training.overrides import override
+from sa_training.recipes import Recipe, recipe
 from sa_training.tasks import Classification, Reidentification, Task
 from sa_training.time_budget import pace_from_trial
 from sa_training.watch import read_epochs

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sa_runtime.errors import CheckpointError, DatasetError, TrainingError, bad_value
+from sa_runtime.errors import TrainingError
 from sa_runtime.system.locking import owned
 from sa_training.checkpoints import (
     BEST,
@@ -28,17 +27,17 @@ from sa_training.checkpoints import (
     save_checkpoint,
 )
 from sa_training.data import BatchSampler, TrainingCrops, training_loader
-from sa_training.distributed import Processes, greatest, joined, same_everywhere, wait_for_all
+from sa_training.distributed import Processes, joined, same_everywhere, wait_for_all
 from sa_training.growth import Phase, phase_at
 from sa_training.network import SANetwork
-from sa_training.optimisation import autocast_type, lr_factor, resolve_device
+from sa_training.optimisation import lr_factor, resolve_device
 from sa_training.options import Progress, TrainingOptions, TrainingSet
 from sa_training.pace import Pace
-from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
-from sa_training.step import Trainer
+from sa_training.resuming import pace_to_keep, refuse_another_run
+from sa_training.step import Trainer, trainer_for
 from sa_training.teacher import Teacher
-from sa_training.watch import Metrics
+from sa_training.watch import Metrics, not_finite
 from sa_training.weights import load_weights
 
 _log = logging.getLogger(__name__)
@@ -47,12 +46,6 @@ __all__ = ["Evaluate", "Progress", "TrainingOptions", "TrainingSet", "fit"]
 
 Evaluate = Callable[[SANetwork], Mapping[str, float]]
 """Figures of a network, the one that makes it the best first."""
-_NAMED_FILES = 8
-_MAY_CHANGE = {
-    *("name", "network", "batch", "images_per_identity"),
-    *("epochs", "step_size", "pretrained"),
-}
-"""Fields of the recipe in which a resumed run may differ, or that are compared otherwise."""
 
 
 def fit(
@@ -93,7 +86,9 @@ def fit(
         refuse_older_run(options.out, resume)
     processes = Processes.from_environment()
     with joined(processes, resolve_device(options.device, processes.local)):
-        trainer = _trainer(recipe, training, options, resumed=resume is not None, teacher=teacher)
+        trainer = trainer_for(
+            recipe, training, options, resumed=resume is not None, teacher=teacher
+        )
         run = _Run(trainer, training, options, on_step, evaluate, pace, teacher)
         if resume is not None:
             run.resume(resume)
@@ -131,42 +126,9 @@ def timing_run(
     Raises:
         DatasetError, TrainingError: as :func:`fit`; of the steps, when they are done.
     """
-    trainer = _trainer(recipe, training, options, resumed=False, teacher=teacher)
+    trainer = trainer_for(recipe, training, options, resumed=False, teacher=teacher)
     run = _Run(trainer, training, options, teacher=teacher)
     return run.sampler.steps, run.trial_steps()
-
-
-def _trainer(
-    recipe: Recipe,
-    training: TrainingSet,
-    options: TrainingOptions,
-    *,
-    resumed: bool,
-    teacher: Teacher | None,
-) -> Trainer:
-    """A network at its start, on its device, and what trains it."""
-    processes = Processes.from_environment()
-    if len(training.labels) < recipe.batch * processes.count:
-        raise DatasetError(
-            f"{training.name}: {len(training.labels)} training images, expected at least one batch "
-            f"of {recipe.batch * processes.count}; pass a smaller `batch_size`"
-        )
-    _check_chunks(recipe, options)
-    recipe = dataclasses.replace(recipe, network=recipe.network_for(training.classes))
-    device = resolve_device(options.device, processes.local)
-    compute = autocast_type(options.precision, device)
-    torch.manual_seed(options.seed)
-    network = initialise(SANetwork(recipe.network), recipe, resumed=resumed)
-    return Trainer(
-        network.to(device).to(memory_format=torch.channels_last),
-        recipe,
-        processes=processes,
-        compute=compute,
-        accumulate=options.accumulate,
-        compiler=options.compiler,
-        seed=options.seed,
-        teacher_width=0 if teacher is None else teacher.width,
-    )
 
 
 class _Run:
@@ -219,48 +181,20 @@ class _Run:
         """Go on from a checkpoint of ours, or take the weights of one of the authors'."""
         checkpoint = load_checkpoint(path, self.recipe, classifiers=True)
         state = checkpoint.training
-        if state and checkpoint.recipe.network != self.recipe.network:
-            raise CheckpointError(
-                f"{path}: trained with recipe {checkpoint.recipe.name!r} and another network; "
-                f"pass `recipe={checkpoint.recipe.name!r}` and the same data to resume it"
-            )
+        if state:
+            refuse_another_run(path, checkpoint, self.recipe, self._order())
         kept = checkpoint.network.state_dict()
         load_weights(self.trainer.network, kept, source=str(path))
         if not state:
             if self.pace is None:
                 self.step = min(checkpoint.epoch, self.recipe.epochs) * self.sampler.steps
             return
-        then, now = checkpoint.recipe.to_dict(), self.recipe.to_dict()
-        same = {field: (then[field], now[field]) for field in now if field not in _MAY_CHANGE}
-        fields = sorted({*state["order"], *self._order()})
-        same |= {field: (state["order"].get(field), self._order().get(field)) for field in fields}
-        for field, (before, value) in same.items():
-            if before != value:
-                raise CheckpointError(
-                    f"{path}: its run had {field} {before}, this one {value}; "
-                    "resume with the same data and options, or start a new run"
-                )
-        self._keep_pace(path, state, same_length=then["epochs"] == now["epochs"])
+        self.pace = pace_to_keep(path, checkpoint, self.recipe, self.sampler.steps, self.pace)
         self.trainer.load(kept, state)
         self.step = state["step"]
         self.sums = np.array(state["sums"])
         self.best = state["best"]
         _log.info("%s: goes on after step %d of %d", path, self.step, self.steps)
-
-    def _keep_pace(self, path: Path, state: dict[str, Any], *, same_length: bool) -> None:
-        """Go on in the time budget of a run, unless the recipe has another length now."""
-        begun = state.get("pace")
-        if begun is None:
-            if self.pace is not None:
-                raise CheckpointError(
-                    f"{path}: its run was begun without `time_budget`; leave it out, or pass "
-                    "`epochs`"
-                )
-            return
-        if self.pace is None and same_length:
-            self.pace = Pace(begun["budget_s"], agree=greatest)
-        if self.pace is not None:
-            self.pace.resume(begun, self.recipe, self.sampler.steps)
 
     def train(self) -> None:
         """Run to the last step and leave the checkpoint of it."""
@@ -374,7 +308,7 @@ class _Run:
         teacher_NE = None if self.teacher is None else self.teacher.of(indices, images.device)
         losses, accuracy = self.trainer.step(images, labels, self.step, self._phase(), teacher_NE)
         if not np.isfinite(losses).all():
-            self._refuse(losses, indices.tolist())
+            raise self._not_finite(losses, indices)
         self.step += 1
         self.sums += [*losses, accuracy]
         return Progress(
@@ -395,23 +329,13 @@ class _Run:
             return phase_at(self.recipe.phases, self.step / self.planned)
         return phase_at(self.recipe.phases, self.pace.done(self.step))
 
-    def _refuse(self, losses: list[float], indices: list[int]) -> None:
-        names = [self.training.images.name(index) for index in indices]
-        listing = self.options.out / f"not_finite_{self.processes.rank}.txt"
-        listing.parent.mkdir(parents=True, exist_ok=True)
-        listing.write_text("\n".join(names) + "\n")
-        wrong = [
-            f"{name} {loss}"
-            for name, loss in zip(self.trainer.names, losses, strict=True)
-            if not np.isfinite(loss)
-        ]
-        kept = self.options.out / CHECKPOINT
-        last = f"; the last checkpoint, {kept}, is good" if kept.is_file() else ""
-        raise TrainingError(
-            f"step {self.step + 1} (epoch {self.sampler.epoch + 1}): loss is not finite "
-            f"({', '.join(wrong[:_NAMED_FILES])}) on {', '.join(names[:_NAMED_FILES])}"
-            f"{f' and {len(names) - _NAMED_FILES} more' if len(names) > _NAMED_FILES else ''} "
-            f"(all in {listing}); lower `lr`, or pass `precision='fp32'`{last}"
+    def _not_finite(self, losses: list[float], indices: Tensor) -> TrainingError:
+        return not_finite(
+            dict(zip(self.trainer.names, losses, strict=True)),
+            [self.training.images.name(index) for index in indices.tolist()],
+            self.options.out,
+            where=f"step {self.step + 1} (epoch {self.sampler.epoch + 1})",
+            rank=self.processes.rank,
         )
 
     def _end_epoch(self, metrics: Metrics, progress: Progress, waiting: float) -> None:
@@ -453,16 +377,3 @@ class _Run:
         network.load_state_dict(self.trainer.kept_weights())
         same_everywhere(network.state_dict())
         return network.to(memory_format=torch.channels_last).eval()
-
-
-def _check_chunks(recipe: Recipe, options: TrainingOptions) -> None:
-    """Chunks must be equal, and hold whole identities where triplets are formed."""
-    unit = recipe.images_per_identity or 1
-    if recipe.batch % (options.accumulate * unit):
-        whole = f" of whole identities ({unit} images each)" if unit > 1 else ""
-        raise bad_value(
-            "accumulate",
-            options.accumulate,
-            f"a batch of {recipe.batch} does not split into so many equal chunks{whole}; pass a "
-            "divisor",
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sa_runtime.errors import DatasetError, bad_value
 from sa_training.distributed import Processes
 from sa_training.growth import Phase, resized
 from sa_training.losses import (
@@ -22,9 +24,17 @@ from sa_training.losses import (
     similarity_distillation,
 )
 from sa_training.network import Output, SANetwork
-from sa_training.optimisation import MovingAverage, optimizer_of
+from sa_training.optimisation import (
+    MovingAverage,
+    autocast_type,
+    optimizer_of,
+    resolve_device,
+)
+from sa_training.options import TrainingOptions, TrainingSet
 from sa_training.pixels import network_input
+from sa_training.pretrained import initialise
 from sa_training.recipes import Recipe
+from sa_training.teacher import Teacher
 
 
 class Trainer:
@@ -189,3 +199,54 @@ class Trainer:
         if wanted and self._parallel is not None:
             return self._parallel.no_sync()
         return nullcontext()
+
+
+def trainer_for(
+    recipe: Recipe,
+    training: TrainingSet,
+    options: TrainingOptions,
+    *,
+    resumed: bool,
+    teacher: Teacher | None,
+) -> Trainer:
+    """A network at its start, on its device, and what trains it.
+
+    Raises:
+        DatasetError: fewer training images than one batch.
+        InputError: ``accumulate`` does not divide the batch, or a device that is not there.
+    """
+    processes = Processes.from_environment()
+    if len(training.labels) < recipe.batch * processes.count:
+        raise DatasetError(
+            f"{training.name}: {len(training.labels)} training images, expected at least one batch "
+            f"of {recipe.batch * processes.count}; pass a smaller `batch_size`"
+        )
+    _check_chunks(recipe, options)
+    recipe = dataclasses.replace(recipe, network=recipe.network_for(training.classes))
+    device = resolve_device(options.device, processes.local)
+    compute = autocast_type(options.precision, device)
+    torch.manual_seed(options.seed)
+    network = initialise(SANetwork(recipe.network), recipe, resumed=resumed)
+    return Trainer(
+        network.to(device).to(memory_format=torch.channels_last),
+        recipe,
+        processes=processes,
+        compute=compute,
+        accumulate=options.accumulate,
+        compiler=options.compiler,
+        seed=options.seed,
+        teacher_width=0 if teacher is None else teacher.width,
+    )
+
+
+def _check_chunks(recipe: Recipe, options: TrainingOptions) -> None:
+    """Chunks must be equal, and hold whole identities where triplets are formed."""
+    unit = recipe.images_per_identity or 1
+    if recipe.batch % (options.accumulate * unit):
+        whole = f" of whole identities ({unit} images each)" if unit > 1 else ""
+        raise bad_value(
+            "accumulate",
+            options.accumulate,
+            f"a batch of {recipe.batch} does not split into so many equal chunks{whole}; pass a "
+            "divisor",
+        )

@@ -12,7 +12,8 @@ from sa_training.checkpoints import Checkpoint
 from sa_training.loop import fit
 from sa_training.optimisation import decoding_processes
 from sa_training.options import Progress, TrainingOptions
-from sa_training.recipes import Recipe, override
+from sa_training.overrides import override
+from sa_training.recipes import Recipe
 from sa_training.recipes import recipe as recipe_by_name
 from sa_training.tasks import Task, load_task, split_off
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sa_runtime.errors import TrainingError
 from sa_runtime.system.extras import require
 from sa_runtime.system.files import atomic_path
+from sa_training.checkpoints import CHECKPOINT
 
 if TYPE_CHECKING:
     from sa_training.options import Progress
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 STEPS = "steps.csv"
 CURVES = "curves.png"
+_NAMED_FILES = 8
 
 
 class Metrics:
@@ -160,6 +164,32 @@ def draw_curves(out: Path) -> Path:
     with atomic_path(out / CURVES) as temporary:
         figure.savefig(temporary, dpi=110)
     return out / CURVES
+
+
+def not_finite(
+    losses: Mapping[str, float], names: Sequence[str], out: Path, *, where: str, rank: int
+) -> TrainingError:
+    """The error of a step whose loss is no number; its images are listed in the run's folder.
+
+    Args:
+        losses: of the step, by name.
+        names: of the images it saw.
+        out: folder of the run.
+        where: which step it was.
+        rank: of the process, which has a list of its own.
+    """
+    listing = out / f"not_finite_{rank}.txt"
+    out.mkdir(parents=True, exist_ok=True)
+    listing.write_text("\n".join(names) + "\n")
+    wrong = [f"{name} {loss}" for name, loss in losses.items() if not math.isfinite(loss)]
+    more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
+    kept = out / CHECKPOINT
+    last = f"; the last checkpoint, {kept}, is good" if kept.is_file() else ""
+    return TrainingError(
+        f"{where}: loss is not finite ({', '.join(wrong[:_NAMED_FILES])}) on "
+        f"{', '.join(names[:_NAMED_FILES])}{more} (all in {listing}); lower `lr`, or pass "
+        f"`precision='fp32'`{last}"
+    )
 
 
 def _short(value: float) -> float | str:

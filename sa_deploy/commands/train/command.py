@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sa_deploy.commands.train import options as opt
+from sa_deploy.commands.train.given import budget, recipe_changes
 from sa_deploy.options import DataDirs, JsonOutput, TrainingDataset
 from sa_deploy.output import note
 
@@ -83,14 +84,14 @@ def train(
     from sa_deploy.commands.train.qat import fine_tune, options_of
     from sa_training.loop import TrainingOptions
     from sa_training.optimisation import decoding_processes
-    from sa_training.recipes import override
+    from sa_training.overrides import override
     from sa_training.recipes import recipe as recipe_by_name
     from sa_training.tasks import load_task
 
     is_main = run.is_first()
     if is_main:
         _say_what_has_no_effect(split, hold_out if combine_trainval else 0.0)
-    budget_s = opt.budget(time_budget, epochs)
+    budget_s = budget(time_budget, epochs)
     task = load_task(dataset, data_dir, hold_out=hold_out, seed=seed)
     resume = _checkpoint(resume)
     if evaluate:
@@ -111,7 +112,7 @@ def train(
         )
         fine_tune(task, resume, fine_tuning, json_output)
         return
-    changes = opt.recipe_changes(given, fields)
+    changes = recipe_changes(given, fields)
     recipe = recipe or run.default_recipe(task, budget_s, device, pretrained, resume)
     chosen = override(recipe_by_name(recipe), changes)
     options = TrainingOptions(
