@@ -13,8 +13,6 @@ from sa_runtime.artefact.formats import ARTEFACTS, FORMATS
 from sa_runtime.artefact.protobuf import fields, opened
 from sa_runtime.errors import ContractError, InputError, MissingFileError
 
-RT_INFO_PATH = tuple(METADATA_KEY.split("."))
-"""Where OpenVINO's ``rt_info`` holds the contract."""
 _METADATA_PROPS = 14
 """Field of ONNX's ModelProto; its entries hold a key in field 1 and a value in field 2."""
 

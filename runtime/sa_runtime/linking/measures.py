@@ -34,12 +34,6 @@ class LinkMeasures:
     identities: int
     persons: int
 
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of the pairs' precision and recall."""
-        both = self.precision + self.recall
-        return 2 * self.precision * self.recall / both if both else 0.0
-
     def to_dict(self) -> dict[str, float]:
         """For JSON."""
         return {

@@ -6,13 +6,11 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sa_runtime.errors import GateError, bad_value
 from sa_runtime.retrieval.bootstrap import RANKS
 from sa_runtime.retrieval.evaluation import RetrievalReport
 
-Comparator = Literal[">=", "<=", ">", "<"]
 _HOLDS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,

@@ -84,7 +84,6 @@ class RerankedDistances:
                 f"{len(query)} query and {len(gallery)} gallery vectors: re-ranking expects some"
             )
         self._weight = np.float32(settings.original_weight)
-        self._queries = len(query)
         self._original = VectorDistances(query, gallery)
         everyone = VectorRows.stacked(query, gallery)
         near = nearest(everyone, everyone, settings.k1 + 1, memory_bytes=memory_bytes)
