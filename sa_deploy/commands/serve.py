@@ -146,8 +146,8 @@ def serve(
         typer.Option(
             min=1,
             metavar="N",
-            help="Serve on Ray with up to this many processes, as many as the load asks for; "
-            "without it, by this one.",
+            help="Serve on Ray with up to this many processes, as many as the load asks for and "
+            "two at least; without it, by this one.",
         ),
     ] = None,
     ray_models: Annotated[
@@ -209,6 +209,7 @@ def serve(
             raise bad_value("gallery", str(gallery), "does not go with `ray_replicas`")
         on_gpu = float((device or "").startswith(("cuda", "tensorrt")))
         replicas = Replicas(
+            least=min(2, ray_replicas),
             most=ray_replicas,
             requests=batch_size,
             gpus=on_gpu,

@@ -121,12 +121,12 @@ def serving(process):
 one = command(first)
 assert serving(one)
 images = np.random.default_rng(0).integers(0, 256, (16, 32, 16, 3), dtype=np.uint8)
-with Client(url) as client:
+with Client(url, timeout_s=200) as client:
     expected = client.embed(images)
 good, failed, wrong, stop = [], [], [], threading.Event()
 
 def ask():
-    with Client(url, timeout_s=60) as client:
+    with Client(url, timeout_s=200) as client:
         while not stop.is_set():
             try:
                 found = client.embed(images)
@@ -180,7 +180,7 @@ good, wrong = [], []
 def ask(name):
     expected = np.load(folder / f"{name}.npy")
     for _ in range(6):  # each time by new connections, so that either replica may be asked
-        with Client(url, model=name) as client:
+        with Client(url, model=name, timeout_s=200) as client:
             for _ in range(5):
                 found = client.embed(images)
                 (good if np.allclose(found, expected, atol=2e-6) else wrong).append(name)
