@@ -37,8 +37,23 @@ def read_torch(path: Path, hints: ModelHints) -> ForeignModel:
         InputError: hints that do not fit.
         RunnerError: the network fails at this size.
     """
-    network = torchscript_network(path, hints) if is_torchscript(path) else checkpoint(path, hints)
+    script = is_torchscript(path)
+    _refuse_for_torch(path, hints, script=script)
+    network = torchscript_network(path, hints) if script else checkpoint(path, hints)
     return foreign_from_network(path, network)
+
+
+def _refuse_for_torch(path: Path, hints: ModelHints, *, script: bool) -> None:
+    """What is said of graphs, and would change nothing here."""
+    if hints.image is not None:
+        raise bad_value("image", hints.image, f"{path} takes images alone; leave it out")
+    if hints.output is not None and not script:
+        raise bad_value(
+            "output",
+            hints.output,
+            f"{path} is a checkpoint, whose network gives its vectors; leave it out, or adopt an "
+            "ONNX file with that output",
+        )
 
 
 def checkpoint(path: Path, hints: ModelHints) -> Network:

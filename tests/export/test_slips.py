@@ -123,6 +123,8 @@ SLIPS: dict[str, tuple[str, str, bool, str]] = {
     "sides exchanged": ("osnet.pth", "--height 32 --width 64", False, "--height"),
     "a fixed batch": ("two.onnx", "--output after_bn", False, "--dynamic-batch"),
     "an architecture of ONNX": ("two.onnx", "--output flat --arch osnet_x1_0", True, "--arch"),
+    "an output of a checkpoint": ("osnet.pth", "--output features", True, "--output features"),
+    "an input of a checkpoint": ("osnet.pth", "--image-input x", True, "--image-input x"),
     "another architecture": ("osnet.pth", "--arch osnet_x1_0", True, "--arch"),
 }
 """Slip -> file, options, whether it is refused, the option that the message names."""
@@ -231,3 +233,63 @@ def test_raw_files_are_measured_beside_what_was_made_of_them(files: Path, tmp_pa
         assert cosines == pytest.approx([1] * (len(found) - 1), abs=1e-5)
     two = CliRunner().invoke(app, ["bench", str(files / "two.onnx")])
     assert "run `sa-deploy adopt` first" in str(two.exception)
+
+
+EACH: dict[str, tuple[str, str, str]] = {
+    "mean": (f"--mean {BY_255} --std 58,57,57", "refused", "--mean 123.675"),
+    "divisor": ("--divisor 1", "refused", "--divisor 1"),
+    "colour": ("--colour bgr", "warned", "--colour"),
+    "output": ("--output logits", "refused", "--output logits"),
+    "size": ("--height 32 --width 64", "either", "--height"),
+}
+"""Slip -> options, what is done about it, the option that is named.
+
+A transformer's positions refuse another size, where convolutions take it."""
+OF_WHOLE_PIXELS = {
+    "mean": ("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225", "refused", "--divisor"),
+    "divisor": ("--divisor 255", "refused", "--mean"),
+}
+"""The same slips where the family leaves pixels at 0 to 255."""
+
+
+def network_and_words(name: str) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Random seeded weights under the framework's names, and what tells the architecture."""
+    torch.manual_seed(0)
+    if name.startswith("osnet"):
+        return seeded(OSNet(osnet_config(name))).state_dict(), []
+    if name == "bot":
+        return {"model": fast_reid_weights()[1]}, []  # type: ignore[dict-item]
+    library, _, arch = name.partition("/")
+    if library == "torchvision":
+        import torchvision
+
+        return seeded(torchvision.models.get_model(arch, weights=None)).state_dict(), [name]
+    timm = pytest.importorskip("timm", reason="timm is not installed: none of its networks here")
+    options = {"img_size": (64, 32)} if arch.startswith("vit") else {}
+    return seeded(timm.create_model(arch, num_classes=9, **options)).state_dict(), [name]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("osnet_x0_25", "osnet_x1_0", "bot", "timm/vit_small_patch16_224"),
+        *("timm/mobilenetv2_100", "torchvision/convnext_tiny"),
+    ],
+)
+def test_slips_are_named_on_every_kind_of_network(name: str, tmp_path: Path) -> None:
+    weights, arch = network_and_words(name)
+    file = tmp_path / "model.pth"
+    torch.save(weights, file)
+    words = ["--arch", *arch] if arch else []
+    slips = EACH | (OF_WHOLE_PIXELS if name == "bot" else {})
+    for slip, (options, outcome, option) in slips.items():
+        given = [*words, *options.split()]
+        if slip != "size":
+            given += ["--height", "64", "--width", "32"]
+        out = tmp_path / f"{slip}.onnx"
+        done = run(file, "--out", out, "--validation-crops", 12, *given)
+        assert option in said(done, given), (slip, done.output, done.exception)
+        if outcome != "either":
+            assert (done.exit_code != 0) == (outcome == "refused"), (slip, done.output)
+        assert out.exists() == (done.exit_code == 0)
