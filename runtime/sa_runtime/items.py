@@ -30,6 +30,31 @@ class Row(NamedTuple):
     quality: float | None = None
 
 
+class TrackRow(NamedTuple):
+    """Where the vector of a track comes from: the row of its best crop, then all of its crops.
+
+    ``crops`` says how many there are; the times are those of the first and the last of them.
+    """
+
+    source: str
+    frame: int | None
+    timestamp_s: float | None
+    track_id: int | None
+    left: float
+    top: float
+    width: float
+    height: float
+    confidence: float | None
+    camera: str | None
+    crop: str | None
+    quality: float | None
+    crops: int
+    first_frame: int | None
+    last_frame: int | None
+    first_timestamp_s: float | None
+    last_timestamp_s: float | None
+
+
 class Item(NamedTuple):
     """One picture and the people in it.
 

@@ -63,7 +63,8 @@ def chosen(
         InputError: a rate is asked for, and that of the video is not known.
         DetectionError: the best of each track are asked for, and no box has an id.
     """
-    if options.every is None and options.fps is None and options.per_track is None:
+    rated = options.rated or options.per_track is not None
+    if options.every is None and options.fps is None and not rated:
         return detections
     require_rate(options, fps)
     kept: list[Detections] = []
@@ -72,8 +73,9 @@ def chosen(
         frames, places = np.unique(block.frames, return_inverse=True)
         used = np.array([keeps(frame, options, fps) for frame in frames.tolist()], np.bool_)
         part = block.chosen(used[places.reshape(-1)])
-        if options.per_track is not None:
+        if rated:
             part = dataclasses.replace(part, qualities=qualities(part, size))
+        if options.per_track is not None:
             part = part.chosen(part.track_ids >= 0)
             tracked += len(part)
             if kept:

@@ -29,6 +29,7 @@ class BoxOptions:
         fps: use so many frames a second.
         per_track: use so many boxes of each track, the best by
             :func:`sa_runtime.detections.quality.qualities`.
+        rated: tell the quality of every box, which those of ``per_track`` have in any case.
         min_size: least width and height in pixels.
         pad: every side of a box is moved out by this part of its width or height, up to the edge of
             the frame; rows keep the box as it was given.
@@ -47,6 +48,7 @@ class BoxOptions:
     every: int | None = None
     fps: float | None = None
     per_track: int | None = None
+    rated: bool = False
     min_size: tuple[float, float] = (0.0, 0.0)
     pad: float = 0.0
 
@@ -72,6 +74,8 @@ class BoxOptions:
         """What changes crops or rows beside the boxes themselves, as JSON values."""
         names = ("every", "fps", "per_track")
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.rated and self.per_track is None:
+            found["rated"] = True
         if any(self.min_size):
             found["min_size"] = list(self.min_size)
         if self.pad:

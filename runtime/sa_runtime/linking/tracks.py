@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings
@@ -75,7 +76,7 @@ def tracks_of(stored: StoredEmbeddings, *, name: str = "embeddings") -> Tracks:
     """The tracks of rows that have a track's number; other rows are passed over.
 
     Args:
-        stored: of videos with tracked boxes.
+        stored: of videos with tracked boxes, or of tracks, one row each.
         name: what the embeddings are called, for messages.
 
     Raises:
@@ -91,10 +92,11 @@ def tracks_of(stored: StoredEmbeddings, *, name: str = "embeddings") -> Tracks:
     index: dict[tuple[str, int], int] = {}
     keys = [(columns["source"][row], int(columns["track_id"][row])) for row in kept]
     of_row = np.array([index.setdefault(key, len(index)) for key in keys], np.int64)
-    times = _times(stored, kept)
+    first, last = _times(stored, kept)
     start, end = np.full(len(index), np.inf), np.full(len(index), -np.inf)
-    np.minimum.at(start, of_row, times)
-    np.maximum.at(end, of_row, times)
+    np.minimum.at(start, of_row, first)
+    np.maximum.at(end, of_row, last)
+    crops = _crops(stored, kept)
     cameras: dict[int, str] = {}
     for row, track in zip(kept, of_row.tolist(), strict=True):
         fallback = PurePath(columns["source"][row]).name
@@ -105,7 +107,7 @@ def tracks_of(stored: StoredEmbeddings, *, name: str = "embeddings") -> Tracks:
         number=np.array([number for _, number in index], np.int64),
         start=start,
         end=end,
-        rows=np.bincount(of_row, minlength=len(index)).astype(np.int64),
+        rows=np.bincount(of_row, crops, minlength=len(index)).astype(np.int64),
         vectors=mean_vectors(stored.vectors[kept], of_row, len(index)),
     )
 
@@ -178,10 +180,33 @@ def join(parts: Sequence[Tracks]) -> Tracks:
     )
 
 
-def _times(stored: StoredEmbeddings, kept: Sequence[int]) -> NDArray[np.float64]:
-    """Seconds of each row, or its frame where any has no time; NaN where it has neither."""
+def _times(
+    stored: StoredEmbeddings, kept: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last seconds of each row, or frames where any has no time; else NaN.
+
+    They differ where a row is a whole track.
+    """
     for column in ("timestamp_s", "frame"):
-        values = stored.rows[column]
-        if not values.null_count:
-            return np.asarray(values.to_numpy(), np.float64)[list(kept)]
-    return np.full(len(kept), np.nan)
+        if not stored.rows[column].null_count:
+            return (
+                _of_track(stored, f"first_{column}", column)[list(kept)],
+                _of_track(stored, f"last_{column}", column)[list(kept)],
+            )
+    unknown = np.full(len(kept), np.nan)
+    return unknown, unknown
+
+
+def _crops(stored: StoredEmbeddings, kept: Sequence[int]) -> NDArray[np.float64]:
+    """Crops that each row stands for."""
+    if "crops" not in stored.rows.column_names:
+        return np.ones(len(kept))
+    return np.asarray(pc.fill_null(stored.rows["crops"], 1).to_numpy(), np.float64)[list(kept)]
+
+
+def _of_track(stored: StoredEmbeddings, name: str, otherwise: str) -> NDArray[np.float64]:
+    """A column that tracks have, or another where a row is a crop."""
+    values = stored.rows[otherwise]
+    if name in stored.rows.column_names:
+        values = pc.coalesce(stored.rows[name], values)
+    return np.asarray(values.to_numpy(), np.float64)

@@ -51,6 +51,7 @@ class OutputOptions:
         partition: names of :data:`sa_runtime.outputs.partition.PARTITIONS`; folders of files are
             divided by them.
         settings: that made the run, as JSON values, to be noted beside it.
+        tracks: a file of one row a track, with the columns that tracks have.
     """
 
     dtype: StoredType = "float32"
@@ -59,6 +60,7 @@ class OutputOptions:
     part_rows: int = PART_ROWS
     partition: tuple[str, ...] = ()
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tracks: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,8 @@ class StoredEmbeddings:
     """What :func:`sa_runtime.outputs.read.read_embeddings` reads.
 
     Attributes:
-        rows: the columns of :data:`sa_runtime.outputs.columns.ROW_SCHEMA`, N rows.
+        rows: the columns of :data:`sa_runtime.outputs.columns.ROW_SCHEMA`, N rows; those of
+            :data:`sa_runtime.outputs.columns.TRACK_SCHEMA` where there is one for each track.
         vectors: (N, D) float32; unit length, to 1e-3 where the file holds float16.
         contract: of the model that made them.
     """

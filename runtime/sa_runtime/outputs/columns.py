@@ -35,18 +35,29 @@ ROW_SCHEMA = pa.schema(
 """The columns of :class:`Row`; ``embedding``, a list of D float32 or float16, follows them."""
 ROW_NUMBER = pa.field("row", pa.int64(), nullable=False)
 """Number of a row in its run, from 0, in outputs that do not keep the order."""
+TRACK_SCHEMA = pa.schema(
+    [
+        *ROW_SCHEMA,
+        pa.field("crops", pa.int64()),
+        pa.field("first_frame", pa.int64()),
+        pa.field("last_frame", pa.int64()),
+        pa.field("first_timestamp_s", pa.float64()),
+        pa.field("last_timestamp_s", pa.float64()),
+    ]
+)
+"""The columns of :class:`sa_runtime.items.TrackRow`: the row of a track's best crop and more."""
 
 
-def row_table(rows: Sequence[Row]) -> pa.Table:
-    """The columns of :data:`ROW_SCHEMA`.
+def row_table(rows: Sequence[Row], columns: pa.Schema = ROW_SCHEMA) -> pa.Table:
+    """The columns of :data:`ROW_SCHEMA`, or of another schema that the rows fit.
 
     >>> row_table([Row("a.jpg", None, None, None, 0, 0, 64, 128, None, None)]).num_rows
     1
     """
-    columns = zip(*rows, strict=True) if rows else ([] for _ in ROW_SCHEMA)
+    values = zip(*rows, strict=True) if rows else ([] for _ in columns)
     return pa.Table.from_arrays(
-        [pa.array(values, field.type) for values, field in zip(columns, ROW_SCHEMA, strict=True)],
-        schema=ROW_SCHEMA,
+        [pa.array(column, field.type) for column, field in zip(values, columns, strict=True)],
+        schema=columns,
     )
 
 

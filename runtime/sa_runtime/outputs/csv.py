@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sa_runtime.errors import InputError
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import StoredEmbeddings
-from sa_runtime.outputs.columns import ROW_SCHEMA, row_table
+from sa_runtime.outputs.columns import row_table
 from sa_runtime.outputs.file_writer import FileWriter
 from sa_runtime.outputs.one_file import OneFile
 from sa_runtime.system.files import HashedFile
@@ -22,10 +22,10 @@ class CsvWriter(FileWriter):
     """Writes a line for each row, in UTF-8; nulls are empty fields."""
 
     def _begin(self, file: HashedFile, stack: ExitStack) -> None:
-        self._writer = stack.enter_context(pyarrow.csv.CSVWriter(file, ROW_SCHEMA))
+        self._writer = stack.enter_context(pyarrow.csv.CSVWriter(file, self._columns))
 
     def _append(self, rows: list[Row], vectors: NDArray[np.floating]) -> None:
-        self._writer.write_table(row_table(rows))
+        self._writer.write_table(row_table(rows, self._columns))
 
 
 class CsvFile(OneFile):

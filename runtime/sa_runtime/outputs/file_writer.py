@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import ClassVar, Self, get_args
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.arrays import Embeddings
@@ -18,6 +19,7 @@ from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import StoredType
+from sa_runtime.outputs.columns import ROW_SCHEMA
 from sa_runtime.system.files import HashedFile, atomic_path, remove_leftovers
 from sa_runtime.system.locking import owned
 
@@ -32,6 +34,7 @@ class FileWriter(ABC):
         contract: of the model.
         dtype: ``float32`` or ``float16`` (half the size, 1e-3 of accuracy).
         in_owned_folder: the caller owns the folder, see :func:`sa_runtime.system.locking.owned`.
+        columns: of the rows.
 
     Attributes:
         group_bytes: of the vectors that are held in memory before they are written.
@@ -52,6 +55,7 @@ class FileWriter(ABC):
         dtype: StoredType = "float32",
         *,
         in_owned_folder: bool = False,
+        columns: pa.Schema = ROW_SCHEMA,
     ) -> None:
         if dtype not in get_args(StoredType):
             raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
@@ -60,6 +64,7 @@ class FileWriter(ABC):
         self.size_bytes = 0
         self.sha256 = ""
         self._in_owned_folder = in_owned_folder
+        self._columns = columns
         self._contract = contract
         self._dim = contract.output.dim
         self._dtype = np.dtype(dtype)

@@ -21,8 +21,8 @@ from sa_runtime.errors import ContractError, InputError
 from sa_runtime.items import Row
 from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.outputs.columns import (
-    ROW_SCHEMA,
     SCHEMA_VERSION,
+    TRACK_SCHEMA,
     brought_up,
     row_table,
     slices,
@@ -46,15 +46,15 @@ class NpzWriter(FileWriter):
         self._tables: list[pa.Table] = []
 
     def _append(self, rows: list[Row], vectors: NDArray[np.floating]) -> None:
-        self._tables.append(row_table(rows))
+        self._tables.append(row_table(rows, self._columns))
         self._raw.write(np.ascontiguousarray(vectors).data)
 
     def _end(self) -> None:
         self._raw.seek(0)
         pieces = iter(lambda: self._raw.read(_PIECE), b"")
         self._add(VECTORS, self._dtype, (self.count, self._dim), pieces, zipfile.ZIP_STORED)
-        table = pa.concat_tables([row_table([]), *self._tables])
-        for field in ROW_SCHEMA:
+        table = pa.concat_tables([self._columns.empty_table(), *self._tables])
+        for field in self._columns:
             column = _column(table[field.name].combine_chunks(), field)
             parts = (np.ascontiguousarray(column[part]).tobytes() for part in _parts(column))
             self._add(field.name, column.dtype, column.shape, parts, zipfile.ZIP_DEFLATED)
@@ -128,16 +128,15 @@ def _stored(arrays: dict[str, NDArray[Any]], path: Path) -> StoredEmbeddings:
         )
     columns = {
         field.name: _values(arrays[field.name], field)
-        for field in ROW_SCHEMA
+        for field in TRACK_SCHEMA
         if field.name in arrays
     }
     if any(len(column) != len(vectors) for column in columns.values()):
         raise InputError(f"{path}: its arrays are of different lengths; embed again", path=path)
     table = pa.Table.from_pydict(columns)
+    rows = brought_up(table, int(version) if version.isdecimal() else 1, str(path))
     return StoredEmbeddings(
-        rows=brought_up(table, int(version) if version.isdecimal() else 1, str(path)).cast(
-            ROW_SCHEMA
-        ),
+        rows=rows.cast(pa.schema([TRACK_SCHEMA.field(name) for name in rows.column_names])),
         vectors=vectors.astype(np.float32, copy=False),
         contract=contract,
     )

@@ -8,6 +8,7 @@ from typing import ClassVar
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import bad_value
 from sa_runtime.outputs.base import OutputOptions, Progress
+from sa_runtime.outputs.columns import ROW_SCHEMA, TRACK_SCHEMA
 from sa_runtime.outputs.file_writer import FileWriter
 
 
@@ -27,6 +28,7 @@ class OneFile:
         self._target = target
         self._contract = contract
         self._dtype = options.dtype
+        self._columns = TRACK_SCHEMA if options.tracks else ROW_SCHEMA
 
     @classmethod
     def check(cls, target: Path, *, resume: bool) -> None:
@@ -42,7 +44,7 @@ class OneFile:
 
     def part(self) -> FileWriter:
         """The whole file."""
-        return self.writer(self._target, self._contract, self._dtype)
+        return self.writer(self._target, self._contract, self._dtype, columns=self._columns)
 
     def commit(self, progress: Progress) -> None:
         """Remember it for as long as the run lasts."""

@@ -18,7 +18,6 @@ from sa_runtime.items import Row
 from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.outputs.columns import (
     ROW_NUMBER,
-    ROW_SCHEMA,
     SCHEMA_KEY,
     SCHEMA_VERSION,
     brought_up,
@@ -50,10 +49,11 @@ class EmbeddingWriter(FileWriter):
         InputError: an unknown ``dtype``, a file that cannot be written, or that another writes.
     """
 
-    _columns: ClassVar[pa.Schema] = ROW_SCHEMA
+    _further: ClassVar[tuple[pa.Field, ...]] = ()
 
     def _begin(self, file: HashedFile, stack: ExitStack) -> None:
-        self._schema = self._columns.append(
+        columns = pa.schema([*self._columns, *self._further])
+        self._schema = columns.append(
             pa.field("embedding", vector_type(self._dtype, self._dim), nullable=False)
         ).with_metadata(metadata_of(self._contract))
         # Vectors neither repeat nor compress; the other columns do.
@@ -61,12 +61,12 @@ class EmbeddingWriter(FileWriter):
             file,
             self._schema,
             use_dictionary=["source", "camera"],
-            compression=dict.fromkeys(self._columns.names, "SNAPPY"),
+            compression=dict.fromkeys(columns.names, "SNAPPY"),
         )
         self._writer = stack.enter_context(writer)
 
     def _append(self, rows: list[Row], vectors: NDArray[np.floating]) -> None:
-        columns = [*row_table(rows).columns, vector_array(vectors)]
+        columns = [*row_table(rows, self._columns).columns, vector_array(vectors)]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
 
@@ -77,7 +77,7 @@ class NumberedWriter(EmbeddingWriter):
         numbers: of the rows that are to be written, given before they are.
     """
 
-    _columns: ClassVar[pa.Schema] = ROW_SCHEMA.append(ROW_NUMBER)
+    _further = (ROW_NUMBER,)
 
     def __enter__(self) -> NumberedWriter:
         self.numbers: list[int] = []
@@ -85,7 +85,7 @@ class NumberedWriter(EmbeddingWriter):
 
     def _append(self, rows: list[Row], vectors: NDArray[np.floating]) -> None:
         numbers = pa.array(self.numbers[: len(rows)], pa.int64())
-        columns = [*row_table(rows).columns, numbers, vector_array(vectors)]
+        columns = [*row_table(rows, self._columns).columns, numbers, vector_array(vectors)]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         del self.numbers[: len(rows)]
 

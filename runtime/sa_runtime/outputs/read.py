@@ -41,7 +41,7 @@ def read_embeddings(
     for path, (part, *_) in zip(paths[1:], found[1:], strict=True):
         require_same_space(contract.space, part.contract.space, names=(str(paths[0]), str(path)))
     return StoredEmbeddings(
-        rows=pa.concat_tables([part.rows for part in parts]),
+        rows=pa.concat_tables([part.rows for part in parts], promote_options="default"),
         vectors=np.concatenate([part.vectors for part in parts]),
         contract=contract,
     )

@@ -22,16 +22,25 @@ from sa_runtime.outputs.base import Lasting, Output, OutputKind, OutputOptions, 
 from sa_runtime.outputs.partition import check_partition
 from sa_runtime.outputs.remote import open_remote, remote_kind
 from sa_runtime.outputs.table import FOLDER, lasts, output_kind
+from sa_runtime.outputs.tracks import TrackFile
 from sa_runtime.system.remote import address_of
 
 
-def open_outputs(targets: Sequence[str], contract: Contract, options: OutputOptions) -> Several:
+def open_outputs(
+    targets: Sequence[str],
+    contract: Contract,
+    options: OutputOptions,
+    *,
+    tracks: str | None = None,
+) -> Several:
     """Open every output of a run.
 
     Args:
         targets: files and folders, as :func:`check_outputs` has let them pass.
         contract: of the model.
         options: of all of them.
+        tracks: file that gets one row a track, as
+            :func:`sa_runtime.outputs.tracks.check_tracks` has let it pass.
 
     Raises:
         InputError: one that cannot be written to, or not be gone on with.
@@ -44,18 +53,24 @@ def open_outputs(targets: Sequence[str], contract: Contract, options: OutputOpti
             zip(targets, kinds, strict=True), key=lambda pair: not lasts(pair[1])
         ):
             resume = options.resume and (lasts(kind) or not any(map(lasts, kinds)))
-            given = dataclasses.replace(options, resume=resume)
-            address = address_of(target)
-            output = (
-                kind(Path(target), contract, given)
-                if address is None
-                else open_remote(address, contract, given)
-            )
+            output = _opened(target, contract, dataclasses.replace(options, resume=resume))
             stack.callback(output.close)
             opened.append(output)
+        if tracks is not None:
+            given = dataclasses.replace(options, resume=False, tracks=True)
+            file = TrackFile(_opened(tracks, contract, given), contract.output.dim)
+            stack.callback(file.close)
+            opened.append(file)
         group = Several(opened)
         stack.pop_all()
     return group
+
+
+def _opened(target: str, contract: Contract, options: OutputOptions) -> Output:
+    address = address_of(target)
+    if address is not None:
+        return open_remote(address, contract, options)
+    return output_kind(target)(Path(target), contract, options)
 
 
 def check_outputs(

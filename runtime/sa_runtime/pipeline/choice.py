@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sa_runtime.detections.base import Detections
 from sa_runtime.errors import bad_value
 from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, Source, ignore
@@ -96,6 +97,27 @@ def name_of(source: Source) -> str:
     if paths := getattr(described, "paths", ()):
         return str(paths[0] if len(paths) == 1 else Path(paths[0]).parent)
     return json.dumps(source.identity(), sort_keys=True)
+
+
+def require_tracks(sources: Sequence[Source], target: str) -> None:
+    """Refuse to make tracks of sources none of which can have any.
+
+    Raises:
+        InputError: images, and boxes without ids.
+    """
+    if sources and not any(map(_may_have_tracks, sources)):
+        raise bad_value(
+            "tracks", target, "no box has the id of a track; pass `detections` of a tracker"
+        )
+
+
+def _may_have_tracks(source: Source) -> bool:
+    boxes = getattr(source, "detections", None)
+    if isinstance(boxes, Detections):
+        return any((block.track_ids >= 0).any() for block in boxes.blocks())
+    # What needs no boxes and has no detector holds images.
+    images = getattr(source, "needs_detections", None) is False
+    return not images or getattr(source, "detector", None) is not None
 
 
 def _parts(source: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import threading
 import time
@@ -12,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.formats import files_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.options import BoxOptions
@@ -20,7 +20,7 @@ from sa_runtime.detectors.base import Detector
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.image_files import MAX_PIXELS
-from sa_runtime.items import Counts, Item, Row, Sink
+from sa_runtime.items import Counts, Item
 from sa_runtime.outputs.base import (
     PART_ROWS,
     PART_SECONDS,
@@ -33,7 +33,16 @@ from sa_runtime.outputs.crops import CropFolder
 from sa_runtime.outputs.manifest import plan_of
 from sa_runtime.outputs.several import check_outputs, kind_of, open_outputs
 from sa_runtime.outputs.sources import order_of
-from sa_runtime.pipeline.choice import Gone, Share, camera_rule, name_of, with_camera
+from sa_runtime.outputs.tracks import check_tracks
+from sa_runtime.pipeline.choice import (
+    Gone,
+    Share,
+    camera_rule,
+    name_of,
+    require_tracks,
+    with_camera,
+)
+from sa_runtime.pipeline.report import Report
 from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
 from sa_runtime.runners.base import Runner
@@ -79,6 +88,7 @@ def embed(
     shard_rows: int = PART_ROWS,
     partition: Sequence[str] = (),
     crops: Location | None = None,
+    tracks: Location | None = None,
     settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[EmbedProgress], None] = lambda progress: None,
     on_skip: OnSkip = ignore,
@@ -120,6 +130,8 @@ def embed(
         shard_rows: rows after which a folder's next file begins.
         partition: ``source``, ``camera`` and ``day``: what the files of a folder are divided by.
         crops: folder that every person goes into as a JPEG file, named in the column ``crop``.
+        tracks: ``NAME.parquet``, ``.npz`` or ``.csv`` that gets one row and one vector a track, see
+            :mod:`sa_runtime.outputs.tracks`.
         settings: noted in the manifest of a folder, as what made it.
         on_progress: called once the model is open, and after every batch.
         on_skip: is given what is wrong with an image that is left out.
@@ -146,6 +158,11 @@ def embed(
             raise bad_value("crops", os.fspath(crop_folder), "expected a folder of this machine")
         refuse_inputs(crop_folder, [*files, *artefact], parameter="crops")
     check_outputs(names, resume=resume, partition=partition)
+    track_file = None if tracks is None else os.fspath(tracks)
+    if track_file is not None:
+        check_tracks(track_file, names)
+        refuse_inputs(Path(track_file), [*files, *artefact], parameter="tracks")
+        boxes = dataclasses.replace(boxes or BoxOptions(), rated=True)
     if camera is not None and camera_from is not None:
         raise bad_value("camera_from", camera_from, "does not go with `camera`; leave one out")
     rule = None if camera_from is None else camera_rule(camera_from)
@@ -165,6 +182,8 @@ def embed(
                 stop=stop or threading.Event(),
             ),
         )
+        if track_file is not None:
+            require_tracks(found, track_file)
         max_delay_ms = live_delay_ms(found, max_delay_ms)
         if share is not None:
             found = [source for source in found if share.has(name_of(source))]
@@ -193,6 +212,7 @@ def embed(
                     partition=tuple(partition),
                     settings=dict(settings or {}),
                 ),
+                tracks=track_file,
             )
             stack.callback(output.close)
             if output.plan is not None:
@@ -202,7 +222,7 @@ def embed(
             items = stack.enter_context(
                 ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
             )
-            report = _Report(runner, found, items, before.rows, on_progress)
+            report = Report(runner, found, items, before.rows, on_progress)
             changes: list[Callable[[Item], Item]] = []
             if rule is not None:
                 changes.append(partial(with_camera, rule=rule))
@@ -226,6 +246,7 @@ def embed(
                 out=address_of(names[0]) or Path(names[0]),
                 outs=tuple(address_of(name) or Path(name) for name in names),
                 crops=crop_folder,
+                tracks=None if track_file is None else address_of(track_file) or Path(track_file),
                 size_bytes=output.size_bytes(),
                 files=tuple(output.files()),
                 rows=output.progress.rows,
@@ -269,58 +290,11 @@ def _chosen(**options: str | bool | None) -> dict[str, str | bool]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-class _Report:
-    """Counts the rows and tells the caller."""
-
-    def __init__(
-        self,
-        runner: Runner,
-        sources: Sequence[Source],
-        items: ItemStream,
-        rows: int,
-        on_progress: Callable[[EmbedProgress], None],
-    ) -> None:
-        self._runner = runner
-        self._sources = len(sources)
-        gone = rows if any(isinstance(source, Gone) for source in sources) else 0
-        self._rows_at_most = max(rows, gone + sum(map(len, sources)))
-        self._items = items
-        self._before = self._rows = rows
-        self._began = time.monotonic()
-        self._on_progress = on_progress
-        self.add(0)
-
-    def add(self, rows: int) -> None:
-        self._rows += rows
-        counts, took = self._items.counts, time.monotonic() - self._began
-        self._on_progress(
-            EmbedProgress(
-                rows=self._rows,
-                rows_at_most=self._rows_at_most,
-                runner=self._runner,
-                source=min(self._items.source + 1, self._sources),
-                sources=self._sources,
-                pictures=counts.images + counts.frames,
-                left_out=counts.outside + counts.invalid_boxes + counts.unreadable_images,
-                rows_per_s=(self._rows - self._before) / took if took > 0 else 0.0,
-            )
-        )
-
-    def beside(self, write: Sink) -> Sink:
-        """A sink that also counts."""
-
-        def both(rows: Sequence[Row], vectors: Embeddings) -> None:
-            write(rows, vectors)
-            self.add(len(rows))
-
-        return both
-
-
 def _fill(
     output: Output,
     items: ItemStream,
     runner: Runner,
-    report: _Report,
+    report: Report,
     changes: Sequence[Callable[[Item], Item]],
     *,
     batch_size: int,

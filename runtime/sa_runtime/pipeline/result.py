@@ -50,6 +50,7 @@ class EmbedResult:
         out: file, folder or address; the first, where there are several.
         outs: all of them.
         crops: folder of the JPEG files, if any.
+        tracks: file of one vector a track, if any.
         size_bytes: of all outputs, without the crops.
         files: those that hold the rows.
         rows: number of rows stored, those of earlier runs included.
@@ -66,6 +67,7 @@ class EmbedResult:
     out: Path | str
     outs: tuple[Path | str, ...]
     crops: Path | None
+    tracks: Path | str | None
     size_bytes: int
     files: tuple[Path | str, ...]
     rows: int
@@ -107,6 +109,7 @@ class EmbedResult:
             "out": str(self.out),
             "outs": [str(out) for out in self.outs],
             "crops": None if self.crops is None else str(self.crops),
+            "tracks": None if self.tracks is None else str(self.tracks),
             "size_bytes": self.size_bytes,
             "files": len(self.files),
             "rows": self.rows,

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sa_runtime.arrays import Image
+from sa_runtime.detections.base import Detections
 from sa_runtime.detections.choice import keeps, require_rate
 from sa_runtime.detections.options import BoxOptions
+from sa_runtime.detections.quality import qualities
 from sa_runtime.detectors.base import Detector, found_of
 from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.items import Counts, Item
@@ -60,9 +63,19 @@ def item_of(
     counts.filtered_boxes += int((usable & ~wanted).sum())
     kept = usable & wanted
     boxes = FrameBoxes(frame, found.track_ids[kept], ltwh[kept], found.confidences[kept])
+    if options.rated:
+        height, width = image.shape[:2]
+        boxes = boxes._replace(qualities=_qualities(boxes, (width, height)))
     return item_of_boxes(
         image, boxes, options, counts, source=source, timestamp_s=timestamp_s, camera=camera
     )
+
+
+def _qualities(boxes: FrameBoxes, size: tuple[int, int]) -> NDArray[np.float64]:
+    frames = np.full(len(boxes.ltwh), boxes.frame, np.int64)
+    _, track_ids, ltwh, confidences, _ = boxes
+    held = Detections(frames=frames, track_ids=track_ids, ltwh=ltwh, confidences=confidences)
+    return qualities(held, size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,11 +36,17 @@ def listed(given: Sequence[str | os.PathLike[str] | T]) -> list[str | T]:
     return found
 
 
+def is_list(name: str) -> bool:
+    """Whether a name is that of a list: standard input, or a text file that is there."""
+    path = Path(name)
+    return name == STANDARD_INPUT or (path.suffix.lower() in LIST_SUFFIXES and path.is_file())
+
+
 def _named(name: str) -> Iterable[str]:
     if name == STANDARD_INPUT:
         return _lines(sys.stdin, "standard input")
     path = Path(name)
-    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+    if is_list(name):
         try:
             with path.open(encoding="utf-8-sig") as file:
                 return _lines(file, name)

@@ -100,6 +100,15 @@ PerTrack = Annotated[
         "confidence; all by default.",
     ),
 ]
+TrackFile = Annotated[
+    str | None,
+    typer.Option(
+        "--tracks",
+        metavar="FILE",
+        help="FILE.parquet, .npz or .csv that gets one vector for each track beside those of its "
+        "crops: their mean, weighted by quality; without it none.",
+    ),
+]
 MinSize = Annotated[
     str | None,
     typer.Option(

@@ -125,6 +125,7 @@ def embed(
             help="Folder for every person as a JPEG file, without it none; its name is a column.",
         ),
     ] = None,
+    tracks: boxes.TrackFile = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -184,9 +185,12 @@ def embed(
     chosen = boxes.box_options(given)
     from sa_deploy.commands.embed.on_watch import embed_watched, require_sources
     from sa_runtime.pipeline.embed import embed as embed_sources
+    from sa_runtime.sources.listing import is_list, listed
 
     options = runner_options(cache=cache, device=device, embedding=embedding, threads=threads)
     sources = given["sources"] = require_sources(sources, watch)
+    if any(map(is_list, sources)):  # opened here: a camera that one names ends by signals
+        sources = given["sources"] = listed(sources)
     noted = settings_of(context)
     if save_config is not None:
         write_settings(save_config, noted)
@@ -209,6 +213,7 @@ def embed(
             "shard_rows": shard_rows,
             "partition": partition.split(",") if partition else (),
             "crops": crops,
+            "tracks": tracks,
             "settings": noted,
             "on_progress": Bar(advance),
             "on_skip": lambda error: note(f"skipped: {error}"),

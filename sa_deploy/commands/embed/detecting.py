@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sa_deploy.output import note
+from sa_runtime.errors import bad_value
 
 if TYPE_CHECKING:
     from sa_runtime.detections.options import BoxOptions
@@ -65,6 +66,9 @@ def opened_detector(given: Mapping[str, Any], boxes: BoxOptions) -> OnnxDetector
     """
     if given["detector"] is None:
         return None
+    if given["tracks"] is not None:
+        rule = "a detector follows nobody; give `detections` of a tracker"
+        raise bad_value("tracks", given["tracks"], rule)
     from sa_runtime.detectors.onnx import OnnxDetector
 
     return OnnxDetector(

@@ -36,7 +36,7 @@ def embed_as_given(
         InputError: what cannot be shared out.
         IncompleteError: some sources are not complete; the others are.
     """
-    others = ("partition", "crops", "camera_from", "detector", "shard", "server", "watch")
+    others = ("partition", "crops", "tracks", "camera_from", "detector", "shard", "server", "watch")
     places = [*given["sources"], *given["out"]]
     workers, outs = given["ray_workers"], given["out"]
     require_plain(workers, places, outs, {name: given[name] for name in others})

@@ -75,5 +75,6 @@ def _print(summary: dict[str, Any]) -> None:
             f"{', '.join(summary['outs'])} ({summary['size_bytes'] / 2**20:.1f} MiB)",
         ),
         *([("crops in", summary["crops"])] if summary["crops"] else []),
+        *([("tracks in", summary["tracks"])] if summary["tracks"] else []),
     ]
     print_table(f"{summary['model']} on {summary['runtime']}", ("embedded", ""), rows)

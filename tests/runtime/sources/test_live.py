@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -159,10 +160,15 @@ def test_a_detector_finds_the_people_of_a_video(
 
 
 @contextlib.contextmanager
-def running(arguments: list[str], stderr: Path) -> Iterator[subprocess.Popen[str]]:
-    with stderr.open("w") as errors:
+def running(
+    arguments: list[str], stderr: Path, stdin: str | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    with stderr.open("w") as errors, tempfile.TemporaryFile("w+") as given:
+        given.write(stdin or "")
+        given.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", "sa_deploy", *arguments],
+            stdin=given,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -198,7 +204,80 @@ def test_sigterm_ends_the_command_with_everything_written(
     assert summary["reconnects"] >= 1
 
 
+SERVER = Path(__file__).parents[2] / "rtsp_server.py"
 PEOPLE = os.environ.get("SA_DEPLOY_PEOPLE_VIDEO", "")
+
+
+def python_with_rtsp() -> str | None:
+    """A Python that has GStreamer's RTSP server, which comes with the system's."""
+    code = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    for python in ("/usr/bin/python3", sys.executable):
+        if (
+            shutil.which(python)
+            and not subprocess.run([python, "-c", code], capture_output=True).returncode
+        ):
+            return python
+    return None
+
+
+@contextlib.contextmanager
+def rtsp(python: str, video: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The video of ``SA_DEPLOY_PEOPLE_VIDEO``, or the drawn one, until the block ends."""
+    codec = "mpeg4" if video.name == "clip.mp4" else "h264"
+    words = [python, str(SERVER), str(video), codec, str(port)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.soak
+def test_rtsp_through_a_cut_a_sigterm_and_a_run_that_goes_on(
+    tiny_model: TinyModel, tmp_path: Path, clip: Clip
+) -> None:
+    """The command, from a list on standard input, twice into one folder."""
+    python = python_with_rtsp()
+    if python is None:
+        pytest.skip(
+            "no RTSP server: apt-get install python3-gi gir1.2-gst-rtsp-server-1.0 "
+            "gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
+        )
+    video, port = Path(PEOPLE) if PEOPLE else clip.video, 18561
+    address = f"rtsp://127.0.0.1:{port}/people"
+    out, rows, cuts = tmp_path / "live", 0, (1, 0)
+    words = ["embed", str(tiny_model.path), "-", "--detector", str(end_to_end(tmp_path / "d.onnx"))]
+    words += ["--out", str(out), "--resume", "--runtime", "onnxruntime", "--json"]
+    for number, cut in enumerate(cuts):
+        with (
+            rtsp(python, video, port) as server,
+            running(words, tmp_path / "stderr", stdin=f"{address}\n") as process,
+            contextlib.ExitStack() as stack,
+        ):
+            time.sleep(15)
+            if cut:
+                server.kill()
+                server.wait()
+                time.sleep(2)
+                stack.enter_context(rtsp(python, video, port))
+                time.sleep(15)
+            process.send_signal(signal.SIGTERM)
+            stdout, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGTERM, (tmp_path / "stderr").read_text()
+        summary = json.loads(stdout)
+        assert summary["sources"] == number + 1
+        assert summary["resumed_rows"] == rows
+        assert summary["rows"] == 2 * summary["frames"] > rows + 20, summary
+        # A drawn video is short: its end is a cut too.
+        assert summary["reconnects"] >= 1
+        rows = summary["rows"]
+        stored = read_embeddings(out)
+        assert len(stored.vectors) == rows
+        times = stored.rows["timestamp_s"].to_pylist()
+        assert times == sorted(times)
+        print({name: summary[name] for name in ("rows", "frames", "dropped_frames", "reconnects")})
 
 
 @pytest.mark.soak
