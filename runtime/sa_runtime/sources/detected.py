@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,6 +23,41 @@ from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
 from sa_runtime.sources.people import FrameBoxes
 from sa_runtime.sources.people import item_of as item_of_boxes
 from sa_runtime.sources.reader import VideoReader, frame_digest
+
+
+def people_in(
+    frames: Iterable[tuple[int, float | None, Image]],
+    detector: Detector,
+    options: BoxOptions,
+    counts: Counts,
+    *,
+    source: str,
+    camera: str | None,
+) -> Iterator[Item]:
+    """The frames that show people.
+
+    Args:
+        frames: number, seconds and pixels of each, as they come.
+        detector: finds the people.
+        options: which boxes are used, and how far they are moved out.
+        counts: gets the frames, and the boxes that are left out.
+        source: goes into every row, as does the next.
+        camera: its name.
+    """
+    for number, seconds, image in frames:
+        counts.frames += 1
+        item = item_of(
+            image,
+            detector,
+            options,
+            counts,
+            frame=number,
+            source=source,
+            timestamp_s=seconds,
+            camera=camera,
+        )
+        if item.rows:
+            yield item
 
 
 def item_of(
@@ -154,20 +189,14 @@ class DetectedVideo:
                 video.skip_to(after.done, after.digest)
             numbers = itertools.count(after.done + 1)
             used = (one for one in numbers if keeps(one, self.boxes, video.fps))
-            for frame in video.frames(used):
-                counts.frames += 1
-                item = item_of(
-                    frame.image,
-                    self.detector,
-                    self.boxes,
-                    counts,
-                    frame=frame.number,
-                    source=str(self.path),
-                    timestamp_s=frame.timestamp_s,
-                    camera=self.camera,
-                )
-                if item.rows:
-                    yield item
+            yield from people_in(
+                video.frames(used),
+                self.detector,
+                self.boxes,
+                counts,
+                source=str(self.path),
+                camera=self.camera,
+            )
             if video.truncated:
                 counts.truncated_videos.append(
                     f"{self.path}: ends at frame {video.decoded} of {video.announced}"

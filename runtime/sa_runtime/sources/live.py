@@ -24,7 +24,7 @@ from sa_runtime.detectors.base import Detector
 from sa_runtime.errors import InputError, VideoError
 from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
-from sa_runtime.sources.detected import item_of, name_of, refuse_tracks
+from sa_runtime.sources.detected import name_of, people_in, refuse_tracks
 
 _log = logging.getLogger(__name__)
 
@@ -241,30 +241,29 @@ class LiveSource:
     ) -> Iterator[Item]:
         """The frames that show people, until the run is told to stop."""
         newest = Newest(self.stream, self.stop) if self.mode == "latest" else None
-        dropped = reconnects = 0
         try:
-            while (shot := (newest or self.stream).read()) is not None:
-                now_dropped = 0 if newest is None else newest.dropped
-                counts.dropped_frames += now_dropped - dropped
-                counts.reconnects += self.stream.reconnects - reconnects
-                dropped, reconnects = now_dropped, self.stream.reconnects
-                counts.frames += 1
-                item = item_of(
-                    shot.image,
-                    self.detector,
-                    self.boxes,
-                    counts,
-                    frame=shot.number,
-                    source=_hidden(self.address),
-                    timestamp_s=shot.time_s,
-                    camera=self.camera,
-                )
-                if item.rows:
-                    yield item
+            yield from people_in(
+                self._shots(newest, counts),
+                self.detector,
+                self.boxes,
+                counts,
+                source=_hidden(self.address),
+                camera=self.camera,
+            )
         finally:
             if newest is not None:
                 newest.close()
             self.stream.close()
+
+    def _shots(self, newest: Newest | None, counts: Counts) -> Iterator[Shot]:
+        """What the stream shows, and how much of it was lost on the way."""
+        dropped = reconnects = 0
+        while (shot := (newest or self.stream).read()) is not None:
+            now_dropped = 0 if newest is None else newest.dropped
+            counts.dropped_frames += now_dropped - dropped
+            counts.reconnects += self.stream.reconnects - reconnects
+            dropped, reconnects = now_dropped, self.stream.reconnects
+            yield shot
 
     def digest(self, item: Item) -> str:
         """Nothing: no frame comes again."""
