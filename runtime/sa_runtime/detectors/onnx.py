@@ -2,7 +2,9 @@
 
 How a file's outputs are read is told by their names and shapes:
 
-- ``(1, N, 6)``: Ultralytics end to end: edges, confidence, class.
+- ``(1, N, 6)``: Ultralytics end to end: edges, confidence, class. Of its RT-DETR they are centres
+  and sizes in parts of a stretched frame, in older versions ``(1, N, 4 + C)``; that is told by what
+  the file gives for a grey frame.
 - ``(1, 4 + C, N)``: Ultralytics raw: centres and sizes, a score for each class.
 - ``(1, N, 5 + C)``: YOLOv5: the same with an objectness; YOLOX where N is the number of the
   cells of its three grids.
@@ -31,6 +33,10 @@ _SIDE = 640
 """Height and width of the input where the file leaves them open."""
 _GREY = 114
 _STRIDES = (8, 16, 32)
+_STRETCHED = ("detr", "sized", "queries")
+"""Kinds whose frame fills the input, and whose boxes are of the frame."""
+_MOST_PARTS = 2.0
+"""Boxes in parts of the frame stay below it; those in pixels do not."""
 MIN_CONFIDENCE = 0.25
 PERSON = ("person", "pedestrian", "0")
 
@@ -109,6 +115,8 @@ class OnnxDetector:
                 f"{path}: outputs {', '.join(self._outputs)} of shapes {shapes} are of no known "
                 "detector; export it by Ultralytics, YOLOX or RT-DETR"
             )
+        if self._kind in ("end-to-end", "objectness") and self._gives_parts():
+            self._kind = "queries"
 
     def __call__(self, frame: Image) -> Found:
         """The people in a frame.
@@ -127,7 +135,7 @@ class OnnxDetector:
         if self._kind in ("raw", "objectness", "grid") and len(boxes):
             best = _suppressed(boxes, scores, labels, self._min_confidence, self._max_overlap)
             boxes, scores, labels = boxes[best], scores[best], labels[best]
-        if self._kind != "sized" and self._kind != "detr":
+        if self._kind not in _STRETCHED:
             boxes = (boxes - np.tile(placed.offset, 2)) / np.tile(placed.scale, 2)
         size = np.tile([frame.shape[1], frame.shape[0]], 2)
         return Found(
@@ -147,7 +155,7 @@ class OnnxDetector:
 
     def _prepared(self, frame: Image) -> tuple[NDArray[np.floating], Placed]:
         height, width = frame.shape[:2]
-        if self._kind in ("detr", "sized"):
+        if self._kind in _STRETCHED:
             image = cv2.resize(frame, (self._width, self._height))
             placed = Placed((self._width / width, self._height / height), (0, 0))
         else:
@@ -186,6 +194,11 @@ class OnnxDetector:
                 scores.argmax(axis=1),
             )
         rows = outputs[0][0].astype(np.float64)
+        if self._kind == "queries":
+            boxes, rest = _edges(rows[:, :4] * np.tile([width, height], 2)), rows[:, 4:]
+            if rest.shape[1] == 2 and (rest[:, 1] == np.floor(rest[:, 1])).all():
+                return boxes, rest[:, 0], rest[:, 1].astype(np.int64)
+            return boxes, rest.max(axis=1), rest.argmax(axis=1)
         if self._kind == "end-to-end":
             return rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64)
         if self._kind == "raw":
@@ -196,6 +209,12 @@ class OnnxDetector:
             if self._kind == "grid":
                 rows = self._from_grid(rows)
         return _edges(rows[:, :4]), scores.max(axis=1), scores.argmax(axis=1)
+
+    def _gives_parts(self) -> bool:
+        """Whether boxes of a grey frame are parts of it, as those of every query are."""
+        grey = np.full((1, 3, self._height, self._width), _GREY / 255, self._type)
+        rows = np.asarray(self._session.run(None, {self._inputs[0]: grey})[0])
+        return 0 < float(rows[..., :4].max(initial=0)) <= _MOST_PARTS
 
     def _grid_cells(self) -> int:
         return sum((self._height // one) * (self._width // one) for one in _STRIDES)

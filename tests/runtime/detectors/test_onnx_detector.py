@@ -33,6 +33,23 @@ def ultralytics_end_to_end(path: Path) -> Path:
     return write_detector(path, {"output0": rows})
 
 
+def ultralytics_rtdetr(path: Path) -> Path:
+    """Centres and sizes in parts of the frame, which was stretched; queries that found nobody."""
+    rows = np.full((1, 300, 6), 0.01, np.float32)
+    rows[..., 5] = 0
+    for index, (box, score) in enumerate(zip(centred(IN_FRAME), SCORES, strict=True)):
+        rows[0, index] = [*(box / [256, 128, 256, 128]), score, 0]
+    return write_detector(path, {"output0": rows})
+
+
+def ultralytics_rtdetr_of_before(path: Path) -> Path:
+    """A score for each of two classes in place of the best and its class."""
+    rows = np.full((1, 300, 6), 0.01, np.float32)
+    for index, (box, score) in enumerate(zip(centred(IN_FRAME), SCORES, strict=True)):
+        rows[0, index] = [*(box / [256, 128, 256, 128]), score, 0.02]
+    return write_detector(path, {"output0": rows})
+
+
 def ultralytics_raw(path: Path) -> Path:
     rows = np.zeros((1, 4 + 3, 84), np.float32)
     for index, (box, score) in enumerate(zip(centred(IN_INPUT), SCORES, strict=True)):
@@ -75,7 +92,17 @@ def rt_detr(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "write", [ultralytics_end_to_end, ultralytics_raw, yolov5, yolox, detr, rt_detr]
+    "write",
+    [
+        ultralytics_end_to_end,
+        ultralytics_rtdetr,
+        ultralytics_rtdetr_of_before,
+        ultralytics_raw,
+        yolov5,
+        yolox,
+        detr,
+        rt_detr,
+    ],
 )
 def test_every_exporters_people_are_found(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     with OnnxDetector(write(tmp_path / "d.onnx")) as detector:
