@@ -9,6 +9,8 @@ from sa_runtime.outputs.manifest import differences
 
 _NAMES = ("video", "images", "path", "address", "name")
 """What the identity of a source calls the place it comes from."""
+_ONCE = "since"
+"""In the identity of what comes once, as a camera: another follows it, none goes on with it."""
 
 
 def joined_sources(
@@ -32,6 +34,9 @@ def joined_sources(
     ['sources.0.size_bytes was 2 and is 3']
     >>> joined_sources([a, b], [a], 1)[1]
     ['sources.1 was {"video": "b.mp4", "size_bytes": 2} and is absent']
+    >>> old, new = ({"address": "rtsp://c/1", "since": since} for since in ("8:00", "9:00"))
+    >>> joined_sources([old], [new], 0) == ([old, new], [])
+    True
     """
     left = list(now)
     absent: list[tuple[int, dict[str, Any]]] = []
@@ -46,7 +51,7 @@ def joined_sources(
         if other is not None:
             left.remove(other)
             found += differences(source, other, f"sources.{index}")
-        elif index >= finished:
+        elif index >= finished and _ONCE not in source:
             found += differences(source, None, f"sources.{index}")
     return [*before, *left], found
 
@@ -70,6 +75,8 @@ def _same_place(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
     A folder of images has no name in its plan: of two that differ it is taken for the other.
     """
+    if _ONCE in one or _ONCE in other:
+        return False
     for name in _NAMES:
         if name in one or name in other:
             alike = name in one and name in other

@@ -126,6 +126,48 @@ def test_a_stream_is_embedded_through_cuts_until_it_is_stopped(
         assert numbers[-1] >= len(numbers) + counts.dropped_frames
 
 
+def test_a_camera_goes_on_in_the_folder_of_an_earlier_run(
+    camera: Camera, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """One that was stopped, and one that was killed before it came to its end."""
+
+    def run(frames: int, error: type[Exception] | None = None) -> Any:
+        stop, seen = threading.Event(), [0]
+
+        def detector(image: np.ndarray) -> list[list[float]]:
+            seen[0] += 1
+            if seen[0] == frames:
+                stop.set()
+                if error is not None:
+                    raise error
+            return ours(image)
+
+        return embed(
+            camera.address,
+            tiny_model.path,
+            tmp_path / "live",
+            detector=detector,
+            live="all",
+            stop=stop,
+            resume=True,
+            shard_rows=4,
+            runtime="onnxruntime",
+        )
+
+    first = run(6)
+    with pytest.raises(KeyError):
+        run(11, KeyError)
+    between = read_embeddings(tmp_path / "live", unfinished=True)
+    assert first.rows < len(between.rows) < first.rows + 11
+    last = run(5)
+    assert last.resumed_rows == len(between.rows)
+    assert last.sources == 3
+    rows = read_embeddings(tmp_path / "live").rows
+    assert len(rows) == last.rows >= last.resumed_rows + 5
+    times = rows["timestamp_s"].to_pylist()
+    assert times == sorted(times)
+
+
 def test_what_is_live_needs_a_detector_and_an_answer(
     tiny_model: TinyModel, tmp_path: Path, clip: Clip
 ) -> None:
