@@ -31,7 +31,8 @@ from sa_runtime.crops import crop_batch
 from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.embed import embed
-from sa_runtime.retrieval.metrics import Labels, evaluate_vectors
+from sa_runtime.retrieval.labels import Labels
+from sa_runtime.retrieval.metrics import evaluate_vectors
 from sa_runtime.sources.reader import VideoReader
 
 COUNTS = (1, 2, 4, 8)
