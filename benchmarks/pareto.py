@@ -141,7 +141,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
     axes.margins(0.2, 0.3)
     axes.set_xlabel(f"people a second, files to vectors, {report['environment']['cores']} cores")
-    axes.set_ylabel("mAP on Market-1501, %")
+    axes.set_ylabel(f"mAP on {report.get('accuracy_on', 'Market-1501')}, %")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 

@@ -28,8 +28,8 @@ _WORST = 5
 _TOP = 10
 _CANARY_CROPS = 4
 _NEAR = 0.99
-"""Vectors that are nearer than this on average lost 0.5 points at most on real people; those of a
-mean cosine of 0.967 lost 5.9 in a gallery of 16,000, and 0.5 in one of 400."""
+"""Mean cosine below which a loss is doubted: int8 vectors of 0.97 lost half a point of mAP on 425
+crops of Market-1501, and 5.9 on all of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
