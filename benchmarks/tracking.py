@@ -106,7 +106,8 @@ def tracked(boxes: Detections, frames: Frames, encoder: Encoder | None) -> dict[
     settings |= {"gmc_method": "none", "with_reid": False, "device": "cpu"}
     tracker = BOTSORT(IterableSimpleNamespace(**settings))
     if encoder is not None:
-        tracker.args.with_reid, tracker.encoder = True, encoder
+        # A model named "auto" would keep the frame from the encoder.
+        tracker.args.with_reid, tracker.args.model, tracker.encoder = True, "sa-deploy", encoder
     where = dict(boxes.groups())
     found = {}
     for number, image in frames:
