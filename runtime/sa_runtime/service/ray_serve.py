@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import time
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +139,10 @@ def serve_on_ray(
     bound = application(found, settings, keys, replicas, deployed_by=me)
     ray = require("ray", extra="scale", purpose="a service on Ray")
     serve = require("ray.serve", extra="scale", purpose="a service on Ray")
+    stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
-            address=replicas.address,
+            address=replicas.address or "local",  # never one that another program left
             include_dashboard=False if replicas.address is None else None,
             log_to_driver=False,
             logging_level="error",
@@ -149,6 +152,9 @@ def serve_on_ray(
         raise bad_value(
             "address", replicas.address, f"no cluster answers ({exc}); start one with `ray start`"
         ) from exc
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in stops.items():
+            signal.signal(number, handler)  # Ray's own would end this process by SIGABRT
     ours = False
     try:
         serve.start(http_options={"host": address.host, "port": address.port})
@@ -163,8 +169,8 @@ def serve_on_ray(
             ) from exc
         ours = True
         on_start(address.url)
-        while _still_ours(serve, me):
-            time.sleep(1)
+        with _watching(serve, me) as replaced:
+            replaced.wait()
         ours = False  # another process has put its own in the place
     finally:
         if ours:
@@ -172,11 +178,34 @@ def serve_on_ray(
         ray.shutdown()
 
 
+@contextmanager
+def _watching(serve: Any, me: str) -> Iterator[threading.Event]:
+    """An event that is set when another process has deployed its own.
+
+    A thread asks, so that a signal meets no call of Ray's.
+    """
+    replaced, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            if not _still_ours(serve, me):
+                replaced.set()
+                return
+
+    watcher = threading.Thread(target=watch, name="sa-deployed-by", daemon=True)
+    watcher.start()
+    try:
+        yield replaced
+    finally:
+        over.set()
+        watcher.join(15)
+
+
 def _still_ours(serve: Any, me: str) -> bool:
     """Whether no other process has deployed its own since; a replica that dies tells nothing."""
-    if NAME not in serve.status().applications:
-        return False
     try:
+        if NAME not in serve.status().applications:
+            return False
         found: str = serve.get_app_handle(NAME).deployed_by.remote().result(timeout_s=10)
     except Exception:  # of Ray's many
         return True

@@ -201,7 +201,12 @@ os._exit(0)
 
 def result_of(script: str, *words: object) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, words)]
-    patient = {**os.environ, "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+    # Ray's processes are nice by 15, and on a machine that others use they do not start in time.
+    patient = {
+        **os.environ,
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    }
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=590, check=False, env=patient
     )
