@@ -119,14 +119,26 @@ def tracked(boxes: Detections, frames: Frames, encoder: Encoder | None) -> dict[
     return found
 
 
+def distances_of(truth: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 less the IoU of each pair, NaN where it is too small to be a match.
+
+    motmetrics has its own, which NumPy 2 has left behind (motmetrics 1.4).
+    """
+    low = np.maximum(truth[:, None, :2], found[None, :, :2])
+    high = np.minimum(truth[:, None, 2:], found[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=2)
+    areas = [(one[:, 2:] - one[:, :2]).prod(axis=1) for one in (truth, found)]
+    overlap = shared / (areas[0][:, None] + areas[1][None] - shared)
+    return np.asarray(np.where(overlap >= KEPT_IOU, 1 - overlap, np.nan))
+
+
 def compared(truth: Detections, found: dict[int, Any]) -> motmetrics.MOTAccumulator:
     accumulator = motmetrics.MOTAccumulator(auto_id=False)
     where = dict(truth.groups())
     for number in sorted(set(where) | set(found)):
         part = where.get(number, slice(0, 0))
         rows = found.get(number, np.zeros((0, 5)))
-        boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1)
-        distances = motmetrics.distances.iou_matrix(truth.ltwh[part], boxes, max_iou=1 - KEPT_IOU)
+        distances = distances_of(truth.xyxy[part], rows[:, :4])
         ids, theirs = truth.track_ids[part].tolist(), rows[:, 4].astype(int).tolist()
         accumulator.update(ids, theirs, distances, frameid=number)
     return accumulator
