@@ -47,7 +47,7 @@ def compared(path: Path, kind: Any, confidence: float) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     frame = np.repeat(np.repeat(rng.integers(0, 255, (15, 32, 3), np.uint8), 16, 0), 16, 1)
     theirs = (
-        kind(str(path), task="detect")
+        kind(str(path), **({"task": "detect"} if kind is YOLO else {}))
         .predict(frame, conf=confidence, iou=0.7, imgsz=SIDE, verbose=False, device="cpu")[0]
         .boxes
     )

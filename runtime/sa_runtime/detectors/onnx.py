@@ -109,6 +109,8 @@ class OnnxDetector:
         self._height, self._width = sides
         self._type = np.float16 if "float16" in first.type else np.float32
         shapes = [one.shape for one in self._session.get_outputs()]
+        if len(self._inputs) == 1 and not all(isinstance(side, int) for side in shapes[0][1:]):
+            shapes = [list(one.shape) for one in self._given_grey()]
         self._kind = _kind(self._outputs, shapes, self._grid_cells())
         if self._kind == "":
             raise InputError(
@@ -212,9 +214,13 @@ class OnnxDetector:
 
     def _gives_parts(self) -> bool:
         """Whether boxes of a grey frame are parts of it, as those of every query are."""
-        grey = np.full((1, 3, self._height, self._width), _GREY / 255, self._type)
-        rows = np.asarray(self._session.run(None, {self._inputs[0]: grey})[0])
+        rows = self._given_grey()[0]
         return 0 < float(rows[..., :4].max(initial=0)) <= _MOST_PARTS
+
+    def _given_grey(self) -> list[NDArray[Any]]:
+        """The outputs for a grey frame, whose shapes a file may leave open."""
+        grey = np.full((1, 3, self._height, self._width), _GREY / 255, self._type)
+        return [np.asarray(one) for one in self._session.run(None, {self._inputs[0]: grey})]
 
     def _grid_cells(self) -> int:
         return sum((self._height // one) * (self._width // one) for one in _STRIDES)

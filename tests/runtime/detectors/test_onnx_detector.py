@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
 from sa_runtime.detectors.base import found_of
@@ -59,6 +60,15 @@ def ultralytics_raw(path: Path) -> Path:
     return write_detector(path, {"output0": rows})
 
 
+def ultralytics_dynamic(path: Path) -> Path:
+    """The same, with every side of the output left open."""
+    model = onnx.load(str(ultralytics_raw(path)))
+    for number, side in enumerate(model.graph.output[0].type.tensor_type.shape.dim):
+        side.dim_param = f"side_{number}"
+    onnx.save(model, str(path))
+    return path
+
+
 def yolov5(path: Path) -> Path:
     rows = np.zeros((1, 252, 5 + 3), np.float32)
     for index, (box, score) in enumerate(zip(centred(IN_INPUT), SCORES, strict=True)):
@@ -98,6 +108,7 @@ def rt_detr(path: Path) -> Path:
         ultralytics_rtdetr,
         ultralytics_rtdetr_of_before,
         ultralytics_raw,
+        ultralytics_dynamic,
         yolov5,
         yolox,
         detr,
