@@ -64,6 +64,14 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
         assert inspect.getdoc(found)
 
 
+def test_every_public_class_says_what_threads_may_do_with_it() -> None:
+    found = [getattr(sa_deploy, name) for name in sa_deploy.__all__]
+    classes = [it for it in found if isinstance(it, type) and not issubclass(it, Exception)]
+    assert len(classes) > 15
+    silent = [it.__name__ for it in classes if "thread" not in (it.__doc__ or "").lower()]
+    assert not silent
+
+
 def test_every_error_is_public() -> None:
     tree = {
         name

@@ -139,6 +139,8 @@ class ExtraOutput:
 class Contract:
     """What an artefact expects and what its vectors mean.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         input: the image input.
         output: the embedding output that runners return.

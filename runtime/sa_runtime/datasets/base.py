@@ -49,6 +49,8 @@ class SplitCounts:
 class ReidDataset:
     """Training images, queries, and the gallery they are sought in.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         name: as it stands in the table.
         root: the folder it was read from.

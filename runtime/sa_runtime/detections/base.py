@@ -27,6 +27,8 @@ BLOCK_BOXES = 2**17
 class Detections:
     """The usable boxes of a video, ordered by frame; boxes of one frame stand as in the file.
 
+    Threads may share it: nothing here writes into its arrays.
+
     Attributes:
         frames: (N,) int64, ascending, from 1.
         track_ids: (N,) int64; -1 where the file gives none.

@@ -27,6 +27,7 @@ _CHUNK_BOXES = 2**16
 _FRAME_KEYS = ("frame_id", "frame_index", "frame_number", "frame")
 _TRACK_KEYS = ("track_id", "instance_id", "tracker_id")
 _FRAME_FOLDERS = ("img1", "images", "frames")
+_MOST_REASON = 200
 _LAST_NUMBER = re.compile(r"^(.*?)[_\-. ]?(\d+)\D*$")
 
 
@@ -208,20 +209,23 @@ def _place(image: Any, images: Images) -> tuple[str, int]:
     """Video and frame of an image's id."""
     if images.frames:
         if image not in images.frames:
-            raise ValueError(f"no image has the id {image!r}")
+            raise ValueError(f"no image has the id {shown(str(image))}")
         return images.frames[image]
     if isinstance(image, str):
         home, number = _numbered(PurePosixPath(image).stem)
         if number is None:
             raise ValueError(
-                f"the image {image!r} has no number; pass `coco_images=FILE`, the file of images"
+                f"the image {shown(image)} has no number; pass `coco_images=FILE`, the file of "
+                "images"
             )
         return home, number
     return "", int(image)
 
 
 def _reason(error: Exception) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else str(error)
+    text = f"no {error}" if isinstance(error, KeyError) else str(error)
+    # Python quotes the whole value that is no number.
+    return text if len(text) <= _MOST_REASON else text[: _MOST_REASON - 1] + "…"
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from sa_runtime.errors import bad_value, check_fields
 class BoxOptions:
     """How detection files are read, and which of their boxes are used.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         format: a name of :data:`sa_runtime.detections.table.DETECTIONS`; told by suffix and content
             where it is ``None``.

@@ -25,6 +25,8 @@ Nearest = Callable[[int, Ints], tuple[Ints, Floats]]
 class Found:
     """The nearest rows of every query, nearest first; of equal ones the lower row first.
 
+    Its fields never change, so that threads may share it; none should write into its arrays.
+
     Attributes:
         index: (Q, k) int64 rows of the gallery as it was searched; :data:`NOBODY` at the end of a
             query that has fewer.

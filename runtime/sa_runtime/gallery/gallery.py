@@ -46,7 +46,9 @@ class Gallery:
 
     Whoever searches sees the gallery as it was opened, whatever others write meanwhile; one process
     writes at a time. Every change is whole or absent: a process that is killed leaves the gallery
-    as it was, and the next one that writes removes what is left over.
+    as it was, and the next one that writes removes what is left over. Any thread may search, also
+    while another changes the gallery: it sees the state before or after. Of two threads that change
+    it at once the second is refused, as a second process is.
 
     ::
 
@@ -336,17 +338,18 @@ class Gallery:
         if by not in get_args(GroupBy):
             raise bad_value("by", by, f"expected one of {', '.join(get_args(GroupBy))}")
         vectors = query_vectors(query, self.contract, f"the gallery {self.path}")
-        tables = [segment.rows for segment in self._store.segments]
+        # One state, though another thread may put a new one in its place meanwhile.
+        segments = self._store.segments
+        tables = [segment.rows for segment in segments]
         if where is not None:
             where.check_names(tables)
-        parts = [self._part(segment, where, leave_out) for segment in self._store.segments]
+        parts = [self._part(segment, where, leave_out) for segment in segments]
         parts = parts or [_no_part(vectors.shape[1])]
 
         def nearest(wanted: int, queries: Ints) -> tuple[Ints, Floats]:
             some = vectors if len(queries) == len(vectors) else vectors[queries]
             if exact or wanted > MOST_WANTED:
                 return nearest_rows(some, parts, wanted, memory_bytes=memory_bytes)
-            segments = self._store.segments
             return by_index(some, self.method, segments, parts, wanted, memory_bytes)
 
         total = sum(map(len, parts))

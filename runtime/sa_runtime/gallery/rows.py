@@ -43,6 +43,8 @@ When = datetime | float
 class RowLabels:
     """What is said of rows as they are added.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         camera: of all rows; the rows' own where it is None.
         person: who is on all of them, or nobody that is known.
@@ -120,6 +122,8 @@ def _repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Where:
     """Which rows are meant: those for which everything that is given holds.
+
+    It never changes, so that threads may share it.
 
     Attributes:
         source: of one of these sources.

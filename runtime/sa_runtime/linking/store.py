@@ -16,6 +16,7 @@ from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.linking.link import Links
 from sa_runtime.linking.tracks import Ints, Tracks, join
+from sa_runtime.outputs.parquet import vectors_of
 from sa_runtime.system.files import atomic_path, refuse_inputs, remove_leftovers
 from sa_runtime.system.locking import owned
 
@@ -131,7 +132,8 @@ def read_identities(path: Path) -> Identities:
     """Read what :func:`write_identities` wrote.
 
     Raises:
-        InputError: no such file, or another one.
+        InputError: no such file, another one, or vectors that are not as wide as its contract says
+            or not finite.
         ContractError: its contract was changed.
     """
     try:
@@ -154,8 +156,6 @@ def read_identities(path: Path) -> Identities:
             f"{path}: no identities in it; expected a file of `sa-deploy link`", path=path
         )
     contract = Contract.from_json(stated.decode(), source=str(path))
-    vectors = table["embedding"].combine_chunks()
-    flat = vectors.flatten().to_numpy() if len(table) else np.zeros(0, np.float32)
     tracks = Tracks(
         source=tuple(table["source"].to_pylist()),
         camera=tuple(table["camera"].to_pylist()),
@@ -163,7 +163,7 @@ def read_identities(path: Path) -> Identities:
         start=_column(table, "start"),
         end=_column(table, "end"),
         rows=_column(table, "rows"),
-        vectors=flat.astype(np.float32).reshape(-1, contract.output.dim),
+        vectors=vectors_of(table, contract.output.dim, path),
     )
     links = Links(identity=_column(table, "identity"), certainty=_column(table, "certainty"))
     return Identities(tracks=tracks, links=links, contract=contract)

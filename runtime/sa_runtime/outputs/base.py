@@ -67,6 +67,8 @@ class OutputOptions:
 class StoredEmbeddings:
     """What :func:`sa_runtime.outputs.read.read_embeddings` reads.
 
+    Its fields never change, so that threads may share it; none should write into its arrays.
+
     Attributes:
         rows: the columns of :data:`sa_runtime.outputs.columns.ROW_SCHEMA`, N rows; those of
             :data:`sa_runtime.outputs.columns.TRACK_SCHEMA` where there is one for each track.

@@ -42,6 +42,8 @@ class EmbedProgress:
 class EmbedResult:
     """What a run has made.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         model: the artefact.
         runtime: name of what ran it.

@@ -35,6 +35,8 @@ class Difference:
 class Comparison:
     """A model against its base on one data set.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         base, model: what they are called.
         dataset: its name.

@@ -47,6 +47,8 @@ class Embed(Protocol):
 class RetrievalReport:
     """What one evaluation gave.
 
+    Its fields never change, so that threads may share it; none should write into its arrays.
+
     Attributes:
         dataset: its name.
         result: the figures, as fractions.

@@ -23,6 +23,8 @@ from sa_runtime.retrieval.vectors import Floats, VectorRows, Vectors
 class Expansion:
     """How queries are expanded before they are ranked.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         neighbours: gallery vectors that are added to each query.
         alpha: power of the cosine that weighs them.

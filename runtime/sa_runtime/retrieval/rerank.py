@@ -25,6 +25,8 @@ from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows
 class Reranking:
     """The three parameters of the paper, with its values.
 
+    It never changes, so that threads may share it.
+
     Attributes:
         k1: neighbours among which reciprocal ones are sought.
         k2: neighbours whose descriptions are averaged (local query expansion).

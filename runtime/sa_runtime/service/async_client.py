@@ -24,6 +24,8 @@ class AsyncClient(Common):
         async with AsyncClient("http://127.0.0.1:8000") as client:
             vectors = await client.embed_boxes(frame, boxes)
 
+    It belongs to one event loop: tasks of that loop may share it, other threads have their own.
+
     What it is made of is said at :class:`sa_runtime.service.asking.Common`.
     """
 

@@ -285,3 +285,18 @@ def test_images_without_numbers_go_by_their_order(tmp_path: Path) -> None:
     found = read_detections(path)
     assert found.frames.tolist() == [2]
     assert found.image_names == {1: names[0], 2: names[1]}
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"image_id": "x" * 100_000, "bbox": [1, 2, 3, 4]},
+        {"image_id": 1, "bbox": [1, 2, "y" * 100_000, 4]},
+    ],
+)
+def test_no_message_quotes_a_long_value(tmp_path: Path, box: dict[str, object]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([box]))
+    with pytest.raises(DetectionError, match="box 1") as caught:
+        read_detections(path)
+    assert len(str(caught.value)) < len(str(path)) + 500

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,22 @@ def test_a_gallery_without_the_newest_columns_is_read_searched_and_added_to(fold
     gallery.compact()
     found = gallery.search(people(16).vectors[5:6], 1).rows(0)[0]
     assert (found["source"], found["track_id"], found["quality"]) == ("c1.mp4", 5, None)
+
+
+def test_a_search_sees_one_state_though_the_gallery_changes_meanwhile(folder: Path) -> None:
+    gallery = Gallery.create(folder, contract_of())
+    gallery.add([people(60)])
+    gallery.add([people(60, source="c2.mp4", seed=1)])
+
+    class Changing(Where):
+        def check_names(self, tables: Sequence[Any]) -> None:
+            super().check_names(tables)
+            changer = threading.Thread(target=gallery.remove, args=[Where(source=("c1.mp4",))])
+            changer.start()
+            changer.join()
+
+    query = people(60, source="c2.mp4", seed=1)
+    found = gallery.search(query, 3, where=Changing(source=("c2.mp4",)))
+    assert len(gallery) == 60
+    assert found.index[:, 0].tolist() == list(range(60, 120))
+    assert [row["source"] for row in found.rows(7)] == ["c2.mp4"] * 3

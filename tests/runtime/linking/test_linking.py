@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ from sa_runtime.linking.store import (
     write_identities,
 )
 from sa_runtime.linking.tracks import Tracks, join, tracks_of
-from sa_runtime.outputs.parquet import EmbeddingWriter
+from sa_runtime.outputs.parquet import EmbeddingWriter, vector_array
 from sa_runtime.outputs.read import read_embeddings
 
 DIM = 24
@@ -247,6 +248,30 @@ def test_what_cannot_be_linked_is_named(tmp_path: Path) -> None:
     changed = replace(CONTRACT, space="other")
     assert changed.space != CONTRACT.space
     assert issubclass(ContractError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda vectors: vectors[:, : DIM // 2], r"list.*\[12\], its contract says 24 numbers"),
+        (
+            lambda vectors: np.where(vectors == vectors[1, 2], np.nan, vectors),
+            "row 1 is not finite",
+        ),
+    ],
+)
+def test_changed_vectors_of_identities_are_refused(
+    tmp_path: Path, change: Callable[[NDArray[np.float32]], NDArray[np.float32]], message: str
+) -> None:
+    path = tmp_path / "who.parquet"
+    old = drawn(7).tracks
+    write_identities(path, Identities(tracks=old, links=link_tracks(old, 0.5), contract=CONTRACT))
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("embedding")
+    column = vector_array(np.ascontiguousarray(change(old.vectors)))
+    pq.write_table(table.set_column(at, "embedding", column), path)
+    with pytest.raises(InputError, match=message):
+        read_identities(path)
 
 
 def test_a_picture_shows_a_bar_for_each_track(tmp_path: Path) -> None:
