@@ -77,7 +77,7 @@ class Engine(Protocol):
 class DatabaseGallery:
     """A database that ``sa-deploy embed`` wrote, to be searched.
 
-    It is added to by embedding, and removed from by its own means.
+    It is added to by embedding, and removed from by its own means. One thread uses it at a time.
 
     ::
 
