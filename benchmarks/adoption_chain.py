@@ -60,7 +60,8 @@ def chain(name: str, folder: Path, world: Path) -> dict[str, Any]:
     paths = crops(folder / "crops", 256, 128)
     rows = folder / f"{name}.parquet"
     rows.unlink(missing_ok=True)
-    command("embed", str(plain), str(folder / "crops"), "--out", str(rows))
+    where = (str(folder / "crops"), "--out", str(rows))
+    command("embed", str(plain), *where, "--runtime", "onnxruntime")  # auto may lower to bf16
     ours = read_embeddings(rows)
     order = np.argsort(ours.rows["source"].to_pylist())
     scores = {
