@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -52,9 +54,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def left_cluster() -> Iterator[None]:
+    """What another program left: the address of a cluster that is gone."""
+    # Not a folder of the test's own: names of sockets may be 107 characters long.
+    with (
+        TemporaryDirectory(prefix="ray-", dir="/tmp") as place,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        (Path(place) / "ray").mkdir()
+        (Path(place) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        patch.setenv("RAY_TMPDIR", place)
+        yield
+
+
 def embed(model: TinyModel, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sa_deploy", "embed", model.path, *arguments, "--json"]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
@@ -145,7 +161,9 @@ def test_sources_that_cannot_be_shared_out_are_named(folder: Path, tmp_path: Pat
 
 LOST = """
 import os, sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 import ray
 from sa_runtime.pipeline.ranges import EmbedTask
 from sa_runtime.pipeline.ray import TaskResult, share_out
@@ -159,7 +177,7 @@ class Worker:
             raise OSError(28, "No space left on device")
         return TaskResult(task=task, rows=3)
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
 tasks = [EmbedTask(source=Path(name), detections=None, out=Path("/absent") / name)
          for name in ("a", "kills", "b", "raises", "c", "kills", "d")]
 for done in share_out(ray, tasks, Worker.remote, workers=2):

@@ -251,7 +251,7 @@ def embed_on_ray(
     ray = require("ray", extra="scale", purpose="embedding on several workers")
     try:
         ray.init(
-            address=address,
+            address=address or "local",  # never one that another program left
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level="error",
