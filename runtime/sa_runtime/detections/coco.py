@@ -209,7 +209,8 @@ def _place(image: Any, images: Images) -> tuple[str, int]:
     """Video and frame of an image's id."""
     if images.frames:
         if image not in images.frames:
-            raise ValueError(f"no image has the id {shown(str(image))}")
+            stated = shown(image) if isinstance(image, str) else image
+            raise ValueError(f"no image has the id {stated}")
         return images.frames[image]
     if isinstance(image, str):
         home, number = _numbered(PurePosixPath(image).stem)
