@@ -21,15 +21,21 @@ from sa_runtime.gallery.rows import Where, expired
 from sa_runtime.gallery.segments import Segment
 from sa_runtime.gallery.store import Store, noted
 
+MOST_KEPT = timedelta(days=365_000)
+"""Longer spans lead out of the calendar."""
+
 
 def seconds_kept(keep: timedelta | None) -> float | None:
     """How long rows are kept, as a manifest says it.
 
     Raises:
-        InputError: no time at all.
+        InputError: no time at all, or more than :data:`MOST_KEPT`.
     """
     if keep is not None and keep <= timedelta():
         raise bad_value("keep", keep, "expected more than no time")
+    if keep is not None and keep > MOST_KEPT:
+        most = f"at most {MOST_KEPT.days} days; without it rows are kept for ever"
+        raise bad_value("keep", str(keep), f"expected {most}")
     return None if keep is None else keep.total_seconds()
 
 

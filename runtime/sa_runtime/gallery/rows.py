@@ -34,6 +34,8 @@ picture was taken, where that is known; ``added``, when the row came into the ga
 NAMES = ("source", "camera", "person")
 _NAMED = 8
 """So many names are listed in a message."""
+_LAST_YEAR = 9000
+"""Beyond it the times of later rows may leave the calendar, which ends with 9999."""
 
 When = datetime | float
 """A time of day, or seconds from the beginning of a source."""
@@ -59,6 +61,10 @@ class RowLabels:
         """Check every field; raises InputError."""
         if self.start is not None and self.start.tzinfo is None:
             raise bad_value("start", self.start, "expected a time with its zone")
+        if self.start is not None and self.start.year > _LAST_YEAR:
+            raise bad_value(
+                "start", str(self.start), f"expected a time up to the year {_LAST_YEAR}"
+            )
         for field in ("camera", "person"):
             if getattr(self, field) == "":
                 raise bad_value(field, "", "expected a name")
@@ -144,6 +150,8 @@ class Where:
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError."""
+        if self.track is not None and not -(2**63) <= self.track < 2**63:
+            raise bad_value("track", self.track, "expected a whole number of 64 bits")
         for field in ("start", "end"):
             value = getattr(self, field)
             if isinstance(value, datetime) and value.tzinfo is None:

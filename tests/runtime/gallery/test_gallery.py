@@ -309,3 +309,23 @@ def test_a_search_sees_one_state_though_the_gallery_changes_meanwhile(folder: Pa
     assert len(gallery) == 60
     assert found.index[:, 0].tolist() == list(range(60, 120))
     assert [row["source"] for row in found.rows(7)] == ["c2.mp4"] * 3
+
+
+def test_numbers_and_times_that_no_gallery_holds_are_refused_and_change_nothing(
+    folder: Path,
+) -> None:
+    gallery = Gallery.create(folder, contract_of())
+    gallery.add([people(8)])
+    with pytest.raises(InputError, match=r"keep=.*: expected at most 365000 days"):
+        gallery.set_keep(timedelta(weeks=999_999))
+    with pytest.raises(InputError, match=r"track=99999999999999999999: .* of 64 bits"):
+        Where(track=99_999_999_999_999_999_999)
+    with pytest.raises(
+        InputError, match=r"start='9999-12-31.*: expected a time up to the year 9000"
+    ):
+        RowLabels(start=datetime(9999, 12, 31, tzinfo=UTC))
+    again = Gallery(folder)
+    assert again.keep is None
+    assert again.search(people(1), 8).index.shape == (1, 8)
+    gallery.set_keep(timedelta(days=365_000))
+    assert len(gallery) == 8
