@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -25,6 +26,7 @@ from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.retrieval.vectors import Floats, Vectors
+from sa_runtime.system.files import naming
 
 FOLDER = "segments"
 VECTORS, NORMS, ROWS = "vectors.npy", "norms.npy", "rows.arrow"
@@ -154,7 +156,8 @@ class SegmentWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._finish()
+            with naming(self._gallery):
+                self._finish()
             return
         if self._open is not None:
             self._open.abandon()
@@ -163,6 +166,10 @@ class SegmentWriter:
 
     def write(self, rows: pa.Table, vectors: Vectors) -> None:
         """Append N rows of :data:`ROW_SCHEMA` and their (N, D) vectors."""
+        with naming(self._gallery):
+            self._write(rows, vectors)
+
+    def _write(self, rows: pa.Table, vectors: Vectors) -> None:
         start = 0
         while start < len(rows):
             if self._open is None:
@@ -233,7 +240,8 @@ class _OpenSegment:
         )
 
     def abandon(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what is still buffered meets the full disk again
+            self._file.close()
         shutil.rmtree(self._path, ignore_errors=True)
 
     def _header(self, rows: int) -> None:

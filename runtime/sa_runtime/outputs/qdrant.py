@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,24 @@ class QdrantFolder(Database):
                 strict=True,
             )
         ]
-        self._client.upsert(TABLE, points=points)
+        with _written(self.path):
+            self._client.upsert(TABLE, points=points)
 
     def _rows(self, start: int, stop: int) -> tuple[pa.Table, Embeddings]:
         return _points(self._client, self._contract.output.dim, start, stop)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[None]:
+    """The client keeps its points in SQLite, whose errors do not say in which file."""
+    try:
+        yield
+    except sqlite3.OperationalError as exc:
+        raise InputError(
+            f"{target}: cannot be written ({exc}); free some space, or write to another disk; what "
+            "is finished stays",
+            path=target,
+        ) from exc
 
 
 def _points(client: Any, dim: int, start: int, stop: int) -> tuple[pa.Table, Embeddings]:

@@ -40,20 +40,27 @@ def atomic_path(target: Path) -> Iterator[Path]:
     token = f"{os.getpid()}-{secrets.token_hex(6)}"
     temporary = target.with_name(f".{target.stem}.{token}.partial{target.suffix}")
     try:
-        yield temporary
-        _to_disk(temporary)
-        temporary.replace(target)
-        # The name is kept by the folder; some systems and file systems do not sync folders.
-        with suppress(OSError):
-            _to_disk(target.parent)
-    except OSError as error:
-        # What failed on an open file does not say which one it was.
-        if error.filename is None and error.errno in _OF_WRITING:
-            error.filename = str(target)
-        raise
+        with naming(target):
+            yield temporary
+            _to_disk(temporary)
+            temporary.replace(target)
+            # The name is kept by the folder; some systems and file systems do not sync folders.
+            with suppress(OSError):
+                _to_disk(target.parent)
     finally:
         with suppress(OSError):  # the reason above is the one to hear
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Give errors of writing the name of what is written: those on an open file have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_WRITING:
+            error.filename = str(target)
+        raise
 
 
 class HashedFile(io.RawIOBase):

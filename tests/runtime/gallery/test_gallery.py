@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import re
+import resource
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -329,3 +331,18 @@ def test_numbers_and_times_that_no_gallery_holds_are_refused_and_change_nothing(
     assert again.search(people(1), 8).index.shape == (1, 8)
     gallery.set_keep(timedelta(days=365_000))
     assert len(gallery) == 8
+
+
+def test_a_full_disk_is_named_and_leaves_the_gallery_as_it_was(folder: Path) -> None:
+    gallery = Gallery.create(folder, contract_of())
+    gallery.add([people(8)])
+    before = files_of(folder)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(folder))):
+            gallery.add([people(2000, source="c2.mp4")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files_of(folder) == before
+    assert len(Gallery(folder)) == 8

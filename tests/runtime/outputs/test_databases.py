@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,3 +134,20 @@ def test_the_field_s_own_client_finds_people(
         assert point.payload is not None
         assert point.payload["source"] == str(clip.video)
         client.close()
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_later(
+    tiny_model: TinyModel, clip: Clip, tmp_path: Path
+) -> None:
+    pytest.importorskip("qdrant_client", reason="qdrant_client is not installed")
+    out, whole = tmp_path / "a.qdrant", tmp_path / "whole"
+    run(tiny_model, clip, whole)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"a\.qdrant: cannot be written \(.*free some space"):
+            run(tiny_model, clip, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    run(tiny_model, clip, out, resume=True)
+    same(whole, out)
