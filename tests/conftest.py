@@ -20,6 +20,8 @@ from tests.clip import Clip, clip_in, write_clip
 if TYPE_CHECKING:
     from sa_training.network import SANetwork
 
+collect_ignore = ["rtsp_server.py"]
+"""A program of its own, for the Python that GStreamer comes with."""
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 TINY_SEED = 20_260
 # How long an example takes depends on what else the machine does.

@@ -59,13 +59,12 @@ def application(
     Raises:
         MissingPackageError: Ray Serve is not installed.
     """
+    spaces = {name: read_contract(path).space for name, path in files.items()}
     serve = require("ray.serve", extra="scale", purpose="a service on Ray")
     threads = max(int(replicas.cpus), 1)
     if not replicas.gpus:
         options = {"threads": threads, **settings.options}
         settings = dataclasses.replace(settings, options=options)
-
-    spaces = {name: read_contract(path).space for name, path in files.items()}
     few = replicas.models is not None and replicas.models < len(files)
 
     def build() -> Any:

@@ -218,7 +218,7 @@ class LiveSource:
             detector=options.detector,
             mode=options.live,
             stop=options.stop,
-            since=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            since=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             camera=options.camera,
             boxes=options.boxes,
         )
