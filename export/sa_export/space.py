@@ -11,7 +11,6 @@ be; vectors whose cosine is below 0.9999 get another id with certainty for pract
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +38,6 @@ def probe_crops(height: int, width: int) -> Images:
     rows = np.arange(height) * _GRID[0] // height
     columns = np.arange(width) * _GRID[1] // width
     return np.ascontiguousarray(cells[:, rows][:, :, columns])
-
-
-def function_space(embed: Callable[[Images], NDArray[np.floating]], height: int, width: int) -> str:
-    """Id of the feature space of a function from crops to vectors.
-
-    Args:
-        embed: (N, height, width, 3) uint8 BGR -> (N, D), of any length.
-        height: of the crops.
-        width: of the crops.
-    """
-    return vectors_space(embed(probe_crops(height, width)))
 
 
 def vectors_space(vectors: NDArray[np.floating]) -> str:
