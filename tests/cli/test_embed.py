@@ -202,6 +202,7 @@ def test_a_name_that_is_not_utf8_is_left_out(run: Run, tmp_path: Path, out: Path
         ("unreadable", VideoError, r"text\.mp4: cannot be opened as a video"),
         ("absent", InputError, r"absent\.jpg: no such file or folder"),
         ("empty-folder", InputError, r"empty: no images below it"),
+        ("videos", InputError, r"videos: .* named one by one .* such as .*videos/\*\.mp4"),
     ],
 )
 def test_what_cannot_work_fails_before_a_file_is_written(
@@ -212,6 +213,8 @@ def test_what_cannot_work_fails_before_a_file_is_written(
     bad = write_boxes(tmp_path / "bad.txt", "1,1,0,0,9,9\n1,1,0,0,9,x\n")
     text = write_boxes(tmp_path / "text.mp4", "hello")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").symlink_to(video)
     arguments: dict[str, list[str | Path]] = {
         "no-detections": [video],
         "too-many": [video, "--detections", boxes, "--detections", boxes],
@@ -219,6 +222,7 @@ def test_what_cannot_work_fails_before_a_file_is_written(
         "unreadable": [text, "--detections", boxes],
         "absent": [tmp_path / "absent.jpg"],
         "empty-folder": [tmp_path / "empty"],
+        "videos": [tmp_path / "videos"],
     }
     with pytest.raises(error, match=message):
         run(*arguments[name])

@@ -151,8 +151,10 @@ def _not_utf8(path: Path) -> InputError:
 def _found(folder: Path) -> FoundImages:
     found = images_below(folder)
     if not found.paths:
+        videos = f"; videos are named one by one or by a pattern, such as {folder / '*.mp4'}"
         raise InputError(
             f"{folder}: no images below it; expected files that end in "
             f"{', '.join(IMAGE_SUFFIXES)} (files of other kinds: {found.others})"
+            f"{videos if found.others else ''}"
         )
     return found
