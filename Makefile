@@ -9,7 +9,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-re
 # Tests that neither train nor export: seconds, not minutes.
 FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/test_embed.py \
 	tests/test_project.py tests/test_public_names.py runtime sa_deploy \
-	--ignore tests/runtime/tensorrt --ignore tests/runtime/runners --ignore tests/runtime/bench
+	--ignore tests/runtime/tensorrt --ignore tests/runtime/runners --ignore tests/runtime/bench \
+	--ignore tests/runtime/service --ignore tests/runtime/gallery --ignore tests/runtime/linking \
+	--ignore tests/runtime/outputs/test_stores.py --ignore tests/runtime/sources/test_live.py --ignore tests/runtime/retrieval/test_evaluation.py \
+	--ignore tests/runtime/retrieval/test_product.py --ignore tests/runtime/retrieval/test_stored.py
 
 .PHONY: help demo test together quick fast lowest lint format docs coverage dist soak promtool clean
 
