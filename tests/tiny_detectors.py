@@ -19,7 +19,9 @@ def write_detector(
     outputs: Mapping[str, NDArray[Any]],
     *,
     names: Mapping[int, str] | None = None,
+    noted: Mapping[str, str] | None = None,
     sized: bool = False,
+    sides: tuple[int | str, int | str] = (SIDE, SIDE),
 ) -> Path:
     """A file whose outputs are constants.
 
@@ -27,9 +29,11 @@ def write_detector(
         path: the file.
         outputs: name -> what it gives for any image.
         names: of the classes, as Ultralytics notes them.
+        noted: what else it notes.
         sized: whether a second input takes the size of the frame.
+        sides: height and width of the input; names for those that are left open.
     """
-    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, *sides])]
     if sized:
         inputs.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, [1, 2]))
     nodes, constants, infos = [], [], []
@@ -40,8 +44,8 @@ def write_detector(
         infos.append(helper.make_tensor_value_info(name, kind, array.shape))
     graph = helper.make_graph(nodes, "detector", inputs, infos, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    if names is not None:
-        helper.set_model_props(model, {"names": str(dict(names))})
+    props = dict(noted or {}) | ({} if names is None else {"names": str(dict(names))})
+    helper.set_model_props(model, props)
     onnx.save(model, str(path))
     return path
 

@@ -12,6 +12,9 @@ How a file's outputs are read is told by their names and shapes:
 - ``labels``, ``boxes``, ``scores``: RT-DETR of its authors, which is told the size of the frame.
 
 Heads that are not end to end go through OpenCV's non-maximum suppression, class by class.
+
+Where a file leaves the size of its input open, the one that Ultralytics has noted in it counts, and
+a frame gets no more border than the network's stride asks for, as in Ultralytics' own prediction.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.system.extras import require
 
 _SIDE = 640
-"""Height and width of the input where the file leaves them open."""
+"""Height and width of the input where the file neither fixes nor notes them."""
+_STRIDE = 32
+"""Of Ultralytics' networks where a file does not note it."""
 _GREY = 114
 _STRIDES = (8, 16, 32)
 _STRETCHED = ("detr", "sized", "queries")
@@ -98,15 +103,21 @@ class OnnxDetector:
             ) from exc
         self._min_confidence = MIN_CONFIDENCE if min_confidence is None else min_confidence
         self._max_overlap = max_overlap
-        self._names = _names(self._session.get_modelmeta().custom_metadata_map)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._names = _names(metadata)
         self._wanted = tuple(one.lower() for one in classes or PERSON)
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
         first = self._session.get_inputs()[0]
         if len(first.shape) != 4:
             raise InputError(f"{path}: input {first.name!r} of shape {first.shape}, expected NCHW")
-        sides = [one if isinstance(one, int) else _SIDE for one in first.shape[2:]]
-        self._height, self._width = sides
+        noted = _noted_size(metadata)
+        self._height, self._width = (
+            side if isinstance(side, int) else known
+            for side, known in zip(first.shape[2:], noted or (_SIDE, _SIDE), strict=True)
+        )
+        is_open = noted is not None and not any(isinstance(side, int) for side in first.shape[2:])
+        self._step = _noted(metadata, "stride", _STRIDE) if is_open else None
         self._type = np.float16 if "float16" in first.type else np.float32
         shapes = [one.shape for one in self._session.get_outputs()]
         if len(self._inputs) == 1 and not all(isinstance(side, int) for side in shapes[0][1:]):
@@ -117,7 +128,14 @@ class OnnxDetector:
                 f"{path}: outputs {', '.join(self._outputs)} of shapes {shapes} are of no known "
                 "detector; export it by Ultralytics, YOLOX or RT-DETR"
             )
-        if self._kind in ("end-to-end", "objectness") and self._gives_parts():
+        parts = self._kind in ("end-to-end", "objectness", "queries") and self._gives_parts()
+        if self._kind == "queries" and not parts:
+            raise InputError(
+                f"{path}: output of shape {shapes[0]}, four numbers of a box and one score, with "
+                "boxes in pixels: whether they are edges or centres is not known; export it by "
+                "Ultralytics, YOLOX or RT-DETR"
+            )
+        if parts:
             self._kind = "queries"
 
     def __call__(self, frame: Image) -> Found:
@@ -163,10 +181,13 @@ class OnnxDetector:
         else:
             scale = min(self._width / width, self._height / height)
             new_width, new_height = round(width * scale), round(height * scale)
+            room_x, room_y = self._width - new_width, self._height - new_height
+            if self._step is not None:
+                room_x, room_y = room_x % self._step, room_y % self._step
             # Ultralytics puts the frame into the middle, YOLOX into the corner.
-            left = 0 if self._kind == "grid" else round((self._width - new_width) / 2 - 0.1)
-            top = 0 if self._kind == "grid" else round((self._height - new_height) / 2 - 0.1)
-            image = np.full((self._height, self._width, 3), _GREY, np.uint8)
+            left = 0 if self._kind == "grid" else round(room_x / 2 - 0.1)
+            top = 0 if self._kind == "grid" else round(room_y / 2 - 0.1)
+            image = np.full((new_height + room_y, new_width + room_x, 3), _GREY, np.uint8)
             image[top : top + new_height, left : left + new_width] = cv2.resize(
                 frame, (new_width, new_height)
             )
@@ -257,6 +278,8 @@ def _kind(names: list[str], shapes: list[Any], cells: int) -> str:
     rows, columns = shape[1:]
     if columns == 6 and (not isinstance(rows, int) or rows <= 1000):
         return "end-to-end"
+    if columns == 5:
+        return "queries"
     if isinstance(rows, int) and (not isinstance(columns, int) or 4 < rows < columns):
         return "raw"
     if isinstance(columns, int) and columns > 5:
@@ -264,13 +287,31 @@ def _kind(names: list[str], shapes: list[Any], cells: int) -> str:
     return ""
 
 
-def _names(metadata: dict[str, str]) -> dict[int, str]:
-    """The classes that Ultralytics notes in a file."""
+def _noted(metadata: dict[str, str], name: str, otherwise: Any) -> Any:
+    """What Ultralytics notes in a file, as Python writes it."""
     try:
-        named = ast.literal_eval(metadata.get("names", "{}"))
-        return {int(key): str(name) for key, name in dict(named).items()}
-    except (ValueError, SyntaxError, TypeError):
+        return ast.literal_eval(metadata[name])
+    except (KeyError, ValueError, SyntaxError):
+        return otherwise
+
+
+def _names(metadata: dict[str, str]) -> dict[int, str]:
+    """The classes of a file, by number."""
+    try:
+        return {int(key): str(name) for key, name in dict(_noted(metadata, "names", {})).items()}
+    except (ValueError, TypeError):
         return {}
+
+
+def _noted_size(metadata: dict[str, str]) -> tuple[int, int] | None:
+    """Height and width of the input that a file was exported with."""
+    size = _noted(metadata, "imgsz", None)
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2:
+        return None
+    height, width = sides
+    right = all(isinstance(side, int) and side > 0 for side in sides)
+    return (height, width) if right else None
 
 
 def _edges(rows: Boxes) -> Boxes:

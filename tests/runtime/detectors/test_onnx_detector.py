@@ -51,6 +51,14 @@ def ultralytics_rtdetr_of_before(path: Path) -> Path:
     return write_detector(path, {"output0": rows})
 
 
+def ultralytics_rtdetr_of_one_class(path: Path) -> Path:
+    """Of older versions too: four parts of the frame and one score."""
+    rows = np.full((1, 300, 5), 0.01, np.float32)
+    for index, (box, score) in enumerate(zip(centred(IN_FRAME), SCORES, strict=True)):
+        rows[0, index] = [*(box / [256, 128, 256, 128]), score]
+    return write_detector(path, {"output0": rows})
+
+
 def ultralytics_raw(path: Path) -> Path:
     rows = np.zeros((1, 4 + 3, 84), np.float32)
     for index, (box, score) in enumerate(zip(centred(IN_INPUT), SCORES, strict=True)):
@@ -107,6 +115,7 @@ def rt_detr(path: Path) -> Path:
         ultralytics_end_to_end,
         ultralytics_rtdetr,
         ultralytics_rtdetr_of_before,
+        ultralytics_rtdetr_of_one_class,
         ultralytics_raw,
         ultralytics_dynamic,
         yolov5,
@@ -122,6 +131,33 @@ def test_every_exporters_people_are_found(tmp_path: Path, write: Callable[[Path]
     np.testing.assert_allclose(found.xyxy[order], IN_FRAME, atol=0.01)
     np.testing.assert_allclose(found.confidences[order], SCORES, atol=1e-5)
     assert found.track_ids.tolist() == [-1, -1]
+
+
+NOTED = {
+    "[160, 160]": (0.625, 8),
+    "160": (0.625, 8),
+    "[96, 256]": (0.75, 0),
+    "[160]": (2.5, 160),
+    "no size": (2.5, 160),
+}
+"""Size that a file notes -> scale of the frame, and rows of grey above it: up to a multiple of the
+stride; in a square of 640 where the size is not known."""
+
+
+@pytest.mark.parametrize("noted", NOTED)
+def test_an_open_size_is_the_one_that_the_file_notes(tmp_path: Path, noted: str) -> None:
+    scale, above = NOTED[noted]
+    rows = np.zeros((1, 300, 6), np.float32)
+    for index, (box, score) in enumerate(zip(IN_FRAME, SCORES, strict=True)):
+        rows[0, index] = [*(np.array(box) * scale + [0, above, 0, above]), score, 0]
+    path = write_detector(
+        tmp_path / "d.onnx",
+        {"output0": rows},
+        noted={"imgsz": noted, "stride": "32"},
+        sides=("height", "width"),
+    )
+    with OnnxDetector(path) as detector:
+        np.testing.assert_allclose(detector(FRAME).xyxy, IN_FRAME, atol=0.01)
 
 
 def test_classes_and_confidence_choose(tmp_path: Path) -> None:
@@ -144,6 +180,11 @@ def test_what_is_no_detector_is_named(tmp_path: Path) -> None:
     other = write_detector(tmp_path / "o.onnx", {"embeddings": np.zeros((1, 8), np.float32)})
     with pytest.raises(InputError, match=r"outputs embeddings of shapes .* of no known detector"):
         OnnxDetector(other)
+    pixels = write_detector(tmp_path / "p.onnx", {"output0": np.full((1, 300, 5), 9, np.float32)})
+    with pytest.raises(
+        InputError, match=r"shape \[1, 300, 5\], four numbers of a box .* in pixels"
+    ):
+        OnnxDetector(pixels)
     with pytest.raises(InputError, match="max_overlap=0: expected more than 0"):
         OnnxDetector(other, max_overlap=0)
 
