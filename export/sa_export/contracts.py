@@ -15,7 +15,7 @@ from sa_export.options import ExportOptions
 from sa_runtime.artefact.contract import Contract, ExtraOutput, InputSpec, OutputSpec, space_id
 from sa_training.attention_pool import lowered_to
 from sa_training.checkpoints import Checkpoint, weights_sha256
-from sa_training.network import SANetwork
+from sa_training.network import NetworkConfig, SANetwork
 
 
 def resized(network: SANetwork, height: int | None, width: int | None) -> SANetwork:
@@ -52,7 +52,7 @@ def contract_of(
             kind="embedding",
             shape=(dims[name],),
             embedding=name,
-            space=space_id(seen, name),
+            space=space_of(seen, config, name),
             index=index,
         )
         for index, name in enumerate(others, start=1)
@@ -77,13 +77,34 @@ def contract_of(
         network=dataclasses.asdict(config),
         recipe=checkpoint.recipe.name,
         weights_sha256=weights,
-        space=space_id(seen, main),
+        space=space_of(seen, config, main),
         precision=options.precision,
         max_batch=options.batch,
         fixed_batch=options.batch is not None,
         flops=flops_per_image(deployed),
         producer=f"sa-deploy {version('sa-deploy')}",
     )
+
+
+def space_of(seen: str, config: NetworkConfig, embedding: str) -> str:
+    """Id of the feature space of some weights under a configuration.
+
+    One file of weights without a configuration fits several recipes whose networks compute
+    different things of it: attention has no weights. Settings that stand as in
+    :class:`NetworkConfig` add nothing to the id; the number of parts shows in the vectors' width.
+
+    >>> from sa_training.network import NetworkConfig
+    >>> sa, authors = NetworkConfig(), NetworkConfig(attention="stages")
+    >>> space_of("ab", sa, "parts") == space_id("ab", "parts") != space_of("ab", authors, "parts")
+    True
+    """
+    usual = NetworkConfig()
+    names = ["part_normalize"]
+    if embedding == "reduced":
+        names += ["part_weight_normalize", "neck"]
+    found = [(name, getattr(config, name)) for name in names]
+    other = "".join(f"/{name}={value}" for name, value in found if value != getattr(usual, name))
+    return space_id(f"{seen}{other}", embedding)
 
 
 def map_size(deployed: DeployNetwork) -> tuple[int, int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -231,6 +233,31 @@ def test_another_size_keeps_the_weights_and_changes_the_space(checkpoint: Checkp
     assert contract.flops > native.flops
     with pytest.raises(InputError, match=r"network parts=6: expected 1 to"):
         resized(checkpoint.network, 64, 64)
+
+
+def test_what_weights_do_not_tell_changes_the_space() -> None:
+    """One set of weights under several configurations, whose vectors differ."""
+
+    def found(embedding: str, **settings: Any) -> tuple[str, np.ndarray[Any, Any]]:
+        network = tiny_network(**settings)
+        network.load_state_dict(weights, strict=False)
+        made = Checkpoint(path=None, network=network, recipe=_recipe(), epoch=0, training={})  # type: ignore[arg-type]
+        deployed = DeployNetwork(network, GraphSpec(embeddings=(embedding,)))
+        with torch.inference_mode():
+            vectors = network.embed(x, embedding).numpy()
+        return contract_of(made, deployed, ExportOptions()).space, vectors
+
+    weights = tiny_network().state_dict()
+    x = torch.randn(2, 3, 128, 64, generator=torch.Generator().manual_seed(0))
+    other: tuple[dict[str, Any], ...] = (
+        *({}, {"attention": "stages"}, {"normalize": "softmax"}),
+        *({"neck": "bn"}, {"backbone_attention": "parts"}, {"stage_scale": "unit"}),
+    )
+    for embedding in ("parts", "global", "reduced"):
+        cases = [found(embedding, **settings) for settings in other]
+        for (space, vectors), (space_2, vectors_2) in itertools.combinations(cases, 2):
+            same = np.abs(vectors - vectors_2).max() < 1e-6
+            assert (space == space_2) == same, (embedding, cases)
 
 
 def test_work_is_counted_as_by_hand() -> None:
