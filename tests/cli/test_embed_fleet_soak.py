@@ -97,7 +97,7 @@ def test_four_workers_on_two_machines_give_the_rows_of_one_process(
 ) -> None:
     words = map(str, (tiny_model.path, *day, tmp_path, lose))
     command = [sys.executable, "-W", "ignore", "-c", CLUSTER, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000)
     assert "RESULT " in done.stdout, done.stderr[-3000:]
     result = json.loads(done.stdout.split("RESULT ")[1].splitlines()[0])
     assert (result["error"], result["killed"]) == ("", lose), result

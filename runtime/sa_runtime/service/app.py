@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -20,18 +21,20 @@ from starlette.types import Receive, Scope, Send
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
 from sa_runtime.service import plain, search, v2
-from sa_runtime.service.batcher import Batcher, BatchReport, Ticket
+from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, add_docs
-from sa_runtime.service.door import TRANSPORT, Door
+from sa_runtime.service.door import Door
 from sa_runtime.service.drift import Drift
 from sa_runtime.service.gate import Gate, Job
 from sa_runtime.service.keys import Keys
+from sa_runtime.service.link import Kept, link_of
 from sa_runtime.service.metrics import Metrics
 from sa_runtime.service.models import Models, Served, note_answer
 from sa_runtime.service.refusals import DeadlineError, FullError, RefusedError, busy, malformed
 from sa_runtime.service.replies import named, not_found, refused, version
 from sa_runtime.service.routes import Routes
 from sa_runtime.service.search import Searcher
+from sa_runtime.service.tickets import BatchReport, Ticket
 from sa_runtime.system.environment import cores
 
 _log = logging.getLogger(__name__)
@@ -98,7 +101,7 @@ class Service:
         inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
         self._inner = inner
         self.app = Door(
-            self._dispatch, self.metrics, keys, self.limits.write_timeout_s, self._no_place
+            self._dispatch, self.metrics, keys, self.limits.write_timeout_s, self._enter
         )
 
     @property
@@ -179,20 +182,26 @@ class Service:
             response = await refused(request, exc)
         await response(scope, receive, send)
 
-    def _no_place(self, scope: Scope) -> RefusedError | None:
-        """What a request for vectors is refused with before anything of it is read."""
+    def _enter(self, scope: Scope) -> Kept | None:
+        """Keep a place for a request for vectors before anything of its body is read.
+
+        Raises:
+            RefusedError: there is none.
+        """
         path: str = scope["path"]
         if scope["method"] != "POST" or not path.endswith(("/infer", "/embed", "/search")):
             return None
-        given = path.split("/")[3] if path.startswith("/v2/models/") else ""
+        if path.startswith("/v2/models/"):
+            name = path.split("/")[3]
+        else:
+            asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
+            name = asked[0]
+        batcher = self.models.get(name if name in self.models.files else "").batcher
         try:
-            name = given if given in self.models.files else ""
-            self.models.get(name).batcher.check(1, self.limits.timeout_ms / 1000)
+            place = batcher.expect(self.limits.timeout_ms / 1000)
         except FullError as exc:
-            return busy(str(exc), exc.retry_after_s)
-        except RefusedError as exc:
-            return exc
-        return None
+            raise busy(str(exc), exc.retry_after_s) from exc
+        return Kept(batcher=batcher, place=place)
 
     def _note_batch(self, served: Served, report: BatchReport) -> None:
         self.metrics.note_batch(served.name, report)
@@ -278,8 +287,12 @@ class Service:
     async def _vectors(self, job: Job, served: Served, crops: Images) -> Embeddings:
         """Let crops wait for their batch, as long as their client does and their time lasts."""
         job.note(model=served.name, people=len(crops))
+        kept: Kept | None = job.request.scope["state"].get("kept")
+        place = None if kept is None or kept.batcher is not served.batcher else kept.place
         try:
-            ticket = served.batcher.submit(crops, client=job.client, deadline=job.deadline)
+            ticket = served.batcher.submit(
+                crops, client=job.client, deadline=job.deadline, place=place
+            )
         except FullError as exc:
             raise busy(str(exc), exc.retry_after_s) from exc
         try:
@@ -327,10 +340,10 @@ async def _patiently(job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
 
     ticket.future.add_done_callback(done)
     late = loop.call_at(loop.time() + job.deadline - time.monotonic(), settle)
-    link = job.request.scope.get("extensions", {}).get(TRANSPORT)
+    link = link_of(job.request.scope)
     gone: asyncio.Future[None] | None = None
     if link is not None:
-        link["on_lost"] = settle
+        link.on_lost = settle
     else:  # behind another server than this one's
         gone = asyncio.ensure_future(_disconnected(job.request))
         gone.add_done_callback(settle)
@@ -338,7 +351,7 @@ async def _patiently(job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
         await settled
         if ticket.future.done():
             return ticket.future.result()
-        if (gone is not None and gone.done()) or (link is not None and link["lost"]):
+        if (gone is not None and gone.done()) or (link is not None and link.lost):
             raise RefusedError(400, "the client went away", close=True, reason="gone")
         raise DeadlineError("its time was over before its batch was done")
     finally:
@@ -346,7 +359,7 @@ async def _patiently(job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
         if gone is not None:
             gone.cancel()
         if link is not None:
-            link["on_lost"] = None
+            link.on_lost = None
         if not ticket.future.done():
             batcher.cancel(ticket)
 

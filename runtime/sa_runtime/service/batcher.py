@@ -2,97 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 
 import numpy as np
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError, bad_value
 from sa_runtime.runners.base import Runner, fitting_batch_size
+from sa_runtime.service.admission import Admission, Place
 from sa_runtime.service.refusals import DeadlineError, FullError
+from sa_runtime.service.tickets import BatchReport, Slice, Ticket
 
-_NO_LENGTH = 1e-6
 _SMOOTHING = 0.2
 """Weight of the last batch in the measured speed."""
 _CONTRAST = 2.0
 """Standard deviation in grey levels below which an image shows nothing."""
-
-
-@dataclasses.dataclass(eq=False, kw_only=True)
-class Ticket:
-    """The crops of one request on their way.
-
-    Attributes:
-        crops: (N, H, W, 3) uint8.
-        client: whose they are; clients are served in turn.
-        deadline: of ``time.monotonic()``; crops that wait longer are not run.
-        future: gets the (N, D) vectors, or the error.
-        queued_s: until the first of them was run.
-        infer_s: from then until the last of them was done.
-    """
-
-    crops: Images
-    client: str
-    deadline: float
-    vectors: Embeddings
-    future: Future[Embeddings] = dataclasses.field(default_factory=Future)
-    came: float = dataclasses.field(default_factory=time.monotonic)
-    queued_s: float = 0.0
-    infer_s: float = 0.0
-    taken: int = 0
-    done: int = 0
-
-    @property
-    def left(self) -> int:
-        """Crops that no batch has taken."""
-        return len(self.crops) - self.taken
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Slice:
-    """Crops of a ticket in a batch."""
-
-    ticket: Ticket
-    start: int
-    stop: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchReport:
-    """What is told of a batch that was run.
-
-    Attributes:
-        crops: in it.
-        waited_s: by its oldest crop.
-        seconds: that the runner took.
-        failed: crops that the runner gave no vectors for.
-        error: what it said of them.
-        not_finite: how many of these had vectors that are not finite.
-        flat: crops of one colour, as a covered camera gives them.
-        vectors: (crops - failed, D) float32.
-    """
-
-    crops: int
-    waited_s: float
-    seconds: float
-    failed: int = 0
-    error: str = ""
-    not_finite: int = 0
-    flat: int = 0
-    vectors: Embeddings = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
-
-    @property
-    def zero_norm(self) -> int:
-        """Vectors of no length, which compare with nothing."""
-        if not self.vectors.size:
-            return 0
-        return int((np.square(self.vectors).sum(axis=1) < _NO_LENGTH).sum())
 
 
 class Batcher:
@@ -106,7 +34,7 @@ class Batcher:
         runner: an open model; it stays its owner's.
         batch_size: crops in a batch at most.
         max_delay_ms: how long a crop waits for others.
-        queue_crops: waiting at most.
+        queue_crops: waiting at most, see :class:`sa_runtime.service.admission.Admission`.
         lanes: batches that are run at a time, each in a thread of its own.
         on_batch: told of every batch, in the thread that ran it; of one at a time.
 
@@ -131,7 +59,7 @@ class Batcher:
         self.batch_size = fitting_batch_size(runner, batch_size)
         self._runner = runner
         self._delay_s = max_delay_ms / 1000
-        self._queue_crops = queue_crops
+        self._admission = Admission(queue_crops, lanes * self.batch_size)
         self._on_batch = on_batch
         self._clients: dict[str, deque[Ticket]] = {}
         self._waiting = 0
@@ -163,33 +91,61 @@ class Batcher:
         speed = self._crops_per_s * len(self._lanes)
         return (self._waiting + self._running + crops) / speed if speed else 0.0
 
-    def check(self, crops: int, time_left_s: float = math.inf) -> None:
-        """Refuse what would find no place, or not be done in time.
+    def expect(self, time_left_s: float = math.inf) -> Place:
+        """Keep a place for the crops of a request that is still on its way.
 
         Raises:
-            FullError: it would.
+            FullError: it would find none, or not be done in time.
         """
-        wait_s = self.wait_s(crops)
-        retry = max(1, math.ceil(self.wait_s(0)))
-        if self._waiting + crops > self._queue_crops:
-            raise FullError(
-                f"{self._waiting} crops wait and {self._queue_crops} may; come again in {retry} s",
-                retry,
-            )
-        if wait_s > time_left_s:
+        self._refuse_late(1, time_left_s)
+        place = self._admission.keep(self._waiting, self._full_s)
+        if place is None:
+            raise self._full()
+        return place
+
+    def give_up(self, place: Place) -> None:
+        """Keep a place no longer; giving it up twice is allowed."""
+        self._admission.give_up(place)
+
+    @property
+    def _full_s(self) -> float:
+        """How long a full queue takes."""
+        speed = self._crops_per_s * len(self._lanes)
+        return self._admission.most / speed if speed else 0.0
+
+    def _full(self) -> FullError:
+        retry, most = self._retry_s, self._admission.bound
+        return FullError(
+            f"{self._waiting} crops wait and {most} may; come again in {retry} s", retry
+        )
+
+    @property
+    def _retry_s(self) -> int:
+        return max(1, math.ceil(self.wait_s(0)))
+
+    def _refuse_late(self, crops: int, time_left_s: float) -> None:
+        if (wait_s := self.wait_s(crops)) > time_left_s:
             raise FullError(
                 f"{self._waiting} crops wait, which takes {wait_s:.1f} s, and the request has "
-                f"{time_left_s:.1f} s; come again in {retry} s",
-                retry,
+                f"{time_left_s:.1f} s; come again in {self._retry_s} s",
+                self._retry_s,
             )
 
-    def submit(self, crops: Images, *, client: str = "", deadline: float = math.inf) -> Ticket:
+    def submit(
+        self,
+        crops: Images,
+        *,
+        client: str = "",
+        deadline: float = math.inf,
+        place: Place | None = None,
+    ) -> Ticket:
         """Let crops wait for their batch.
 
         Args:
             crops: (N, H, W, 3) uint8 at the model's size, not changed before the ticket is done.
             client: whose they are.
             deadline: of ``time.monotonic()``.
+            place: that was kept for them.
 
         Raises:
             FullError: the queue takes no more.
@@ -208,7 +164,9 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise RunnerError("the model is being closed; ask again")
-            self.check(len(crops), deadline - ticket.came)
+            self._refuse_late(len(crops), deadline - ticket.came)
+            if not self._admission.admits(self._waiting, len(crops), self._full_s, place):
+                raise self._full()
             self._clients.setdefault(client, deque()).append(ticket)
             before, self._waiting = self._waiting, self._waiting + len(crops)
             # Whoever waits for a batch to fill has its time: waking it for each crop is dear.
@@ -252,7 +210,7 @@ class Batcher:
                 if self._waiting:
                     self._changed.notify()  # another lane, of what is left
             for ticket in late:
-                _fail(ticket, DeadlineError("its time was over while it waited for a batch"))
+                ticket.fail(DeadlineError("its time was over while it waited for a batch"))
             if batch:
                 self._run(batch)
             with self._changed:
@@ -348,8 +306,7 @@ class Batcher:
                 whole = ticket.done == len(ticket.crops)
             if whole:
                 ticket.infer_s = now - ticket.came - ticket.queued_s
-                if not ticket.future.done():
-                    _give(ticket)
+                ticket.give()
 
     def _run_alone(self, batch: list[Slice]) -> tuple[Embeddings, list[tuple[int, str]]]:
         """Each part by itself, so that one that fails does not take the others with it.
@@ -369,7 +326,7 @@ class Batcher:
                 known = exc if isinstance(exc, SaDeployError) else RunnerError(_line(exc))
                 with self._changed:
                     self._drop(part.ticket)
-                _fail(part.ticket, known)
+                part.ticket.fail(known)
         dim = self._runner.contract.output.dim
         return (np.concatenate(kept) if kept else np.zeros((0, dim), np.float32)), failures
 
@@ -382,13 +339,3 @@ def _flat(images: Images) -> int:
 
 def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _give(ticket: Ticket) -> None:
-    if ticket.future.set_running_or_notify_cancel():
-        ticket.future.set_result(ticket.vectors)
-
-
-def _fail(ticket: Ticket, error: Exception) -> None:
-    if not ticket.future.done() and ticket.future.set_running_or_notify_cancel():
-        ticket.future.set_exception(error)

@@ -16,6 +16,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sa_runtime.service.keys import Keys
+from sa_runtime.service.link import Kept, link_of
 from sa_runtime.service.metrics import Metrics
 from sa_runtime.service.refusals import RefusedError
 from sa_runtime.service.replies import as_json, reply_to
@@ -24,8 +25,6 @@ from sa_runtime.service.tracing import record
 _log = logging.getLogger("sa_runtime.service.access")
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """Asked without a key: what balancers and orchestrators probe."""
-TRANSPORT = "sa_deploy.transport"
-"""Extension of the scope: a connection's transport, whether it is lost, and what hears of that."""
 _ID = re.compile(r"[\w.-]{1,64}")
 
 
@@ -70,7 +69,7 @@ class Door:
         metrics: what counts.
         keys: of the clients; ``None`` lets everybody in.
         write_timeout_s: until a client has taken a part of its answer.
-        full: what a request is refused with that would find no place; ``None`` where it may.
+        enter: keeps a place for a request that needs one, or refuses it where there is none.
     """
 
     def __init__(
@@ -79,31 +78,37 @@ class Door:
         metrics: Metrics,
         keys: Keys | None,
         write_timeout_s: float,
-        full: Callable[[Scope], RefusedError | None] = lambda scope: None,
+        enter: Callable[[Scope], Kept | None] = lambda scope: None,
     ) -> None:
         self._app, self._metrics, self._keys = app, metrics, keys
         self._write_timeout_s = write_timeout_s
-        self._full = full
+        self._enter = enter
         self._first, self._ids = secrets.token_hex(6), itertools.count()
 
     def _next_id(self) -> str:
         return f"{self._first}{next(self._ids):06x}"
 
-    def early(self, scope: Scope) -> bytes | None:
-        """The whole answer to a request that finds no place, where only its number is noted."""
-        if self._keys is not None or _log.isEnabledFor(logging.INFO):
+    def early(self, scope: Scope) -> bytes | Kept | None:
+        """What a request's headers are enough for.
+
+        Returns:
+            The whole answer to one that finds no place, where only its number is noted; the place
+            that is kept for another one.
+        """
+        if _log.isEnabledFor(logging.INFO) or not self._admits(scope, {}):
             return None
-        refusal = self._full(scope)
-        if refusal is None or refusal.retry_after_s is None or refusal.status != 429:
-            return None
-        if any(name == b"x-request-id" for name, _ in scope["headers"]):
-            return None
-        self._metrics.count("", refusal.status, refusal.reason)
-        body = orjson.dumps({"error": str(refusal)})
+        try:
+            return self._enter(scope)
+        except RefusedError as exc:
+            retry_s, reason, said = exc.retry_after_s, exc.reason, str(exc)
+            if retry_s is None or exc.status != 429 or _header(scope, b"x-request-id"):
+                return None
+        self._metrics.count("", 429, reason)
+        body = orjson.dumps({"error": said})
         return (
             b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nretry-after: %d\r\nx-request-id: %b\r\n\r\n%b"
-            % (len(body), refusal.retry_after_s, self._next_id().encode(), body)
+            % (len(body), retry_s, self._next_id().encode(), body)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,6 +123,8 @@ class Door:
         scope["state"] = state
         scope["fastapi.telemetry"] = None  # newer versions would trace a second time
         status = 0
+        link = link_of(scope)
+        kept = None if link is None else link.take_kept()
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -127,6 +134,9 @@ class Door:
                     *message.get("headers", []),
                     (b"x-request-id", state["id"].encode()),
                 ]
+            if link is not None and not link.flow.write_paused:
+                await send(message)  # waits for nothing
+                return
             try:
                 async with asyncio.timeout(self._write_timeout_s):
                     await send(message)
@@ -135,14 +145,14 @@ class Door:
                 raise _GoneError from None
 
         try:
-            if self._admits(scope, headers, state):
-                # In an overload most requests end here: it costs the others as little as can be.
-                refusal = self._full(scope)
-                if refusal is None:
-                    await self._app(scope, receive, answer)
-                else:
+            if self._admits(scope, state):
+                try:
+                    state["kept"] = kept = kept or self._enter(scope)
+                except RefusedError as refusal:
                     state["reason"] = refusal.reason
                     await reply_to(refusal)(scope, receive, answer)
+                else:
+                    await self._app(scope, receive, answer)
             else:
                 state["reason"] = "no key"
                 unknown = as_json(
@@ -153,7 +163,8 @@ class Door:
                 await unknown(scope, receive, answer)
         except _GoneError:
             status = 499
-            _cut_off(scope)
+            if link is not None:
+                link.transport.abort()  # the connection is of no use any more
         except Exception:
             _log.exception("%s %s: request %s failed", scope["method"], scope["path"], state["id"])
             state["reason"] = "defect"
@@ -162,12 +173,14 @@ class Door:
                     scope, receive, answer
                 )
         finally:
+            if kept is not None:
+                kept.give_up()
             self._note(scope, headers, state, status or 499, time.monotonic() - began)
 
-    def _admits(self, scope: Scope, headers: dict[str, str], state: dict[str, Any]) -> bool:
+    def _admits(self, scope: Scope, state: dict[str, Any]) -> bool:
         if self._keys is None or scope["path"] in OPEN_PATHS:
             return True
-        given = headers.get("authorization", "")
+        given = _header(scope, b"authorization").decode("latin-1")
         kind, _, key = given.partition(" ")
         holder = self._keys.holder(key.strip() if kind.lower() == "bearer" else given)
         if holder is None:
@@ -227,8 +240,6 @@ class _GoneError(Exception):
     """The client does not take its answer."""
 
 
-def _cut_off(scope: Scope) -> None:
-    """The connection is of no use any more: uvicorn's transport is aborted."""
-    held = scope.get("extensions", {}).get(TRANSPORT)
-    if held is not None:
-        held["transport"].abort()
+def _header(scope: Scope, name: bytes) -> bytes:
+    found = (value for key, value in scope["headers"] if key == name)
+    return next(found, b"")

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from sa_runtime.service.limits import Limits
+from sa_runtime.service.link import link_of
 from sa_runtime.service.refusals import RefusedError, busy, malformed, too_large
 
 
@@ -120,8 +121,11 @@ class Gate:
 
     async def _read(self, request: Request, body: bytearray, held: list[int]) -> None:
         limits = self.limits
+        link = link_of(request.scope)
+        # What is there whole is not waited for.
+        seconds = None if link is not None and link.whole else limits.read_timeout_s
         try:
-            async with asyncio.timeout(limits.read_timeout_s):
+            async with asyncio.timeout(seconds):
                 while True:
                     message = await request.receive()
                     if message["type"] == "http.disconnect":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from sa_runtime.service.batcher import BatchReport
+from sa_runtime.service.tickets import BatchReport
 
 if TYPE_CHECKING:
     from sa_runtime.service.door import Answered

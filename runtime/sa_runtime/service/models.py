@@ -17,10 +17,11 @@ from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError, SaDeployError
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
-from sa_runtime.service.batcher import Batcher, BatchReport
+from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.canary import canary_cosine, known_canary
 from sa_runtime.service.limits import Limits
 from sa_runtime.service.refusals import RefusedError
+from sa_runtime.service.tickets import BatchReport
 
 _log = logging.getLogger(__name__)
 

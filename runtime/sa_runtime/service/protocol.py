@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from sa_runtime.service.door import TRANSPORT
+from sa_runtime.service.link import Kept, Link, put_link
 
 HEAD_BYTES = 64 * 1024
 """Of a request's line and headers; 431 above."""
@@ -18,32 +18,34 @@ _AFTER_S = 1.0
 
 
 def guarded(
-    read_timeout_s: float, early: Callable[[Scope], bytes | None]
+    read_timeout_s: float, early: Callable[[Scope], bytes | Kept | None]
 ) -> type[HttpToolsProtocol]:
     """Uvicorn's protocol with the manners of this service.
 
     Args:
         read_timeout_s: until headers, and then the body, are there whole.
-        early: the whole answer to a request that needs no more than its headers, if any: in an
-            overload most are refused, which is to cost the others as little as can be.
+        early: what a request's headers are enough for: the whole answer where it is refused, as in
+            an overload most are, which is to cost the others as little as can be; or the place that
+            is kept for it while its body comes.
     """
 
     class Guarded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
         _head_bytes = 0
         _in_head = True
-        _link: Any
+        _link: Link
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._link = {"transport": transport, "lost": False, "on_lost": None}
+            self._link = Link(transport=transport, flow=self.flow)
             self._expect_head()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._expect_nothing()
-            self._link["lost"] = True
-            if self._link["on_lost"] is not None:
-                self._link["on_lost"]()
+            self._forget_place()
+            self._link.lost = True
+            if self._link.on_lost is not None:
+                self._link.on_lost()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -54,6 +56,7 @@ def guarded(
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self._link.whole = False
             if not (self._in_head and self._timer is not None):
                 self._expect_head()
 
@@ -61,17 +64,21 @@ def guarded(
             self._expect_nothing()
             self._in_head = False
             self._timer = self.loop.call_later(read_timeout_s + _AFTER_S, self.transport.close)
-            answer = early(self._scope_so_far()) if self._is_free() else None
-            if answer is not None:
-                self.transport.write(answer)
+            found = early(self._scope_so_far()) if self._is_free() else None
+            if isinstance(found, bytes):
+                self.transport.write(found)
                 self.on_response_complete()  # what follows of its body is dropped
                 return
+            self._forget_place()  # of a request that nobody answered
+            self._link.kept = found
             # Who does not take an answer is cut off by the application, who goes away given up.
-            self.scope["extensions"] = {TRANSPORT: self._link}
+            put_link(self.scope, self._link)  # type: ignore[arg-type]
             super().on_headers_complete()
+            self.cycle.transport = _Joined(self.transport, self.cycle)  # type: ignore[assignment]
 
         def on_message_complete(self) -> None:
             self._expect_nothing()
+            self._link.whole = True
             super().on_message_complete()
 
         def _is_free(self) -> bool:
@@ -86,12 +93,17 @@ def guarded(
             )
 
         def _scope_so_far(self) -> Scope:
-            path, _, _ = self.url.partition(b"?")
+            path, _, query = self.url.partition(b"?")
             return {
                 "method": self.parser.get_method().decode("ascii"),
                 "path": path.decode("latin-1"),
+                "query_string": query,
                 "headers": self.headers,
             }
+
+        def _forget_place(self) -> None:
+            if (kept := self._link.take_kept()) is not None:
+                kept.give_up()
 
         def _expect_head(self) -> None:
             self._expect_nothing()
@@ -113,3 +125,29 @@ def guarded(
                 self.transport.close()
 
     return Guarded
+
+
+class _Joined:
+    """A transport on which an answer's head waits for its body: one packet, not two."""
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport, self._cycle = transport, cycle
+        self._head: bytes | None = None
+        self._passed = False
+
+    def write(self, data: bytes) -> None:
+        if self._passed or not self._cycle.response_started:
+            self._transport.write(data)
+        elif self._head is None and self._cycle.scope["method"] != "HEAD":
+            self._head = data
+        else:
+            self._passed = True
+            self._transport.writelines([self._head or b"", data])
+
+    def close(self) -> None:
+        if self._head is not None and not self._passed:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -14,8 +14,9 @@ import pytest
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.runners.table import open_runner
-from sa_runtime.service.batcher import Batcher, BatchReport
+from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.refusals import DeadlineError, FullError
+from sa_runtime.service.tickets import BatchReport
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
@@ -221,3 +222,21 @@ def test_no_lane_is_refused(tiny_model: TinyModel) -> None:
         pytest.raises(InputError, match="lanes=0: expected at least 1"),
     ):
         Batcher(runner, lanes=0)
+
+
+def test_after_a_refusal_as_many_wait_as_are_run_at_a_time(tiny_model: TinyModel) -> None:
+    with batching(tiny_model, queue_crops=12) as (batcher, held):
+        batcher.submit(crops(1))
+        assert held.entered.acquire(timeout=5)
+        burst = [batcher.submit(crops(4), client=name) for name in "abc"]
+        with pytest.raises(FullError, match="12 crops wait and 12 may"):
+            batcher.submit(crops(1))
+        for ticket in burst[1:]:  # four are left, a batch
+            batcher.cancel(ticket)
+        with pytest.raises(FullError, match="4 crops wait and 4 may"):
+            batcher.submit(crops(1))
+        with pytest.raises(FullError, match="4 crops wait and 4 may"):
+            batcher.expect()
+        batcher.cancel(burst[0])
+        assert batcher.submit(crops(4)).left == 4
+        held.go.set()

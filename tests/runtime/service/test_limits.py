@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import select
 import socket
 import struct
 import threading
@@ -10,6 +12,8 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -17,6 +21,7 @@ import httpx
 import numpy as np
 import pytest
 
+from sa_runtime.service.keys import Keys
 from sa_runtime.service.limits import Limits
 from tests.runtime.service.hostile import answers_of, disconnect, hostile, slow_answers
 from tests.runtime.service.serving import Running, serving
@@ -302,6 +307,55 @@ def test_a_kept_connection_is_refused_by_its_headers_alone_and_goes_on(
             assert time.monotonic() - began < 8
         served.batcher.cancel(ticket)
         assert http.post("/embed?timeout_ms=50", content=png()).status_code == 504
+
+
+def test_places_are_kept_for_bodies_on_their_way_and_the_others_are_refused_at_once(
+    tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight send their headers alone, with keys, where four find a place."""
+    monkeypatch.setattr("sa_runtime.service.admission.PLACE_S", 60.0)
+    keys = tmp_path / "keys"
+    keys.write_text(f"cameras {hashlib.sha256(b'mine').hexdigest()}\n")
+    few = Limits(max_images=4, queue_crops=4)
+    with serving(tiny_model.path, limits=few, keys=Keys(keys)) as running, ExitStack() as stack:
+        host, port = running.host.split(":")
+        links = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            for _ in range(8)
+        ]
+        body = png()
+
+        def head(key: str) -> bytes:
+            return (
+                f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+                f"content-length: {len(body)}\r\n\r\n"
+            ).encode()
+
+        for link in links:  # kept connections are refused before anything of theirs is read
+            link.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert link.recv(4000).startswith(b"HTTP/1.1 200")
+        waiting: list[socket.socket] = []
+        for link in links:
+            link.sendall(head("mine"))
+            if select.select([link], [], [], 10.0 if len(waiting) == 4 else 0.1)[0]:
+                assert link.recv(4000).startswith(b"HTTP/1.1 429")
+            else:
+                waiting.append(link)
+        assert len(waiting) == 4
+        links[-1].sendall(body + head("stolen"))
+        assert links[-1].recv(4000).startswith(b"HTTP/1.1 401")
+        waiting.pop().close()  # who goes away leaves his place to others
+        for link in waiting:
+            link.sendall(body)
+            assert link.recv(4000).startswith(b"HTTP/1.1 200")
+        with httpx.Client(base_url=running.url, headers={"authorization": "Bearer mine"}) as http:
+            assert http.post("/embed", content=body).status_code == 200
+            assert http.post("/embed", content=body).status_code == 200
+
+
+def test_an_answer_without_a_body_is_whole(http: httpx.Client) -> None:
+    assert http.head("/v2/health/live").status_code == 405
+    assert http.get("/v2/health/live").status_code == 200
 
 
 def test_hostile_requests_get_4xx_and_do_no_harm(running: Running) -> None:
