@@ -63,8 +63,7 @@ def chosen(
         InputError: a rate is asked for, and that of the video is not known.
         DetectionError: the best of each track are asked for, and no box has an id.
     """
-    rated = options.rated or options.per_track is not None
-    if options.every is None and options.fps is None and not rated:
+    if options.every is None and options.fps is None and not options.rates:
         return detections
     require_rate(options, fps)
     kept: list[Detections] = []
@@ -73,7 +72,7 @@ def chosen(
         frames, places = np.unique(block.frames, return_inverse=True)
         used = np.array([keeps(frame, options, fps) for frame in frames.tolist()], np.bool_)
         part = block.chosen(used[places.reshape(-1)])
-        if rated:
+        if options.rates:
             part = dataclasses.replace(part, qualities=qualities(part, size))
         if options.per_track is not None:
             part = part.chosen(part.track_ids >= 0)

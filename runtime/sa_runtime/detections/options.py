@@ -72,6 +72,11 @@ class BoxOptions:
             ],
         )
 
+    @property
+    def rates(self) -> bool:
+        """Whether the qualities of boxes are told."""
+        return self.rated or self.per_track is not None
+
     def identity(self) -> dict[str, object]:
         """What changes crops or rows beside the boxes themselves, as JSON values."""
         names = ("every", "fps", "per_track")

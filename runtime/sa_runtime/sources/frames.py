@@ -94,7 +94,12 @@ class FrameSource:
         return cls(
             path=home,
             files=files,
-            detections=chosen(detections, options.boxes, fps=fps, size=None),
+            detections=chosen(
+                detections,
+                options.boxes,
+                fps=fps,
+                size=_size(home, files, options) if options.boxes.rates else None,
+            ),
             fps=fps,
             named=by_name is not None,
             strict=options.strict,
@@ -201,6 +206,17 @@ def _names(home: Path) -> list[str]:
         with opened(home) as archive:
             return [member.name for member in images_in(archive)[0]]
     raise InputError(f"{home}: expected a folder or a tar file of frames")
+
+
+def _size(home: Path, files: Mapping[int, str], options: SourceOptions) -> tuple[int, int] | None:
+    """Width and height of the first frame that can be decoded."""
+    with _opened(home) as load:
+        for number in sorted(files):
+            name = files[number]
+            with contextlib.suppress(InputError):
+                image = crops.image_of(load(name), name, max_pixels=options.max_pixels)
+                return image.shape[1], image.shape[0]
+    return None
 
 
 @contextlib.contextmanager

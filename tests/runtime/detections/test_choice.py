@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,36 @@ def test_frames_are_chosen_by_number_and_rate() -> None:
         BoxOptions(every=0)
     with pytest.raises(DetectionError, match="no box has the id of a track"):
         chosen(boxes, BoxOptions(per_track=2), fps=0, size=None)
+
+
+def test_frames_in_files_tell_the_quality_of_boxes_as_a_video_does(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """By the size of the first whole one, in pixels and in parts of it."""
+    (tmp_path / "frames").mkdir()
+    for number in range(1, 5):
+        image = np.full((240, 320, 3), 40 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / "frames" / f"{number:06}.png"), image)
+    (tmp_path / "frames" / "000001.png").write_bytes(b"torn")
+    xyxy = np.array([[-30, 20, 50, 220], [280, 150, 360, 290], [100, 20, 180, 220]], np.float64)
+    expected = qualities(Detections.from_arrays([1, 1, 1], xyxy), (320, 240)).tolist()
+    assert max(expected[:2]) < expected[2]
+    box = xyxy / [320, 240, 320, 240]
+    for scale, parts in ((1, xyxy), (0, box)):
+        lines = [
+            f"{frame},{track},{x0},{y0},{x1},{y1}\n"
+            for frame in (2, 3)
+            for track, (x0, y0, x1, y1) in enumerate(parts)
+        ]
+        file = tmp_path / "boxes.csv"
+        file.write_text("frame,id,x1,y1,x2,y2\n" + "".join(lines))
+        out = tmp_path / f"{scale}.parquet"
+        embed(
+            *(tmp_path / "frames", tiny_model.path, out), detections=file, runtime="onnxruntime",
+            boxes=BoxOptions(per_track=1, normalized=not scale),
+        )  # fmt: skip
+        stored = read_embeddings(out).rows["quality"].to_pylist()
+        np.testing.assert_allclose(stored, expected, rtol=1e-6)
 
 
 rows = st.lists(
