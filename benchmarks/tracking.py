@@ -9,11 +9,11 @@ who is covered by more than half by somebody nearer is missed, and one box of te
 world a seed::
 
     sa-deploy data synth world0 --cameras 4 --videos 4 --people 20 --seed 0
-    python benchmarks/tracking.py run/model.onnx world0 world1 world2
+    python -m benchmarks.tracking run/model.onnx world0 world1 world2
 
 Sequences of MOTChallenge, with the boxes of their ``det/det.txt``::
 
-    python benchmarks/tracking.py run/model.onnx --mot MOT17/train
+    python -m benchmarks.tracking run/model.onnx --mot MOT17/train
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import motmetrics
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,9 @@ from ultralytics.trackers.bot_sort import BOTSORT
 from ultralytics.utils import YAML, IterableSimpleNamespace
 from ultralytics.utils.checks import check_yaml
 
+from benchmarks.mot_sequences import frames_of, sequences, truth_of
 from sa_runtime.adapters import adapter
 from sa_runtime.detections.base import Detections
-from sa_runtime.detections.options import BoxOptions
 from sa_runtime.detections.table import read_detections
 from sa_runtime.embedder import Embedder
 from sa_runtime.sources.reader import VideoReader
@@ -84,20 +84,10 @@ def drawn(world: Path) -> Iterator[tuple[str, Detections, Detections, Callable[[
         yield f"{world.name}/{video.stem}", truth, seen_by_a_detector(truth, number), frames
 
 
-def sequences(home: Path) -> Iterator[tuple[str, Detections, Detections, Callable[[], Frames]]]:
-    for folder in sorted(path.parent for path in home.glob("*/img1")):
-        # A ground truth's class 1 are pedestrians; what is not to be counted has confidence 0.
-        people = BoxOptions(classes=("1",), min_confidence=0.5)
-        truth = read_detections(folder / "gt" / "gt.txt", options=people)
+def filmed(home: Path) -> Iterator[tuple[str, Detections, Detections, Callable[[], Frames]]]:
+    for folder in sequences(home):
         boxes = read_detections(folder / "det" / "det.txt")
-
-        def frames(folder: Path = folder) -> Frames:
-            for path in sorted((folder / "img1").iterdir()):
-                image = cv2.imread(str(path))
-                if image is not None:
-                    yield int(path.stem), np.asarray(image, np.uint8)
-
-        yield folder.name, truth, boxes, frames
+        yield folder.name, truth_of(folder), boxes, partial(frames_of, folder)
 
 
 def tracked(boxes: Detections, frames: Frames, encoder: Encoder | None) -> dict[int, Any]:
@@ -152,7 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     groups = {world.name: list(drawn(world)) for world in arguments.worlds}
     if arguments.mot is not None:
-        groups[arguments.mot.name] = list(sequences(arguments.mot))
+        groups[arguments.mot.name] = list(filmed(arguments.mot))
     if not any(groups.values()):
         parser.error("no videos: give folders of `sa-deploy data synth`, or --mot FOLDER")
     report: dict[str, Any] = {}
