@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.options import Dataset, JsonOutput
+from sa_deploy.options import Dataset, Device, JsonOutput
 from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def bench(
             min=0, metavar="N", help="Threads of each runtime; 0 takes one for each core."
         ),
     ] = 0,
+    device: Device = None,
     source: Annotated[
         str,
         typer.Option(
@@ -143,6 +144,7 @@ def bench(
         iterations=iterations,
         streams=streams,
         threads=threads,
+        device=device,
         source=source,
         detections=detections,
         dataset=dataset,

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sa_deploy.options import BatchSize, Cache, Dataset, Device, JsonOutput, Runtime, runner_options
+from sa_deploy.options import (
+    BatchSize,
+    Cache,
+    Dataset,
+    Device,
+    JsonOutput,
+    Runtime,
+    Threads,
+    runner_options,
+)
 from sa_deploy.output import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -53,6 +62,7 @@ def calibrate(
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
+    threads: Threads = None,
     batch_size: BatchSize = 32,
     json_output: JsonOutput = False,
 ) -> None:
@@ -81,7 +91,7 @@ def calibrate(
         options = {
             "runtime": runtime,
             "batch_size": batch_size,
-            **runner_options(cache=cache, device=device),
+            **runner_options(cache=cache, device=device, threads=threads),
         }
         made = _of_dataset(opened, model, dataset, data_dir, options, stated)
     opened.set_calibration(made)

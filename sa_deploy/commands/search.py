@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sa_deploy.options import BatchSize, Cache, Device, JsonOutput, Runtime, runner_options
+from sa_deploy.options import (
+    BatchSize,
+    Cache,
+    Device,
+    JsonOutput,
+    Runtime,
+    Threads,
+    runner_options,
+)
 from sa_deploy.output import note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -108,6 +116,7 @@ def search(
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
+    threads: Threads = None,
     batch_size: BatchSize = 32,
     json_output: JsonOutput = False,
 ) -> None:
@@ -135,7 +144,7 @@ def search(
         start=None if start is None else time_of(start, "start"),
         end=None if end is None else time_of(end, "end"),
     )
-    options = runner_options(cache=cache, device=device)
+    options = runner_options(cache=cache, device=device, threads=threads)
     runner = {"runtime": runtime, "batch_size": batch_size, **options}
     query = _query(opened, image or [], track, source, vectors, model, runner)
     found = opened.search(query, top, where=where, leave_out=query.leave_out, by=by, exact=exact)

@@ -106,6 +106,10 @@ def test_a_slower_build_ends_in_exit_code_3(
         ),
         (("--compare", "gone.json"), "gone.json: no such file; expected a result of"),
         (("--fail-above", "much"), "--fail-above much: expected a percentage such as 5%"),
+        (
+            ("--runtime", "onnxruntime", "--device", "npu:3", "--iterations", "1"),
+            "--device npu:3: ",
+        ),
         (("--runtime", "coreml"), "--runtime coreml: unknown; choose from auto, "),
     ],
 )

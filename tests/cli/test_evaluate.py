@@ -36,7 +36,7 @@ def result(
     picture = tmp_path_factory.mktemp("evaluate") / "matches.png"
     done = run(
         *(tiny_model.path, "-d", "synthetic", "--data-dir", synthetic_root),
-        *("--all-cmc", "--picture", picture, "--json"),
+        *("--all-cmc", "--picture", picture, "--threads", 1, "--json"),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), picture

@@ -50,7 +50,7 @@ def gallery(tiny_model: TinyModel, crops: Path, tmp_path: Path) -> Path:
 
 def test_an_image_finds_itself_first(gallery: Path, tiny_model: TinyModel, crops: Path) -> None:
     options = ("--image", crops / "2.png", "--image", crops / "5.png", "--model", tiny_model.path)
-    result = said("search", gallery, *options, "--top", "2", "--by", "row")
+    result = said("search", gallery, *options, "--threads", 1, "--top", "2", "--by", "row")
     first, second = result["results"]
     assert first["query"] == str(crops / "2.png")
     assert first["found"][0]["source"] == str(crops / "2.png")
@@ -193,7 +193,7 @@ def test_calibrating_on_a_data_set_gives_verdicts(
     said("embed", tiny_onnx_model, synthetic_root / "query", "--out", people)
     said("index", people, "--out", gallery)
     data = ("-d", "synthetic", "--data-dir", synthetic_root)
-    words = ("calibrate", gallery, "--model", tiny_onnx_model, *data)
+    words = ("calibrate", gallery, "--model", tiny_onnx_model, *data, "--threads", 1)
     made = said(*words, "--false-accepts", "0.02")
     assert made["false_accept_rate"]["value"] <= 0.02
     assert made["match_below"] <= made["nobody_from"]

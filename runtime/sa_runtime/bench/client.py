@@ -48,7 +48,9 @@ class Client:
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             kind: type[errors.SaDeployError] = getattr(errors, answer["error"])
-            raise kind(answer["text"])
+            error = kind(answer["text"])
+            error.parameter, error.value = answer["parameter"], answer["value"]
+            raise error
         return answer
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ class BenchOptions:
         iterations: batches instead of ``seconds``; 0 measures by time.
         streams: batches in flight.
         threads: of every runtime, 0 for one per core.
+        device: of every runtime that has a choice; its own by default.
         source: ``synthetic``, a folder of crops, or a video.
         detections: boxes of the video.
         dataset, data_dir: labelled people for mAP; none where ``data_dir`` is ``None``.
@@ -37,6 +38,7 @@ class BenchOptions:
     iterations: int = 0
     streams: int = 1
     threads: int = 0
+    device: str | None = None
     source: str = "synthetic"
     detections: Path | None = None
     dataset: str = "auto"
@@ -109,7 +111,8 @@ def plan(models: Sequence[Path], options: BenchOptions) -> tuple[list[Planned], 
 
 
 def _common(options: BenchOptions) -> Options:
-    return {"threads": options.threads} if options.threads else {}
+    given = {"threads": options.threads or None, "device": options.device}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_inputs(options: BenchOptions) -> None:

@@ -226,7 +226,9 @@ def main() -> None:
         try:
             answer = getattr(worker, request.pop("do"))(**request)
         except SaDeployError as error:
-            answer = {"error": type(error).__name__, "text": str(error)}
+            plain = error.value if isinstance(error.value, str | int | float) else None
+            about = {"parameter": error.parameter, "value": plain}
+            answer = {"error": type(error).__name__, "text": str(error), **about}
         print(json.dumps(answer), file=answers, flush=True)
 
 

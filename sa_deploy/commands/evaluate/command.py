@@ -15,6 +15,7 @@ from sa_deploy.options import (
     Device,
     JsonOutput,
     Runtime,
+    Threads,
     runner_options,
 )
 from sa_deploy.output import print_json, progress
@@ -54,6 +55,7 @@ def evaluate(
     runtime: Runtime = "auto",
     cache: Cache = None,
     device: Device = None,
+    threads: Threads = None,
     batch_size: BatchSize = 32,
     rerank: Annotated[
         bool,
@@ -162,7 +164,7 @@ def evaluate(
         conventions=CONVENTIONS if all_cmc else (cmc,),
         seed=seed,
         watch=progress,
-        **runner_options(cache=cache, device=device),
+        **runner_options(cache=cache, device=device, threads=threads),
     )
     if breakdown or report is not None:
         found = analyse_all(found, watch=progress)
