@@ -1,8 +1,12 @@
-"""Exact search in a gallery on disk, beside faiss-cpu's flat index in the same run.
+"""Search in a gallery on disk, exact beside faiss-cpu's flat index in the same run, or by an index.
 
 Run: ``python benchmarks/gallery.py --folder EMPTY [--rows 1000000] [--dtype float32] [--faiss]
-[--out FILE.json]``. The folder is filled with a gallery of so many drawn vectors, which is removed
-at the end. ``--faiss`` needs faiss-cpu and the vectors in memory; the answers are compared.
+[--method hnsw] [--latent 32] [--out FILE.json]``. The folder is filled with a gallery of so many
+drawn vectors, which is removed at the end. ``--faiss`` needs faiss-cpu and the vectors in memory;
+the answers are compared. With ``--method`` the recall that the gallery states is set beside the
+one measured with queries that are not in it, and the time beside that of the exact search.
+``--latent`` draws from a space of so many dimensions with a little noise in all of them, as the
+embeddings of people lie; without it every direction is alike, the hardest case for an index.
 
 Memory is the largest anonymous memory of this process (RssAnon, Linux): what lies in the page cache
 is the system's, and is given back when somebody needs it.
@@ -25,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
+from sa_runtime.gallery.approximate import METHODS
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.outputs.columns import ROW_SCHEMA
@@ -45,15 +50,19 @@ def contract(dim: int) -> Contract:
     )
 
 
-def vectors(count: int, dim: int, seed: int) -> Floats:
-    """Unit vectors."""
+def vectors(count: int, dim: int, seed: int, latent: int = 0) -> Floats:
+    """Unit vectors; spread over so many ``latent`` directions, and a tenth of it over all."""
     rng = np.random.default_rng(seed)
     drawn = rng.standard_normal((count, dim), dtype=np.float32)
+    if latent:
+        axes = np.random.default_rng(1).standard_normal((latent, dim), dtype=np.float32)
+        drawn *= np.float32(0.1 * latent**0.5)
+        drawn += rng.standard_normal((count, latent), dtype=np.float32) @ axes
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     return drawn
 
 
-def parts(rows: int, dim: int) -> Iterator[StoredEmbeddings]:
+def parts(rows: int, dim: int, latent: int) -> Iterator[StoredEmbeddings]:
     """Rows of one camera after another."""
     for start in range(0, rows, PART):
         count = min(PART, rows - start)
@@ -70,7 +79,7 @@ def parts(rows: int, dim: int) -> Iterator[StoredEmbeddings]:
         for name, column in numbers.items():
             table = table.set_column(ROW_SCHEMA.names.index(name), name, column)
         yield StoredEmbeddings(
-            rows=table, vectors=vectors(count, dim, start), contract=contract(dim)
+            rows=table, vectors=vectors(count, dim, start, latent), contract=contract(dim)
         )
 
 
@@ -119,6 +128,23 @@ def beside_faiss(gallery: Gallery, query: Floats, index: Any) -> dict[str, Any]:
     }
 
 
+def beside_exact(gallery: Gallery, dim: int, latent: int, queries: int) -> dict[str, Any]:
+    """What an index finds for queries that are not in the gallery, and how much sooner."""
+    strangers = vectors(queries, dim, 10**9, latent)
+    gallery.search(strangers[:1], TOP)  # the index is read from disk
+    seconds, _, found = timed(lambda: gallery.search(strangers, TOP))
+    exact_seconds, _, exact = timed(lambda: gallery.search(strangers, TOP, exact=True))
+    pairs = zip(found.index.tolist(), exact.index.tolist(), strict=True)
+    hits = sum(len(set(mine) & set(others)) for mine, others in pairs)
+    return {
+        "recall_stated": gallery.recall,
+        "recall_measured": hits / exact.index.size,
+        "index_seconds": seconds,
+        "exact_seconds": exact_seconds,
+        "times": exact_seconds / seconds,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
@@ -126,25 +152,32 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32")
+    parser.add_argument("--method", choices=["exact", *METHODS], default="exact")
+    parser.add_argument("--latent", type=int, default=0)
     parser.add_argument("--faiss", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the gallery for another run")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    path = asked.folder / f"gallery-{asked.rows}-{asked.dim}-{asked.dtype}"
+    words = asked.rows, asked.dim, asked.dtype, asked.method, asked.latent
+    path = asked.folder / "-".join(["gallery", *map(str, words)])
     result: dict[str, Any] = {
         "rows": asked.rows,
         "dim": asked.dim,
         "queries": asked.queries,
         "dtype": asked.dtype,
+        "method": asked.method,
+        "latent": asked.latent,
     }
     if not path.exists():
-        gallery = Gallery.create(path, contract(asked.dim), dtype=asked.dtype)
+        gallery = Gallery.create(path, contract(asked.dim), dtype=asked.dtype, method=asked.method)
         result["build_seconds"], result["build_mib"], _ = timed(
-            lambda: gallery.add(parts(asked.rows, asked.dim))
+            lambda: gallery.add(parts(asked.rows, asked.dim, asked.latent))
         )
     result["open_seconds"], _, gallery = timed(lambda: Gallery(path))
     result["gallery_mib"] = gallery.size_bytes / 2**20
-    base = vectors(PART, asked.dim, 0)[: asked.queries]
+    if asked.method != "exact":
+        result |= beside_exact(gallery, asked.dim, asked.latent, asked.queries)
+    base = vectors(min(PART, asked.rows), asked.dim, 0, asked.latent)[: asked.queries]
     query = base + 0.02 * vectors(len(base), asked.dim, 7)
     query /= np.linalg.norm(query, axis=1, keepdims=True)
     result["search_seconds"], result["search_mib"], found = timed(

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.retrieval.distance import MEMORY_BYTES, keep_nearest
-from sa_runtime.retrieval.vectors import Floats, Ints, Vectors
+from sa_runtime.retrieval.distance import MEMORY_BYTES
+from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, Vectors
 
 _QUERIES = 1024
 _ROUNDING = 2.0**-24
@@ -167,7 +167,7 @@ class _Search:
         if len(hits):
             query, row = np.divmod(hits, len(rows))
             exact = self._exactly(query, rows, row)
-            keep_nearest(self._best_index, self._best, query, numbers[row], exact)
+            _keep_nearest(self._best_index, self._best, query, numbers[row], exact)
 
     def finish(self) -> tuple[Ints, Floats]:
         """(Q, k) rows and distances, nearest first."""
@@ -206,3 +206,27 @@ def _centre(parts: Sequence[Part]) -> Floats | None:
     mean = np.sum([part.total for part in parts], axis=0) / count
     squares = sum(float(part.norms.sum(dtype=np.float64)) for part in parts) / count
     return mean.astype(np.float32) if mean @ mean > _COLLAPSED * squares else None
+
+
+def _keep_nearest(
+    index: Ints, distance: AnyFloats, query: Ints, number: Ints, apart: AnyFloats
+) -> None:
+    """Put rows that were found among the nearest of their queries; of equal ones the lower row.
+
+    Args:
+        index: (Q, k) rows so far, changed in place.
+        distance: (Q, k) their distances, likewise.
+        query: (H,) which query each row was found for.
+        number: (H,) rows.
+        apart: (H,) their distances.
+    """
+    k = index.shape[1]
+    touched, inverse = np.unique(query, return_inverse=True)
+    owner = np.concatenate([np.repeat(np.arange(len(touched)), k), inverse])
+    numbers = np.concatenate([index[touched].ravel(), number])
+    distances = np.concatenate([distance[touched].ravel(), apart])
+    order = np.lexsort((numbers, distances, owner))
+    starts = np.searchsorted(owner[order], np.arange(len(touched)))
+    kept = order[starts[:, None] + np.arange(k)]
+    index[touched] = numbers[kept]
+    distance[touched] = distances[kept]

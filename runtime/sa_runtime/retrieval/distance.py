@@ -1,4 +1,4 @@
-"""Distances between vectors in blocks of bounded size, and nearest-neighbour search.
+"""Distances between vectors in blocks of bounded size.
 
 A full matrix of distances is never kept: whoever needs it takes a block of query rows after
 another. A distance depends on its two vectors alone, not on where they stand, on how many there
@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from sa_runtime.errors import bad_value
-from sa_runtime.retrieval.product import padded, product_of, single_threaded
-from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows, require_equal_dim
+from sa_runtime.retrieval.product import padded, product_of, single_threaded, whole_units
+from sa_runtime.retrieval.vectors import AnyFloats, VectorRows, require_equal_dim
 from sa_runtime.system.environment import cores
 
 Metric = Literal["euclidean", "cosine"]
@@ -27,7 +26,6 @@ Metric = Literal["euclidean", "cosine"]
 vectors alike."""
 MEMORY_BYTES = 128 * 2**20
 """Working memory of one pass over the distances, if the caller does not say otherwise."""
-_SEARCH_ROWS = 512
 _LEAST_ROWS = 256
 """A smaller block for each core takes longer than one for all."""
 _UNIT = padded(1)
@@ -106,7 +104,7 @@ class VectorDistances:
         total, size = self.shape
         tile_bytes = 0 if self._product.in_place else memory_bytes // 4
         row_bytes = self._product.row_bytes + np.dtype(self.dtype).itemsize * padded(size)
-        most = _whole_units((memory_bytes - tile_bytes) // row_bytes)
+        most = whole_units((memory_bytes - tile_bytes) // row_bytes)
         workers = cores()
         step = min(most // (workers + 1), -(-total // workers))
         if not self._product.in_place or workers == 1 or step < _LEAST_ROWS:
@@ -155,7 +153,7 @@ class VectorDistances:
         A tile may spill into the columns behind it, which the next one then writes.
         """
         block = self._product.block(start, stop)
-        width = max(_UNIT, _whole_units(tile_bytes // self._product.row_bytes))
+        width = max(_UNIT, whole_units(tile_bytes // self._product.row_bytes))
         if self._product.in_place:
             width = max(_UNIT, len(self._gallery))
         for first, last in self._gallery.spans(width):
@@ -171,162 +169,3 @@ class VectorDistances:
             # The cosine of a zero vector to anything counts as 0.
             out[self._query.norms[start : start + len(out)] == 0] = 1
             out[:, self._gallery.norms[first : first + out.shape[1]] == 0] = 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Neighbours:
-    """The nearest gallery rows of every query, nearest first; of equal ones the lower row first.
-
-    Attributes:
-        index: (Q, k) int64 gallery rows.
-        distance: (Q, k) float32.
-        furthest: (Q,) float32 distance to the furthest gallery row.
-    """
-
-    index: Ints
-    distance: Floats
-    furthest: Floats
-
-
-def nearest(
-    query: VectorRows,
-    gallery: VectorRows,
-    k: int,
-    *,
-    metric: Metric = "euclidean",
-    memory_bytes: int = MEMORY_BYTES,
-) -> Neighbours:
-    """The ``k`` nearest gallery rows of every query.
-
-    Args:
-        query: Q rows.
-        gallery: G rows, of any number: only tiles of them are worked on at a time.
-        k: neighbours wanted; all where the gallery is smaller.
-        metric: see :data:`Metric`.
-        memory_bytes: working memory, beside the result.
-
-    Raises:
-        InputError: k below 1, or vectors that do not fit.
-
-    >>> corner = VectorRows(np.zeros((1, 2), np.float32), name="query")
-    >>> others = np.array([[0, 0], [3, 0], [1, 0], [1, 0]], np.float32)
-    >>> nearest(corner, VectorRows(others, name="gallery"), 3).index.tolist()
-    [[0, 2, 3]]
-    """
-    if k < 1:
-        raise bad_value("k", k, "expected at least 1 neighbour")
-    source = VectorDistances(query, gallery, metric)
-    total, size = source.shape
-    k = min(k, size)
-    found = Neighbours(
-        index=np.empty((total, k), np.int64),
-        distance=np.empty((total, k), np.float32),
-        furthest=np.zeros(total, np.float32),
-    )
-    workers = cores() if source.in_place else 1
-    step, width = _search_tile(source, memory_bytes // workers)
-    starts = range(0, total, step)
-
-    def search(start: int) -> None:
-        stop = min(start + step, total)
-        furthest = found.furthest[start:stop]
-        best = (np.empty((stop - start, 0), np.int64), np.empty((stop - start, 0), source.dtype))
-        for first, tile in source.tiles(start, stop, width):
-            np.maximum(furthest, tile.max(axis=1), out=furthest)
-            if best[0].shape[1] < k:
-                column = _smallest(tile, k)
-                best = _merged(best, (column + first, np.take_along_axis(tile, column, axis=1)), k)
-                continue
-            # Of equal distances the lower row counts, which was met before.
-            hits = np.flatnonzero(tile < best[1][:, -1:])
-            row, column = np.divmod(hits, tile.shape[1])
-            keep_nearest(*best, row, column + first, tile[row, column])
-        found.index[start:stop], found.distance[start:stop] = best
-
-    if workers == 1 or len(starts) < 2 * workers:
-        for start in starts:
-            search(start)
-        return found
-    with single_threaded(), ThreadPoolExecutor(workers) as pool:
-        list(pool.map(search, starts))
-    return found
-
-
-def keep_nearest(
-    index: Ints, distance: AnyFloats, query: Ints, number: Ints, apart: AnyFloats
-) -> None:
-    """Put rows that were found among the nearest of their queries; of equal ones the lower row.
-
-    Args:
-        index: (Q, k) rows so far, changed in place.
-        distance: (Q, k) their distances, likewise.
-        query: (H,) which query each row was found for.
-        number: (H,) rows.
-        apart: (H,) their distances.
-    """
-    k = index.shape[1]
-    touched, inverse = np.unique(query, return_inverse=True)
-    owner = np.concatenate([np.repeat(np.arange(len(touched)), k), inverse])
-    numbers = np.concatenate([index[touched].ravel(), number])
-    distances = np.concatenate([distance[touched].ravel(), apart])
-    order = np.lexsort((numbers, distances, owner))
-    starts = np.searchsorted(owner[order], np.arange(len(touched)))
-    kept = order[starts[:, None] + np.arange(k)]
-    index[touched] = numbers[kept]
-    distance[touched] = distances[kept]
-
-
-def _search_tile(source: VectorDistances, memory_bytes: int) -> tuple[int, int]:
-    """Queries and gallery rows that are compared at a time."""
-    row_bytes = source.row_bytes
-    step = min(_SEARCH_ROWS, _whole_units(memory_bytes // (4 * row_bytes)))
-    # A distance needs 4 or 8 bytes, that of the tile before as many, its partition 8 and a mask 1.
-    pair_bytes = 2 * np.dtype(source.dtype).itemsize + 9
-    copied = 0 if source.in_place else 2 * row_bytes
-    width = (memory_bytes - 2 * row_bytes * step) // (pair_bytes * step + copied)
-    return step, max(_UNIT, _whole_units(width))
-
-
-def _whole_units(rows: int) -> int:
-    """A multiple of the product's unit, where there are as many rows; at least 1."""
-    return rows // _UNIT * _UNIT or max(1, rows)
-
-
-def _smallest(distance: AnyFloats, k: int) -> Ints:
-    """Columns of each row's ``k`` smallest, sorted by distance, then column."""
-    if k >= distance.shape[1]:
-        everything: Ints = np.argsort(distance, axis=1, kind="stable")
-        return everything
-    column = np.argpartition(distance, k - 1, axis=1)[:, :k]
-    limit = np.take_along_axis(distance, column, axis=1).max(axis=1)
-    # Where more than k lie within the limit, the partition chose among equals by chance.
-    for row in np.flatnonzero((distance <= limit[:, None]).sum(axis=1) > k):
-        within = np.flatnonzero(distance[row] <= limit[row])
-        order = np.argsort(distance[row, within], kind="stable")
-        column[row] = within[order[:k]]
-    column.sort(axis=1)
-    order = np.argsort(np.take_along_axis(distance, column, axis=1), axis=1, kind="stable")
-    smallest: Ints = np.take_along_axis(column, order, axis=1)
-    return smallest
-
-
-def _merged(
-    best: tuple[Ints, AnyFloats], tile: tuple[Ints, AnyFloats], k: int
-) -> tuple[Ints, AnyFloats]:
-    """Both lists as one of ``k``; the columns of ``best`` lie before those of ``tile``."""
-    index = np.concatenate([best[0], tile[0]], axis=1)
-    distance = np.concatenate([best[1], tile[1]], axis=1)
-    order: Ints = np.argsort(distance, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(index, order, axis=1), np.take_along_axis(distance, order, axis=1)
-
-
-def ragged(starts: Ints, counts: Ints) -> Ints:
-    """The ranges ``starts[i] .. starts[i] + counts[i]`` after one another.
-
-    >>> ragged(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist()
-    [5, 6, 9, 10, 11]
-    """
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    positions: Ints = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-    return positions

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sa_runtime.errors import InputError, check_fields
-from sa_runtime.retrieval.distance import MEMORY_BYTES, nearest
+from sa_runtime.retrieval.distance import MEMORY_BYTES
+from sa_runtime.retrieval.neighbours import nearest
 from sa_runtime.retrieval.vectors import Floats, VectorRows, Vectors
 
 

@@ -1,5 +1,7 @@
 """Squared distances of blocks of vectors, each of which depends on its two vectors alone.
 
+That of one vector to another is the same either way round.
+
 A BLAS sums the products of one pair in an order that may depend on where in its matrix the pair
 stands, so that equal vectors get distances that differ in the last bit, and a tie is none. Two ways
 lead around it:
@@ -8,9 +10,10 @@ lead around it:
   without rounding: the order cannot matter. Its distances are as good as float64's. It takes the
   time of four products in float64, and serves where that is little.
 - :class:`SingleProduct` is one product in float32, for everything larger. OpenBLAS with AVX-512
-  (and some others) sums alike everywhere in a matrix whose sides are multiples of ``_UNIT``, so
-  that is what it is given; :func:`sums_alike` tells whether the BLAS at hand does. Where it does
-  not, the exact product serves, of one cut instead of two: twice the time.
+  (and some others) sums alike everywhere in a matrix whose sides are multiples of ``_UNIT``, of
+  vectors of a multiple of ``_DEPTH`` numbers, so that is what it is given; :func:`sums_alike` tells
+  whether the BLAS at hand does. Where it does not, the exact product serves, of one cut instead of
+  two: twice the time.
 
 Shape suffixes: B queries of a block, W gallery rows of a tile, D dimensions.
 """
@@ -26,11 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from sa_runtime.retrieval.vectors import AnyFloats, Floats, VectorRows
+from sa_runtime.retrieval.vectors import AnyFloats, Floats, VectorRows, squared_lengths
 
 EXACT_MULTIPLICATIONS = 2**30
 """Up to so many (Q x G x D) the product is exact: about 0.2 s on one core."""
 _UNIT = 64
+_DEPTH = 32
+"""Of other lengths OpenBLAS cuts a sum where the number of its threads says."""
 _CACHED = 2**16
 """Numbers that stay in a core's cache from one pass over them to the next."""
 _Float = TypeVar("_Float", np.float32, np.float64)
@@ -103,6 +108,15 @@ def product_of(query: VectorRows, gallery: VectorRows, *, unit: bool) -> Product
     return ExactProduct(query, gallery, unit=unit, cuts=2 if _collapsed(gallery) else 1)
 
 
+def whole_units(rows: int) -> int:
+    """A multiple of that unit, where there are as many rows; at least 1.
+
+    >>> whole_units(130), whole_units(63), whole_units(0)
+    (128, 63, 1)
+    """
+    return rows // _UNIT * _UNIT or max(1, rows)
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Let the BLAS use one thread for a product, so that several run beside each other."""
@@ -120,11 +134,14 @@ def sums_alike() -> bool:
     """Whether the BLAS sums a pair alike in every place and every size that is a multiple of 64."""
     rng = np.random.default_rng(0)
     for _ in range(3):
-        one, other = rng.standard_normal((2, 900), dtype=np.float32)
+        one, other = rng.standard_normal((2, 928), dtype=np.float32)
         values: set[float] = set()
         for height, width in ((64, 64), (64, 192), (192, 64), (128, 256)):
-            tile = np.tile(one, (height, 1)) @ np.tile(other, (width, 1)).T
-            values.update((float(tile.min()), float(tile.max())))
+            for first, second in ((one, other), (other, one)):
+                left, right = np.tile(first, (height, 1)), np.tile(second, (width, 1))
+                values.update(np.unique(left @ right.T).tolist())
+                with single_threaded():
+                    values.update(np.unique(left @ right.T).tolist())
         if len(values) > 1:
             return False
     return True
@@ -175,7 +192,7 @@ class ExactProduct:
     def _cut(self, rows: VectorRows, start: int, stop: int) -> Block:
         rest = rows.read_exactly(start, stop)
         if self._unit:
-            rest = rest * _inverse_length(np.einsum("nd,nd->n", rest, rest))[:, None]
+            rest = rest * _inverse_length(squared_lengths(rest))[:, None]
         rest = rest * (2.0**self._bits / self._scale)
         parts = []
         for _ in range(self._cuts):
@@ -197,14 +214,16 @@ class SingleProduct:
         self._rows = (query, gallery)
         self._unit = unit
         self._centre = _centre(gallery, unit) if _collapsed(gallery) else None
+        self._depth = -(-query.shape[1] // _DEPTH) * _DEPTH
         self._norms = (self._squared_lengths(query), self._squared_lengths(gallery))
-        self.row_bytes = 4 * max(1, query.shape[1])
-        self.in_place = self._centre is None and not unit and gallery.in_place
+        self.row_bytes = 4 * max(1, self._depth)
+        as_is = self._centre is None and not unit and self._depth == query.shape[1]
+        self.in_place = as_is and gallery.in_place
 
     def block(self, start: int, stop: int) -> Block:
         """See :class:`Product`."""
         count = stop - start
-        rows = np.zeros((padded(count), self._rows[0].shape[1]), np.float32)
+        rows = np.zeros((padded(count), self._depth), np.float32)
         np.multiply(self._read(self._rows[0], start, stop), np.float32(-2), out=rows[:count])
         norms = np.zeros(len(rows), np.float32)
         norms[:count] = self._norms[0][start:stop]
@@ -232,10 +251,13 @@ class SingleProduct:
         )
         np.matmul(rows, tile.T, out=target)
         height = max(1, _CACHED // max(1, len(tile)))
+        lengths = np.empty((height, len(tile)), np.float32)
         for start in range(0, len(rows), height):
             strip = target[start : start + height]
-            strip += tile_norms
-            strip += norms[start : start + height, None]
+            mine, length = norms[start : start + height, None], lengths[: len(strip)]
+            # The shorter first, so that a pair has one distance either way round.
+            strip += np.minimum(mine, tile_norms, out=length)
+            strip += np.maximum(mine, tile_norms, out=length)
             np.maximum(strip, np.float32(0), out=strip)
         if not fits:
             width = min(out.shape[1], len(tile))
@@ -245,7 +267,13 @@ class SingleProduct:
         found = rows.read(start, stop)
         if self._unit:
             found = found * _inverse_length(rows.norms[start:stop])[:, None]
-        return found if self._centre is None else found - self._centre
+        if self._centre is not None:
+            found = found - self._centre
+        if found.shape[1] == self._depth:
+            return found
+        filled = np.zeros((len(found), self._depth), np.float32)
+        filled[:, : found.shape[1]] = found
+        return filled
 
     def _squared_lengths(self, rows: VectorRows) -> Floats:
         if self._centre is None and not self._unit:
@@ -253,7 +281,7 @@ class SingleProduct:
         norms = np.empty(len(rows), np.float32)
         for start, stop in rows.spans(max(1, 2**18 // max(1, rows.shape[1]))):
             found = self._read(rows, start, stop)
-            np.einsum("nd,nd->n", found, found, out=norms[start:stop])
+            norms[start:stop] = squared_lengths(found)
         return norms
 
 

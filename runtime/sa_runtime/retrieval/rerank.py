@@ -10,6 +10,7 @@ Shape suffixes: N = Q + G images (queries first), K neighbours, B rows of a bloc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,8 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.retrieval.distance import MEMORY_BYTES, VectorDistances, nearest, ragged
-from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows
+from sa_runtime.retrieval.distance import MEMORY_BYTES, VectorDistances
+from sa_runtime.retrieval.neighbours import nearest_among
+from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows, squared_lengths
+from sa_runtime.system.environment import cores
+
+_CACHED = 2**17
+"""Numbers of the vectors that are compared at a time: they stay in a core's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,7 @@ class RerankedDistances:
         self._weight = np.float32(settings.original_weight)
         self._original = VectorDistances(query, gallery)
         everyone = VectorRows.stacked(query, gallery)
-        near = nearest(everyone, everyone, settings.k1 + 1, memory_bytes=memory_bytes)
+        near = nearest_among(everyone, settings.k1 + 1, memory_bytes=memory_bytes)
         ranked_NK = near.index.astype(np.int32)
         # Where all images are equal there is no scale; the distances stay 0.
         scale_N = np.where(near.furthest > 0, near.furthest, np.float32(1))
@@ -129,7 +135,7 @@ class RerankedDistances:
         column, value = self._encoded.column[mine], self._encoded.value[mine]
         first = self._inverted.start[column]
         counts = self._inverted.start[column + 1] - first
-        entry = ragged(first, counts)
+        entry = _ragged(first, counts)
         shared = np.bincount(
             self._inverted.column[entry],
             weights=np.minimum(np.repeat(value, counts), self._inverted.value[entry]),
@@ -187,13 +193,20 @@ def _weighted(sets: Sparse, vectors: VectorRows, scale_N: Floats) -> Sparse:
     A distance is the sum of the squared differences, and a sum of weights is taken in float64, so
     that neither depends on where the rows stand.
     """
-    for row, (first, last) in enumerate(zip(sets.start, sets.start[1:], strict=False)):
-        apart = vectors.take(sets.column[first:last])
-        apart -= vectors.read(row, row + 1)
-        distance = np.einsum("nd,nd->n", apart, apart)
-        weight = np.exp(-distance / scale_N[row])
-        sets.value[first:last] = weight / np.float32(weight.sum(dtype=np.float64))
-    return sets
+    owner = np.repeat(np.arange(len(scale_N)), np.diff(sets.start))
+    step = max(1, _CACHED // vectors.shape[1])
+
+    def compare(first: int) -> None:
+        part = slice(first, first + step)
+        apart = vectors.take(sets.column[part])
+        apart -= vectors.take(owner[part])
+        sets.value[part] = squared_lengths(apart)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(compare, range(0, len(owner), step)))
+    weight = np.exp(-sets.value / scale_N[owner])
+    total_N = np.bincount(owner, weights=weight, minlength=len(scale_N)).astype(np.float32)
+    return sets._replace(value=weight / total_N[owner])
 
 
 def _averaged(encoded: Sparse, near_NK: NDArray[np.int32], memory_bytes: int) -> Sparse:
@@ -206,7 +219,7 @@ def _averaged(encoded: Sparse, near_NK: NDArray[np.int32], memory_bytes: int) ->
         near = near_NK[start : start + step]
         first = encoded.start[near.ravel()]
         lengths = encoded.start[near.ravel() + 1] - first
-        entry = ragged(first, lengths)
+        entry = _ragged(first, lengths)
         row = np.repeat(np.repeat(np.arange(len(near)), k), lengths)
         key = row * total + encoded.column[entry]
         order = np.argsort(key, kind="stable")
@@ -238,3 +251,15 @@ def _inverted(encoded: Sparse, queries: int) -> Sparse:
     sizes = np.bincount(encoded.column[first:], minlength=total)
     start = np.concatenate([[0], np.cumsum(sizes)])
     return Sparse(start, owner[order], encoded.value[first:][order])
+
+
+def _ragged(starts: Ints, counts: Ints) -> Ints:
+    """The ranges ``starts[i] .. starts[i] + counts[i]`` after one another.
+
+    >>> _ragged(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist()
+    [5, 6, 9, 10, 11]
+    """
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    positions: Ints = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    return positions

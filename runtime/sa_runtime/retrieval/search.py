@@ -13,7 +13,8 @@ import numpy as np
 
 from sa_runtime.artefact.contract import Contract, require_same_space
 from sa_runtime.errors import bad_value
-from sa_runtime.retrieval.distance import MEMORY_BYTES, Metric, Neighbours, nearest
+from sa_runtime.retrieval.distance import MEMORY_BYTES, Metric
+from sa_runtime.retrieval.neighbours import Neighbours, nearest
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.vectors import VectorRows, Vectors
 

@@ -82,10 +82,10 @@ class VectorRows:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def spans(self, width: int) -> Iterator[tuple[int, int]]:
-        """(start, stop) of all rows in order, at most ``width`` each and never of two arrays."""
+    def spans(self, width: int, *, first: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, stop) of all rows from ``first`` on, at most ``width``, never of two arrays."""
         for begin, end in pairwise(self._starts):
-            for start in range(begin, end, width):
+            for start in range(max(begin, first), end, width):
                 yield start, min(start + width, end)
 
     def read(self, start: int, stop: int) -> Floats:
@@ -102,7 +102,11 @@ class VectorRows:
         for (array, keep), (begin, end) in zip(self._parts, pairwise(self._starts), strict=True):
             here = (index >= begin) & (index < end)
             local = index[here] - begin
-            taken[here] = array[local if keep is None else keep[local]]
+            rows = array[local if keep is None else keep[local]]
+            if len(rows) == len(index):
+                everything: Floats = rows.astype(np.float32, copy=False)
+                return everything
+            taken[here] = rows
         return taken
 
     def _slice(self, start: int, stop: int, dtype: type[_Float]) -> NDArray[_Float]:
@@ -120,7 +124,7 @@ class VectorRows:
         norms, total = np.empty(len(self), np.float32), np.zeros(self.shape[1])
         for start, stop in self.spans(max(1, 2**18 // max(1, self.shape[1]))):
             rows = self.read(start, stop)
-            np.einsum("nd,nd->n", rows, rows, out=norms[start:stop])
+            norms[start:stop] = squared_lengths(rows)
             total += np.ones(len(rows), np.float32) @ rows
         if not np.isfinite(norms).all():
             row = int(np.flatnonzero(~np.isfinite(norms))[0])
@@ -129,6 +133,16 @@ class VectorRows:
                 "expected embeddings of about unit length"
             )
         return norms, total
+
+
+def squared_lengths(rows: NDArray[_Float]) -> NDArray[_Float]:
+    """(N,) sums of the squares of each row, in an order that does not depend on the other rows.
+
+    :func:`numpy.einsum` sums a row of more than 8,192 numbers otherwise where it is alone.
+    """
+    squares = np.square(rows, order="C")
+    lengths: NDArray[_Float] = squares.sum(axis=1)
+    return lengths
 
 
 def require_equal_dim(query: VectorRows, gallery: VectorRows) -> None:
