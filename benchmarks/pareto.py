@@ -1,7 +1,7 @@
 """Speed against accuracy on real people: a table and a chart from one run.
 
-Run: ``python -m benchmarks.pareto --data Market-1501 NAME=MODEL.onnx... [--out FILE.json]
-[--picture FILE.png]``.
+Run: ``python -m benchmarks.pareto --data Market-1501 NAME=MODEL.onnx...
+[--peer NAME=PROGRAM:MODEL...] [--out FILE.json] [--picture FILE.png]``.
 
 Speed is people a second from image files to stored vectors: the query images of Market-1501,
 embedded as ``sa-deploy embed`` does it, and as a plain loop of OpenCV and ONNX Runtime over the
@@ -10,16 +10,21 @@ medians count. Accuracy is ``sa-deploy evaluate`` on the whole test set; every f
 the run but where ``--accuracy no`` leaves it out, or ``--speed no``; what was measured before
 stands in the file and stays.
 
-Any artefact with a contract may be given, also one of ``sa-deploy adopt``.
+Any artefact with a contract may be given, also one of ``sa-deploy adopt``. A peer is a program of
+``benchmarks.peer_workers`` in a process of its own, ``boxmot_reid:osnet_x0_25_msmt17.pt`` for one;
+it stands in the chart where a model of the same name before the comma has an accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +35,7 @@ import cv2
 import numpy as np
 
 from sa_runtime.arrays import Embeddings
+from sa_runtime.bench.client import Client
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.retrieval.evaluation import evaluate
 from sa_runtime.runners.base import BaseRunner
@@ -60,14 +66,27 @@ def plain_loop(model: Path, height: int, width: int) -> Callable[[list[Path]], E
     return run
 
 
-def speeds(models: dict[str, Path], paths: list[Path], rounds: int) -> dict[str, dict[str, Any]]:
+def peer(stack: contextlib.ExitStack, said: str, paths: list[Path]) -> Callable[[], object]:
+    """``PROGRAM:MODEL`` in a process of its own, which reads the files itself."""
+    program, _, model = said.partition(":")
+    client = stack.enter_context(
+        Client((sys.executable, "-m", f"benchmarks.peer_workers.{program}"))
+    )
+    client.ask("open", model=model)
+    names = [str(path) for path in paths]
+    return lambda: client.ask("files", paths=names, batch=BATCH)
+
+
+def speeds(
+    models: dict[str, Path], peers: dict[str, str], paths: list[Path], rounds: int
+) -> dict[str, dict[str, Any]]:
     """People a second of every contender, in turns."""
-    runners: dict[str, BaseRunner] = {}
     contenders: dict[str, Callable[[], object]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for model, path in models.items():
-            runner = runners[model] = open_runner(path, "onnxruntime")
+            runner = open_runner(path, "onnxruntime")
+            stack.callback(runner.close)
             spec = runner.contract.input
             loop = plain_loop(path, spec.height, spec.width)
 
@@ -76,6 +95,7 @@ def speeds(models: dict[str, Path], paths: list[Path], rounds: int) -> dict[str,
 
             contenders[f"{model}, embed"] = embedded
             contenders[f"{model}, {PLAIN}"] = lambda loop=loop: loop(paths)  # type: ignore[misc]
+        contenders |= {name: peer(stack, said, paths) for name, said in peers.items()}
         found: dict[str, list[float]] = {contender: [] for contender in contenders}
         for number in range(rounds + 1):
             for contender, run in contenders.items():
@@ -83,8 +103,6 @@ def speeds(models: dict[str, Path], paths: list[Path], rounds: int) -> dict[str,
                 run()
                 if number:  # the first round warms up
                     found[contender].append(len(paths) / (time.perf_counter() - before))
-        for runner in runners.values():
-            runner.close()
     return {
         contender: {
             "people_per_s": statistics.median(of),
@@ -111,13 +129,12 @@ def accuracies(models: dict[str, Path], data: Path) -> dict[str, dict[str, float
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, float, float, float]]:
-    """Contender, people a second, mAP and rank-1 in percent, of what has both figures."""
+    """Contender, people a second, mAP and rank-1 in percent (NaN: not known), fastest first."""
     found = []
     for contender, speed in report.get("speed", {}).items():
-        accuracy = report.get("accuracy", {}).get(contender.rsplit(", ", 1)[0])
-        if accuracy is not None:
-            figures = 100 * accuracy["mAP"], 100 * accuracy["rank1"]
-            found.append((contender, speed["people_per_s"], *figures))
+        accuracy = report.get("accuracy", {}).get(contender.rsplit(", ", 1)[0], {})
+        figures = (100 * accuracy.get(name, math.nan) for name in ("mAP", "rank1"))
+        found.append((contender, speed["people_per_s"], *figures))
     return sorted(found, key=lambda row: -row[1])
 
 
@@ -129,7 +146,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for index, (contender, speed, mean_precision, _) in enumerate(rows(report)):
+    known = [row for row in rows(report) if not math.isnan(row[2])]
+    for index, (contender, speed, mean_precision, _) in enumerate(known):
         filled = contender.endswith(", embed")
         axes.plot(
             speed, mean_precision, "o", ms=8, color="C0" if filled else "C3",
@@ -150,6 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL.onnx")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PROGRAM:MODEL", help="may be repeated"
+    )
     parser.add_argument("--images", type=int, default=1000, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--speed", choices=("yes", "no"), default="yes")
@@ -158,13 +179,14 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     models = {name: Path(path) for name, _, path in (m.partition("=") for m in arguments.models)}
+    peers = {name: said for name, _, said in (p.partition("=") for p in arguments.peer)}
     report: dict[str, Any] = {"schema": SCHEMA}
     if arguments.out.is_file():
         report = json.loads(arguments.out.read_text())
     if arguments.speed == "yes":
         paths = sorted((arguments.data / "query").glob("*.jpg"))[: arguments.images]
         report["images"] = len(paths)
-        report["speed"] = speeds(models, paths, arguments.rounds)
+        report["speed"] = speeds(models, peers, paths, arguments.rounds)
         report["load_average"] = os.getloadavg()[0]
         report["environment"] = dataclasses.asdict(this_environment(commit=True))
         report["date"] = time.strftime("%Y-%m-%d")
@@ -174,7 +196,7 @@ def main() -> None:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     for contender, speed, mean_precision, rank1 in rows(report):
         print(f"{contender:44} {speed:7.1f}/s  mAP {mean_precision:5.2f}  rank-1 {rank1:5.2f}")
-    if arguments.picture is not None and rows(report):
+    if arguments.picture is not None:
         draw(report, arguments.picture)
 
 

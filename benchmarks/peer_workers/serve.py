@@ -1,6 +1,7 @@
 """The loop that every peer's program runs in its own environment: JSON lines in, JSON lines out.
 
-It needs NumPy only. Crops come as detectors give them: BGR pixels of any size.
+It needs NumPy only, and OpenCV where it reads files. Crops come as detectors give them: BGR pixels
+of any size.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def serve(open_peer: Callable[[str], tuple[Embed, dict[str, str]]]) -> None:
         elif do == "run":
             assert embed is not None
             answer = _timed(embed, crops, request["batch"], request["seconds"])
+        elif do == "files":
+            assert embed is not None
+            answer = {"wall_s": _files(embed, request["paths"], request["batch"])}
         elif do == "memory":
             answer = {"peak_mb": _peak_mb()}
         print(json.dumps(answer), file=answers, flush=True)
@@ -70,6 +74,16 @@ def _timed(embed: Embed, crops: Crops, batch: int, seconds: float) -> dict[str, 
         embed(batches[len(latencies) % len(batches)])
         latencies.append(1000 * (time.perf_counter() - before))
     return {"latencies_ms": latencies, "wall_s": time.perf_counter() - start}
+
+
+def _files(embed: Embed, paths: Sequence[str], batch: int) -> float:
+    """Seconds from image files to vectors, a batch after the other."""
+    import cv2
+
+    start = time.perf_counter()
+    for i in range(0, len(paths), batch):
+        embed([cv2.imread(path) for path in paths[i : i + batch]])  # type: ignore[misc]
+    return time.perf_counter() - start
 
 
 def _peak_mb() -> float:

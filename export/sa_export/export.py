@@ -43,7 +43,7 @@ class CropSources:
     validation_limit: int = VALIDATION_CROPS
     calibration: Path | None = None
     calibration_limit: int = CALIBRATION_CROPS
-    calibrator: Calibrator = "entropy"
+    calibrator: Calibrator = "percentile"
     int8_target: Target | None = None
 
 

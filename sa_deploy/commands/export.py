@@ -169,7 +169,7 @@ def export(
     calibrator: Annotated[
         Literal["entropy", "mse", "percentile", "min-max"],
         typer.Option(rich_help_panel=_INT8, help="How an int8 range follows from the values seen."),
-    ] = "entropy",
+    ] = "percentile",
     max_map_drop: Annotated[
         float,
         typer.Option(

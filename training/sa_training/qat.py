@@ -62,7 +62,7 @@ class QatOptions:
     epochs: int = 3
     batch: int = 64
     lr: float = 1e-4
-    calibrator: Calibrator = "entropy"
+    calibrator: Calibrator = "percentile"
     calibration_images: int = 256
     seed: int = 1
     workers: int = 0

@@ -50,7 +50,7 @@ class Calibration:
 
     images: Images
     source: str
-    calibrator: Calibrator = "entropy"
+    calibrator: Calibrator = "percentile"
     target: Target | None = None
     equalise: bool = True
 
