@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,42 +24,35 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.tiny_onnx",)
 
 KILLED = """
-import json, logging, os, sys, threading, time
+import json, logging, os, sys, time
 from pathlib import Path
-import httpx, numpy as np, ray
+import numpy as np, ray
 from ray import serve
 from ray.cluster_utils import Cluster
-from sa_deploy import Client
-from sa_runtime.errors import SaDeployError
 from sa_runtime.service.models import ModelSettings
 from sa_runtime.service.ray_serve import NAME, Replicas, application
+from tests.runtime.service.load import Load
 
-model, port = Path(sys.argv[1]), int(sys.argv[2])
+model, port, logs = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+
+def note_answers():  # in every process of Ray's: a line for each request that it answers
+    log = logging.getLogger("sa_runtime.service.access")
+    log.setLevel(logging.INFO)
+    handler = logging.FileHandler(logs / f"{os.getpid()}.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(request)s %(status)d"))
+    log.addHandler(handler)
+
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 other = cluster.add_node(num_cpus=1)
-ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+ray.init(address=cluster.address, log_to_driver=False, logging_level="error",
+         runtime_env={"worker_process_setup_hook": note_answers})
 settings = ModelSettings(runtime="onnxruntime", batch_size=8, max_delay_ms=5)
 bound = application({"tiny": model}, settings, None, Replicas(least=2, most=2, cpus=1))
 serve.start(http_options={"host": "127.0.0.1", "port": port})
 serve.run(bound, name=NAME, route_prefix="/")
-url = f"http://127.0.0.1:{port}"
 images = np.random.default_rng(0).integers(0, 256, (16, 32, 16, 3), dtype=np.uint8)
-with Client(url) as client:
-    expected = client.embed(images)
-good, failed, wrong, stop = [], [], [], threading.Event()
-
-def ask():
-    with Client(url, timeout_s=20) as client:
-        while not stop.is_set():
-            try:
-                found = client.embed(images)
-            except SaDeployError as error:
-                failed.append(str(error)[:200])
-                continue
-            (good if np.allclose(found, expected, atol=2e-6) else wrong).append(time.monotonic())
-
-threads = [threading.Thread(target=ask) for _ in range(4)]
-for thread in threads: thread.start()
+load = Load(f"http://127.0.0.1:{port}", images, timeout_s=60)
+load.start(2, with_ids=4)
 
 def replicas():
     found = serve.status().applications[NAME].deployments[NAME]
@@ -70,39 +64,35 @@ def settled(limit):
         time.sleep(0.2)
     return replicas()
 
-time.sleep(1)
+time.sleep(2)
 names = [a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if NAME in a["name"]]
 victim = ray.get_actor(next(n for n in names if n.startswith("SERVE_REPLICA")), namespace="serve")
 ray.kill(victim, no_restart=True)
 killed = time.monotonic()
 time.sleep(2)
-after_replica = settled(60)
+after_replica = settled(120)
 cluster.remove_node(other)
 lost = time.monotonic()
 time.sleep(8)
-stop.set()
-for thread in threads: thread.join()
+load.stop()
 print("RESULT", json.dumps({
-    "good": len(good), "failed": failed, "wrong": len(wrong), "after_replica": after_replica,
-    "good_after_kill": sum(t > killed for t in good),
-    "good_after_loss": sum(t > lost + 2 for t in good)}))
+    "good": len(load.good), "failed": load.failed, "wrong": len(load.wrong),
+    "after_replica": after_replica, "outcomes": load.outcomes,
+    "good_after_kill": sum(t > killed for t in load.good),
+    "good_after_loss": sum(t > lost + 2 for t in load.good)}))
 sys.stdout.flush()
 os._exit(0)
 """
 
 CHANGED = """
-import json, os, subprocess, sys, threading, time
+import json, os, subprocess, sys, time
 from pathlib import Path
-import numpy as np, ray
-from ray import serve
+import numpy as np
 from ray.cluster_utils import Cluster
-from sa_deploy import Client
-from sa_runtime.errors import SaDeployError
-from sa_runtime.service.models import ModelSettings
-from sa_runtime.service.ray_serve import NAME, Replicas, application
+from tests.runtime.service.load import Load
 
 first, second, other = map(Path, sys.argv[1:4])
-port, url = sys.argv[4], f"http://127.0.0.1:{sys.argv[4]}"
+port = sys.argv[4]
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
 words = ["--ray-replicas", "2", "--ray-address", cluster.address, "--port", port]
 words += ["--runtime", "onnxruntime"]
@@ -121,22 +111,8 @@ def serving(process):
 one = command(first)
 assert serving(one)
 images = np.random.default_rng(0).integers(0, 256, (16, 32, 16, 3), dtype=np.uint8)
-with Client(url, timeout_s=200) as client:
-    expected = client.embed(images)
-good, failed, wrong, stop = [], [], [], threading.Event()
-
-def ask():
-    with Client(url, timeout_s=200) as client:
-        while not stop.is_set():
-            try:
-                found = client.embed(images)
-            except SaDeployError as error:
-                failed.append(str(error)[:200])
-                continue
-            (good if np.allclose(found, expected, atol=2e-6) else wrong).append(time.monotonic())
-
-threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
-for thread in threads: thread.start()
+load = Load(f"http://127.0.0.1:{port}", images, timeout_s=200)
+load.start(4)
 time.sleep(2)
 two = command(second)
 assert serving(two)
@@ -145,13 +121,13 @@ one_ended = one.wait(150)
 refused = command(other)
 said = refused.communicate(timeout=150)[1]
 time.sleep(3)
-stop.set()
-for thread in threads: thread.join()
+load.stop()
 two.terminate()
 two_ended = two.wait(100)
 print("RESULT", json.dumps({
-    "good": len(good), "failed": failed, "wrong": len(wrong), "one": one_ended, "two": two_ended,
-    "good_after": sum(t > replaced for t in good), "refused": refused.returncode, "said": said}))
+    "good": len(load.good), "failed": load.failed, "wrong": len(load.wrong), "one": one_ended,
+    "two": two_ended, "good_after": sum(t > replaced for t in load.good),
+    "refused": refused.returncode, "said": said}))
 sys.stdout.flush()
 os._exit(0)
 """
@@ -251,14 +227,27 @@ def test_replicas_hold_models_in_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_a_replica_and_a_node_are_killed_under_load(tiny_model: TinyModel) -> None:
-    found = result_of(KILLED, tiny_model.path, 18765)
+def test_a_replica_and_a_node_are_killed_under_load(tiny_model: TinyModel, tmp_path: Path) -> None:
+    found = result_of(KILLED, tiny_model.path, 18765, tmp_path)
+    outcomes: dict[str, int] = found.pop("outcomes")
+    got = {name for name, status in outcomes.items() if status == 200}
+    lines = [
+        line.split() for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()
+    ]
+    answered = Counter(name for name, status in lines if name in outcomes and status == "200")
+    lost = answered.keys() - got
+    print(f"{len(outcomes)} with an id: {Counter(outcomes.values())}; answered, not got: {lost}")
     assert found["wrong"] == 0
     assert found["good_after_kill"] > 0
     assert found["after_replica"] == 2
     assert found["good_after_loss"] > 0
+    # Every request has one end, at its client and in the replicas: an answer or a failure.
+    assert max(answered.values()) == 1
+    assert got <= answered.keys()
+    assert all(outcomes[name] in (0, 500, 503) for name in outcomes.keys() - got), found
+    assert len(lost) <= 8  # answered by a replica that died before the proxy had it
     # Whoever was in a replica that died is told so, and nobody else.
-    assert len(found["failed"]) <= 16, found
+    assert len(outcomes) - len(got) + len(found["failed"]) <= 16, found
 
 
 def test_what_ray_does_not_do_is_refused(tmp_path: Path) -> None:
