@@ -3,11 +3,15 @@
 Run: ``python benchmarks/serve.py MODEL.onnx [--out FILE.json] [--litserve PYTHON]`` with `hey
 <https://github.com/rakyll/hey>`_ on the path; about two minutes on two cores.
 
-In one run, in turns: the runner by itself over full batches, and ``sa-deploy serve`` of the same
-file over loopback, asked by ``hey`` for ``--people`` crops a request in binary. Then, at half of
-that rate, how long answers take; then five times as many requests as it can answer, with a queue of
-a batch for each lane and one more. Clients and service share the processor's cores: what either
-takes of them is noted.
+In one run, in turns: the runner by itself over full batches, ``sa-deploy serve`` of the same file
+over loopback, asked by ``hey`` for ``--people`` crops a request in binary, and then for five times
+as many as it answered, with a queue of a batch for each lane and one more. What comes before a full
+queue is worked off once does not count: as long a burst may last. Then, at half of the first rate,
+how long answers take.
+
+Clients and service share the processor's cores, and what either takes of them is noted. With
+``--apart`` the bare runner and the service have the first core and the clients the others, so that
+what the load costs whoever makes it is taken from neither.
 
 Bare is the better of two: one batch at a time on all cores, and as many at a time as the service
 has lanes, each with its threads.
@@ -91,23 +95,33 @@ def hey(
     seconds: float,
     rate: float = 0,
     kind: str = "application/octet-stream",
+    skip_s: float = 0.0,
+    cores: set[int] | None = None,
 ) -> dict[str, Any]:
-    """Requests for some seconds, as fast as answers come or at a rate; what came back."""
+    """Requests for some seconds, as fast as answers come or at a rate; what came back.
+
+    Requests of the first ``skip_s``, beyond these seconds, are made and not counted.
+    """
+    seconds += skip_s
     command = ["hey", "-z", f"{seconds:g}s", "-c", str(clients), "-m", "POST", "-D", str(body)]
     command += ["-T", kind, "-t", "30", "-o", "csv"]
     command += [word for header in headers for word in ("-H", header)]
     command += ["-q", f"{rate / clients:.6f}"] if rate else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if cores:
+        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    rows = [row for row in rows if float(row["offset"]) >= skip_s]
     answered = [row for row in rows if row["status-code"] == "200"]
     ends = [float(row["offset"]) + float(row["response-time"]) for row in answered]
     within = [end for end in ends if end <= seconds]
+    counted_s = seconds - skip_s
     found: dict[str, Any] = {
         "answers": dict(Counter(row["status-code"] for row in rows)),
-        "per_s": len(within) / seconds,
+        "per_s": len(within) / counted_s,
         "client_cores": took_s / seconds,
     }
     for name, status in (("ms", "200"), ("refused_ms", "429")):
@@ -189,6 +203,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     words = ["--runtime", options.runtime, "--batch-size", batch, "--max-delay-ms", delay_ms]
     words += ["--lanes", lanes, "--threads", threads, "--max-images", batch]
     words += ["--queue-crops", queue, "--timeout-ms", 30_000, "--max-requests", 1000]
+    every = os.sched_getaffinity(0)
+    if options.apart:
+        os.sched_setaffinity(0, {min(every)})  # this process, and the service that it starts
+    theirs: dict[str, Any] = {"cores": every - {min(every)} if options.apart else every}
     with (
         tempfile.TemporaryDirectory() as name,
         open_runner(options.model, options.runtime) as runner,
@@ -199,35 +217,43 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         ask = f"{url}/v2/models/model/infer"
         # As many as are being run and as many behind them: when a batch is taken, none is refused.
         clients = max(2 * lanes * batch // people, 1)
-        hey(ask, body, headers, clients=clients, seconds=1)
+        many = min(5 * clients, 500)
+        some = max(batch // people, 1)
+        rate = hey(ask, body, headers, clients=clients, seconds=2, **theirs)["per_s"]
         alone: list[dict[str, float]] = []
         in_lanes: list[dict[str, float]] = []
         singles: list[float] = []
         served: list[dict[str, Any]] = []
+        over: list[dict[str, Any]] = []
         for _ in range(TURNS):
             alone.append(bare(runner, batch, seconds))
-            in_lanes.append(bare(laned, batch, seconds, lanes))
+            if not options.apart:
+                in_lanes.append(bare(laned, batch, seconds, lanes))
             singles.append(bare(runner, 1, 1.0)["batch_ms"])
-            before = cpu_s(process)
-            served.append(hey(ask, body, headers, clients=clients, seconds=seconds))
-            served[-1]["service_cores"] = (cpu_s(process) - before) / seconds
+            for found, given in (
+                (served, {"clients": clients}),
+                (over, {"clients": many, "rate": 5 * rate, "skip_s": 1 + queue / (people * rate)}),
+            ):
+                before = cpu_s(process)
+                found.append(hey(ask, body, headers, seconds=seconds, **given, **theirs))
+                took_s = seconds + given.get("skip_s", 0.0)
+                found[-1]["service_cores"] = (cpu_s(process) - before) / took_s
+            rate = served[-1]["per_s"]
         rate = statistics.median(turn["per_s"] for turn in served)
         batch_ms = statistics.median(turn["batch_ms"] for turn in alone)
-        some = max(batch // people, 1)
-        half = hey(ask, body, headers, clients=some, seconds=3 * seconds, rate=rate / 2)
-        many = min(5 * clients, 500)
-        over = hey(ask, body, headers, clients=many, seconds=2 * seconds, rate=5 * rate)
+        half = hey(ask, body, headers, clients=some, seconds=3 * seconds, rate=rate / 2, **theirs)
         peer: dict[str, Any] = {}
         if options.litserve:
-            given = (options.litserve, options.model, batch, delay_ms, lanes, threads)
-            with litserve(*given) as other:
+            there = (options.litserve, options.model, batch, delay_ms, lanes, threads)
+            with litserve(*there) as other:
                 ask = f"{other}/predict"
                 hey(ask, plain, [], clients=clients, seconds=2, kind=JSON)
                 peer = hey(ask, plain, [], clients=clients, seconds=seconds, kind=JSON)
     bound = delay_ms + 2 * batch_ms
-    full_ms = statistics.median(turn["ms"]["p99"] for turn in served)
     best = max(
-        statistics.median(turn["crops_per_s"] for turn in turns) for turns in (alone, in_lanes)
+        statistics.median(turn["crops_per_s"] for turn in turns)
+        for turns in (alone, in_lanes)
+        if turns
     )
     return {
         "runner": runner.label,
@@ -236,6 +262,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "lanes": lanes,
         "threads": threads,
         "people": people,
+        "apart": options.apart,
         "queue_crops": queue,
         "clients": clients,
         "bare": alone,
@@ -244,13 +271,36 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "service": served,
         "ratio": people * rate / best,
         "half_load": {**half, "bound_ms": bound},
-        "overload": {
-            **over,
-            "asked_per_s": 5 * rate,
-            "throughput_ratio": over["per_s"] / rate,
-            "full_load_p99_ms": full_ms,
-        },
+        "overload": beside(over, served),
         "litserve": peer,
+    }
+
+
+def beside(over: list[dict[str, Any]], full: list[dict[str, Any]]) -> dict[str, Any]:
+    """Five times the load, beside full load of the same turn: medians over the turns."""
+
+    def median(turns: list[dict[str, Any]], *names: str) -> float:
+        found = []
+        for turn in turns:
+            value: Any = turn
+            for name in names:
+                value = value.get(name, {})
+            found.append(value or 0.0)
+        return float(statistics.median(found))
+
+    points = ("p50", "p90", "p99")
+    ratios = [o["per_s"] / f["per_s"] for o, f in zip(over, full, strict=True)]
+    grown = [o["ms"]["p99"] / f["ms"]["p99"] for o, f in zip(over, full, strict=True)]
+    return {
+        "turns": over,
+        "answers": dict(sum((Counter(turn["answers"]) for turn in over), Counter())),
+        "per_s": median(over, "per_s"),
+        "ms": {point: median(over, "ms", point) for point in points},
+        "refused_ms": {point: median(over, "refused_ms", point) for point in points},
+        "asked_per_s": 5 * median(full, "per_s"),
+        "throughput_ratio": statistics.median(ratios),
+        "full_load_p99_ms": median(full, "ms", "p99"),
+        "p99_ratio": statistics.median(grown),
     }
 
 
@@ -264,6 +314,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of a lane")
     parser.add_argument("--people", type=int, default=1, help="crops in a request")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
+    parser.add_argument("--apart", action="store_true", help="clients have cores of their own")
     parser.add_argument("--litserve", help="Python of an environment that has LitServe")
     parser.add_argument("--out", type=Path, help="file that the run is added to")
     options = parser.parse_args()

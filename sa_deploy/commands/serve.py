@@ -204,7 +204,11 @@ def serve(
         private_key=private_key,
         client_ca=client_ca,
     )
-    if ray_replicas is not None:
+    if ray_replicas is None:
+        for name, value in (("ray_models", ray_models), ("ray_address", ray_address)):
+            if value is not None:
+                raise bad_value(name, value, "goes with `ray_replicas`")
+    else:
         if gallery is not None:
             raise bad_value("gallery", str(gallery), "does not go with `ray_replicas`")
         on_gpu = float((device or "").startswith(("cuda", "tensorrt")))

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 
 from sa_deploy import read_embeddings
+from sa_runtime.errors import InputError
+from sa_runtime.service.models import named_files
 from tests.cli.invoke import invoke
 from tests.clip import Clip
 
@@ -90,12 +92,53 @@ def test_what_the_service_decides_is_not_said_twice(tmp_path: Path) -> None:
         (["--client-ca", "ca.pem"], "--client-ca ca.pem: needs --certificate"),
         (["--max-images", "200"], "--queue-crops 128: expected at least"),
         (["--timeout-ms", "0"], "--timeout-ms 0: expected more than 0"),
+        (["--timeout-ms", "inf"], "--timeout-ms inf: expected more than 0 and less than"),
+        (["--max-body-mb", "inf"], "--max-body-mb inf: expected more than 0 and less than"),
+        (["--private-key", "k.pem"], "--private-key k.pem: needs --certificate"),
+        (["--ray-models", "2"], "--ray-models 2: goes with --ray-replicas"),
+        (["--ray-address", "a:1"], "--ray-address a:1: goes with --ray-replicas"),
+        (["--host", "a" * 70, "--keys", "k"], "no address of this machine"),
+        (["--host", "192.0.2.1", "--keys", "k"], "--host 192.0.2.1: no address of this machine"),
+        (["--certificate", __file__], "test_serve.py: cannot be read"),
     ],
 )
-def test_what_is_open_to_anybody_or_does_not_fit_is_refused(words: list[str], said: str) -> None:
-    done = invoke("serve", "model.onnx", *words)
+def test_what_is_open_to_anybody_or_does_not_fit_is_refused(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "k"
+    keys.write_text(f"cameras {'0' * 64}\n")
+    done = invoke("serve", "model.onnx", *[keys if word == "k" else word for word in words])
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--drain-seconds", "inf"], "--drain-seconds inf: expected at least 0 and less than"),
+        (["--drain-delay-seconds", "inf"], "--drain-delay-seconds inf: expected at least 0"),
+        (["--max-delay-ms", "inf"], "--max-delay-ms inf: expected at least 0, and an end"),
+    ],
+)
+def test_times_without_an_end_are_refused(
+    tiny_model: TinyModel, words: list[str], said: str
+) -> None:
+    done = invoke("serve", tiny_model.path, "--port", 0, "--runtime", "onnxruntime", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_names_are_what_fits_into_an_address(tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    (folder / "a.onnx").touch()
+    file = str(folder / "a.onnx")
+    assert named_files([file]) == {"a": folder / "a.onnx"}
+    assert named_files([f"b={file}"]) == {"b": folder / "a.onnx"}
+    assert named_files(["absent/lr=1/c.onnx"]) == {"c": Path("absent/lr=1/c.onnx")}
+    for given in ("=m.onnx", "a b=m.onnx", "..=m.onnx", "my model.onnx", "ä=m.onnx", "a\n=m.onnx"):
+        with pytest.raises(InputError, match="give it a name of letters"):
+            named_files([given])
 
 
 def test_two_models_of_one_name_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import random
 import ssl
@@ -11,18 +12,27 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from sa_runtime import crops
-from sa_runtime.arrays import Embeddings, Image, Images
+from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import ContractError, InputError, RunnerError, bad_value
+from sa_runtime.errors import (
+    ContractError,
+    InputError,
+    RunnerError,
+    SaDeployError,
+    bad_value,
+    shown,
+)
+from sa_runtime.service.pem import trusted
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
     import httpx
 
+_log = logging.getLogger(__name__)
 KEY_VARIABLE = "SA_DEPLOY_KEY"
 """The API key, where none is given."""
 CA_VARIABLE, CERTIFICATE_VARIABLE = "SA_DEPLOY_CA", "SA_DEPLOY_CERTIFICATE"
@@ -34,8 +44,11 @@ _HEADER_LENGTH = "inference-header-content-length"
 AGAIN = (429, 502, 503)
 """Answers of a service, or of what stands before it, that ask to come again."""
 _LONGEST_WAIT_S = 20.0
-_IMAGES = 64
-"""In one request, where a service does not say how many it takes."""
+_LONGEST_S = 1e6
+_ROOM = 64 * 1024
+"""Of a body, for what is said beside the images in it."""
+_IMAGES, _BODY_MB = 64, 32.0
+"""In one request, and of it, where a service does not say how much it takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,13 +59,21 @@ class ServerInfo:
         name: of the model.
         contract: what it takes, what its vectors mean.
         max_images: in one request.
+        max_bytes: of its body.
         batch_size: crops that it runs at a time.
     """
 
     name: str
     contract: Contract
     max_images: int
+    max_bytes: int
     batch_size: int
+
+    @property
+    def crops_a_request(self) -> int:
+        """That fit into one, in number and in bytes."""
+        spec = self.contract.input
+        return max(min(self.max_images, self.max_bytes // (spec.height * spec.width * 3)), 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,20 +130,30 @@ class Common:
         certificate: Path | str | None = None,
         private_key: Path | str | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise bad_value("server", url, "expected an address such as http://127.0.0.1:8000")
+        _require_address(url)
         if connections < 1:
             raise bad_value("connections", connections, "expected at least 1")
+        if not 0 < timeout_s < _LONGEST_S:
+            raise bad_value(
+                "timeout_s", timeout_s, f"expected more than 0 and less than {_LONGEST_S:g}"
+            )
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self.connections = connections
         self._model = model
         self._found: ServerInfo | None = None
+        self.waited = False  # for a service that is away: said once
         self._httpx: Any = require("httpx", extra="client", purpose="the client of a service")
         given = os.environ.get
-        key = key or given(KEY_VARIABLE)
+        # A file that a key was read from ends with a line's end.
+        key = (key or given(KEY_VARIABLE) or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise InputError(
+                f"`key`, or {KEY_VARIABLE}: holds what no key does; expected letters and digits, "
+                "as `openssl rand -hex 32` gives them"
+            )
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        if model:
+        if model.isascii() and model.isprintable():
             headers[MODEL_HEADER] = model
         self._open(
             {
@@ -131,7 +162,7 @@ class Common:
                 "limits": self._httpx.Limits(max_connections=connections),
                 "timeout": timeout_s,
                 "trust_env": False,
-                "verify": _trust(
+                "verify": trusted(
                     self.url,
                     ca or given(CA_VARIABLE),
                     certificate or given(CERTIFICATE_VARIABLE),
@@ -145,15 +176,11 @@ class Common:
         raise NotImplementedError
 
     def _gave_up(self, outcome: httpx.Response | Exception) -> RunnerError:
-        if isinstance(outcome, Exception):
-            why = str(outcome) or type(outcome).__name__
-        else:
-            why = f"{outcome.status_code} {_message(outcome)}"
         # Since TLS 1.3 whoever is refused for his certificate may only see the connection end.
         asks = self.url.startswith("https://") and isinstance(outcome, Exception)
         return RunnerError(
-            f"{self.url}: no answer in {self.timeout_s:g} s ({why}); is the service up, and is it "
-            "asked for more than it can do? A longer `timeout_s` waits longer"
+            f"{self.url}: no answer in {self.timeout_s:g} s ({_said(outcome)}); is the service up, "
+            "and is it asked for more than it can do? A longer `timeout_s` waits longer"
             + ("; does it ask its clients for certificates (`certificate`)?" if asks else "")
         )
 
@@ -162,8 +189,8 @@ class Common:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            return None
+        if cause is None or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return None  # as a service that is stopped ends a connection
         if isinstance(cause, ssl.SSLCertVerificationError):
             return InputError(
                 f"{self.url}: its certificate is not trusted ({cause.verify_message}); pass `ca`, "
@@ -193,20 +220,25 @@ class Common:
                 known = ", ".join(names)
                 raise InputError(f"{self.url}: no model {name!r}; expected one of {known}")
             found = models[names.index(name)]
+            body_mb = float(found.get("max_body_mb", _BODY_MB))
             return ServerInfo(
                 name=name,
                 contract=Contract.from_json(contract.text, source=f"{self.url} {name}"),
-                max_images=int(found.get("max_images", _IMAGES)),
+                max_images=max(int(found.get("max_images", _IMAGES)), 1),
+                max_bytes=max(int(body_mb * 1e6) - _ROOM, 1),
                 batch_size=int(found["batch_size"]),
             )
-        except InputError:
+        except SaDeployError:
             raise
-        except (ValueError, KeyError, IndexError, TypeError) as exc:
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, AttributeError) as exc:
             raise InputError(f"{self.url}: not a service of sa-deploy ({exc})") from exc
 
     @property
     def _question(self) -> str:
-        return f"/contract?model={self._model}" if self._model else "/contract"
+        return self._asking_for("/contract")
+
+    def _asking_for(self, path: str) -> str:
+        return f"{path}?model={quote(self._model, safe='')}" if self._model else path
 
     def _infer_call(self, info: ServerInfo, images: Images) -> Call:
         spec, output = info.contract.input, info.contract.output
@@ -225,7 +257,7 @@ class Common:
         ).encode()
         return Call(
             method="POST",
-            path=f"/v2/models/{info.name}/infer",
+            path=f"/v2/models/{quote(info.name, safe='')}/infer",
             content=head + np.ascontiguousarray(images).tobytes(),
             headers={
                 "content-type": "application/octet-stream",
@@ -241,11 +273,12 @@ class Common:
                 f"{self.url}: its vectors are of space {space or 'none'} now, and were of "
                 f"{info.contract.space}: they do not compare. Begin again with a new client"
             )
-        body = response.content
-        start = int(response.headers.get(_HEADER_LENGTH, 0))
-        if len(body) - start != 4 * shape[0] * shape[1]:
+        body, stated = response.content, response.headers.get(_HEADER_LENGTH, "0")
+        start = len(body) - 4 * shape[0] * shape[1]
+        if start < 0 or stated != str(start):
             raise RunnerError(
-                f"{self.url}: an answer of {len(body) - start} bytes, expected float32 {shape}"
+                f"{self.url}: an answer of {len(body)} bytes, {shown(stated)} before the vectors; "
+                f"expected float32 {shape}"
             )
         return np.frombuffer(body, "<f4", offset=start).reshape(shape).astype(np.float32)
 
@@ -258,7 +291,7 @@ class Common:
                 raise InputError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
         return Call(
             method="POST",
-            path=f"/embed?model={self._model}" if self._model else "/embed",
+            path=self._asking_for("/embed"),
             headers={"accept": "application/octet-stream"},
             files=files,
         )
@@ -290,7 +323,9 @@ class Attempts:
             RunnerError: no time is left for another one.
             InputError: another one would fail likewise.
         """
-        wait_s: float = min(0.1 * 2**self._made, _LONGEST_WAIT_S)
+        # By chance, so that those refused together do not come together.
+        backoff_s: float = min(0.1 * 2 ** min(self._made, 10), _LONGEST_WAIT_S)
+        wait_s = backoff_s * random.uniform(0.5, 1.0)
         if isinstance(outcome, Exception):
             if untrusted := self._client._untrusted(outcome):
                 raise untrusted from outcome
@@ -298,8 +333,11 @@ class Attempts:
             return None
         else:
             stated = outcome.headers.get("retry-after", "")
-            wait_s = max(wait_s, min(float(stated), _LONGEST_WAIT_S) if stated.isdigit() else 0.0)
-        wait_s *= random.uniform(0.5, 1.0)  # so that those refused together do not come together
+            if stated.isascii() and stated.isdigit():
+                wait_s += min(int(stated[:6]), _LONGEST_WAIT_S)
+        if isinstance(outcome, Exception) and not self._client.waited:
+            self._client.waited = True
+            _log.warning("%s: no answer yet (%s); asking again", self._client.url, _said(outcome))
         if time.monotonic() + wait_s >= self._until:
             cause = outcome if isinstance(outcome, Exception) else None
             raise self._client._gave_up(outcome) from cause
@@ -307,53 +345,31 @@ class Attempts:
         return wait_s
 
 
-def _trust(
-    url: str,
-    ca: Path | str | None,
-    certificate: Path | str | None,
-    private_key: Path | str | None,
-) -> ssl.SSLContext | bool:
-    """Whom a client trusts, and what it shows; the default of httpx where nothing is given."""
-    if not url.startswith("https://") or (ca is None and certificate is None):
-        return True
-    for path in (ca, certificate, private_key):
-        if path is not None and not Path(path).is_file():
-            raise InputError(f"{path}: no such file; expected a certificate or key in PEM")
-    named = ca
+def _require_address(url: str) -> None:
+    """Refuse what is no address of a service."""
     try:
-        if ca is None:
-            import certifi
-
-            context = ssl.create_default_context(cafile=certifi.where())
-        else:
-            context = ssl.create_default_context(cafile=str(ca))
-        if certificate is not None:
-            named = certificate
-            context.load_cert_chain(certificate, private_key)
-    except (ssl.SSLError, OSError) as exc:
-        raise InputError(
-            f"{named}: cannot be read ({exc}); expected a certificate in PEM, with its key"
-        ) from exc
-    return context
-
-
-def resized(images: Sequence[Image] | Images, contract: Contract) -> Images:
-    """Crops of any sizes -> (N, H, W, 3) uint8 at a model's.
-
-    Raises:
-        InputError: one of another type or shape.
-    """
-    spec = contract.input
-    out = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
-    for index, image in enumerate(images):
-        crops.check_image(image, f"crop {index}")
-        crops.resize(image, spec.height, spec.width, out[index])
-    return out
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a port that is none, brackets that do not fit
+        parts, port = urlsplit(""), 0
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or port == 0
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+        or not url.isprintable()
+        or " " in url
+    ):
+        hidden = f"{url.partition('@')[0][:8]}..." if "@" in url else url
+        raise bad_value("server", hidden, "expected an address such as http://127.0.0.1:8000")
 
 
-def joined(parts: Sequence[Embeddings], dim: int) -> Embeddings:
-    """Parts one below the other; (0, dim) where there are none."""
-    return np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
+def _said(outcome: httpx.Response | Exception) -> str:
+    if isinstance(outcome, Exception):
+        return str(outcome) or type(outcome).__name__
+    return f"{outcome.status_code} {_message(outcome)}"
 
 
 def _message(response: httpx.Response) -> str:

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
-from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo, joined, resized
+from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo
+from sa_runtime.service.parts import joined, resized
 
 if TYPE_CHECKING:
     import httpx
@@ -72,7 +73,7 @@ class AsyncClient(Common):
             InputError, RunnerError: as :meth:`embed`.
         """
         info = await self.info()
-        step = info.max_images
+        step = info.crops_a_request
 
         async def one(part: Images) -> Embeddings:
             response = await self._send(self._infer_call(info, part))

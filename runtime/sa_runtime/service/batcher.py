@@ -52,8 +52,8 @@ class Batcher:
         lanes: int = 1,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
-        if not max_delay_ms >= 0:
-            raise bad_value("max_delay_ms", max_delay_ms, "expected at least 0")
+        if not 0 <= max_delay_ms < math.inf:
+            raise bad_value("max_delay_ms", max_delay_ms, "expected at least 0, and an end")
         if lanes < 1:
             raise bad_value("lanes", lanes, "expected at least 1")
         self.batch_size = fitting_batch_size(runner, batch_size)

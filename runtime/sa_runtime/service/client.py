@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo, joined, resized
+from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo
+from sa_runtime.service.parts import joined, parts_of, resized
 
 if TYPE_CHECKING:
     import httpx
@@ -96,8 +97,7 @@ class Client(Common):
             RunnerError: the service does not answer, or failed.
         """
         info = self.info
-        files = [Path(path) for path in paths]
-        parts = [files[i : i + info.max_images] for i in range(0, len(files), info.max_images)]
+        parts = parts_of([Path(path) for path in paths], info)
 
         def one(part: list[Path]) -> Embeddings:
             return self._vectors(info, self._send(self._file_call(part)), len(part))
@@ -110,7 +110,7 @@ class Client(Common):
         Raises:
             InputError, RunnerError: as :meth:`embed`.
         """
-        step = self.info.max_images
+        step = self.info.crops_a_request
         parts = [images[i : i + step] for i in range(0, len(images), step)]
         return joined(list(self._in_flight(self._run_part, parts)), self.dim)
 
@@ -138,8 +138,8 @@ class Client(Common):
 
     def _run_part(self, images: Images) -> Embeddings:
         info = self.info
-        if len(images) > info.max_images:
-            step = info.max_images
+        if len(images) > info.crops_a_request:
+            step = info.crops_a_request
             parts = [self._run_part(images[i : i + step]) for i in range(0, len(images), step)]
             return np.concatenate(parts)
         response = self._send(self._infer_call(info, images))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from sa_runtime.errors import InputError, MissingFileError
 _log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often the file is looked at."""
-_LINE = re.compile(r"([\w.@-]{1,64}) ([0-9a-f]{64})( admin)?")
+_LINE = re.compile(r"([\w.@-]{1,64})\s+([0-9a-fA-F]{64})(\s+admin)?")
 
 
 class Holder(NamedTuple):
@@ -32,7 +34,8 @@ class Keys:
     in hexadecimal, and whether it may swap models. Several lines may have one name, so that an old
     key and a new one hold side by side while clients change over. Empty lines and those that begin
     with ``#`` are passed over. A file that becomes unreadable changes nothing: the last keys that
-    could be read hold.
+    could be read hold. One that others than its owner may write is not taken: they could let
+    anybody in.
 
     Keys are random and long (``openssl rand -hex 32``), so that one round of SHA-256 is enough:
     there is nothing to guess.
@@ -81,15 +84,23 @@ def read_keys(path: Path) -> dict[str, Holder]:
     """The holders by the hash of their key.
 
     Raises:
-        InputError: no such file, no key in it, or a line that is none.
+        InputError: no such file, no key in it, a line that is none, the same key twice, or others
+            may write it.
     """
     try:
-        lines = path.read_text().splitlines()
+        mode = path.stat().st_mode
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         kind = MissingFileError if isinstance(exc, FileNotFoundError) else InputError
         raise kind(
             f"{path}: cannot be read; expected lines of NAME and the SHA-256 of a key", path=path
         ) from exc
+    if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"{path}: others may write it, and let anybody in; take that from them: chmod go-w "
+            f"{path}",
+            path=path,
+        )
     found: dict[str, Holder] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -102,7 +113,10 @@ def read_keys(path: Path) -> dict[str, Holder]:
                 "them where the key may swap models",
                 path=path,
             )
-        found[match[2]] = Holder(match[1], match[3] is not None)
+        digest = match[2].lower()
+        if digest in found:
+            raise InputError(f"{path}: line {number} has the key of a line before it", path=path)
+        found[digest] = Holder(match[1], match[3] is not None)
     if not found:
         raise InputError(f"{path}: no key in it; nobody could ask", path=path)
     return found

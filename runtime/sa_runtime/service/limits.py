@@ -6,6 +6,9 @@ import dataclasses
 
 from sa_runtime.errors import check_fields
 
+LARGEST = 1e9
+"""Of what is measured in MB, seconds or milliseconds."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -25,7 +28,7 @@ class Limits:
         write_timeout_s: until a client has taken its answer.
 
     Raises:
-        InputError: a bound below 1.
+        InputError: a bound below 1, or a size or time that is not more than 0, or without end.
     """
 
     max_body_mb: float = 32.0
@@ -44,7 +47,13 @@ class Limits:
         counts = ("max_pixels", "max_images", "max_requests", "max_connections", "queue_crops")
         sizes = ("max_body_mb", "max_bodies_mb", "timeout_ms", "read_timeout_s", "write_timeout_s")
         check_fields(self, [(name, getattr(self, name) >= 1, "at least 1") for name in counts])
-        check_fields(self, [(name, getattr(self, name) > 0, "more than 0") for name in sizes])
+        check_fields(
+            self,
+            [
+                (name, 0 < getattr(self, name) < LARGEST, f"more than 0 and less than {LARGEST:g}")
+                for name in sizes
+            ],
+        )
         check_fields(
             self,
             [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import ContractError, InputError, SaDeployError
+from sa_runtime.errors import ContractError, InputError, SaDeployError, shown
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
 from sa_runtime.service.batcher import Batcher
@@ -24,6 +25,7 @@ from sa_runtime.service.refusals import RefusedError
 from sa_runtime.service.tickets import BatchReport
 
 _log = logging.getLogger(__name__)
+_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,10 +264,11 @@ def named_files(models: Sequence[str]) -> dict[str, Path]:
     """Artefacts by the names that requests call them by.
 
     Args:
-        models: ``FILE``, called by its stem, or ``NAME=FILE``.
+        models: ``FILE``, called by its stem, or ``NAME=FILE``; what is there as it stands is a
+            file, whatever it is called.
 
     Raises:
-        InputError: none, or two of one name.
+        InputError: none, two of one name, or a name that does not go into an address.
 
     >>> named_files(["runs/sa.onnx", "small=runs/thin.onnx"])
     {'sa': PosixPath('runs/sa.onnx'), 'small': PosixPath('runs/thin.onnx')}
@@ -273,8 +276,15 @@ def named_files(models: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for given in models:
         name, equals, file = given.partition("=")
-        path = Path(file) if equals else Path(given)
-        name = name if equals else path.stem
+        if not equals or "/" in name or Path(given).is_file():
+            name, path = Path(given).stem, Path(given)
+        else:
+            path = Path(file)
+        if _NAME.fullmatch(name) is None:
+            raise InputError(
+                f"{given}: requests would have to call it {shown(name)}; give it a name of "
+                "letters, digits and . _ - with NAME=FILE"
+            )
         if name in found:
             raise InputError(
                 f"{path}: a second model called {name!r}; give it another name with NAME={path}"

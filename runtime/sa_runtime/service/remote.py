@@ -27,7 +27,7 @@ class ServerRunner:
         self._client = client
         info = client.info
         self.contract: Contract = info.contract
-        self.max_batch: int | None = info.max_images
+        self.max_batch: int | None = info.crops_a_request
         self.path = f"{client.url} {info.name}"
         self.label = f"server {info.contract.precision}"
 

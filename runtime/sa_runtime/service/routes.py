@@ -140,6 +140,7 @@ class Routes:
             "runtime": served.runner.name,
             "batch_size": served.batcher.batch_size,
             "max_images": self._service.limits.max_images,
+            "max_body_mb": self._service.limits.max_body_mb,
         }
 
 

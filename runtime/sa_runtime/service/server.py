@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import ipaddress
 import logging
 import signal
@@ -18,10 +19,12 @@ from typing import Any
 
 import uvicorn
 
-from sa_runtime.errors import IncompleteError, InputError, bad_value
+from sa_runtime.errors import IncompleteError, bad_value
 from sa_runtime.service.app import Service
 from sa_runtime.service.keys import Keys
+from sa_runtime.service.limits import LARGEST
 from sa_runtime.service.models import Models, ModelSettings
+from sa_runtime.service.pem import check_pem
 from sa_runtime.service.protocol import guarded
 from sa_runtime.sources.reader import quiet_opencv
 
@@ -61,6 +64,8 @@ class Address:
             raise bad_value(
                 "client_ca", str(self.client_ca), "needs `certificate` and `private_key` too"
             )
+        if self.private_key is not None and self.certificate is None:
+            raise bad_value("private_key", str(self.private_key), "needs `certificate` too")
         if not (keys or self.client_ca is not None or is_loopback(self.host)):
             raise bad_value(
                 "host",
@@ -104,6 +109,7 @@ def serve_models(
         IncompleteError: requests were cut off at the end.
     """
     address.check(keys=keys is not None)
+    _tls(address)  # before models are opened
     holders = None if keys is None else Keys(keys)
     listening, address = bound(address)
     models = Models(dict(files), settings)
@@ -145,21 +151,29 @@ def bound(address: Address) -> tuple[socket.socket, Address]:
     """
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, where = found[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(where)
-        except BaseException:
-            listening.close()
-            raise
+    except (OSError, UnicodeError) as exc:
+        raise bad_value(
+            "host", address.host, f"no address of this machine ({_reason(exc)})"
+        ) from exc
+    family, kind, protocol, _, where = found[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
     except OSError as exc:
+        listening.close()
+        if exc.errno == errno.EADDRNOTAVAIL:
+            raise bad_value("host", address.host, "no address of this machine") from exc
         raise bad_value(
             "port",
             address.port,
-            f"cannot listen on {address.host} ({exc.strerror or exc}); choose another one",
+            f"cannot listen on {address.host} ({_reason(exc)}); choose another one",
         ) from exc
     return listening, dataclasses.replace(address, port=listening.getsockname()[1])
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 class Server(uvicorn.Server):
@@ -178,7 +192,7 @@ class Server(uvicorn.Server):
         on_start: called when requests are taken.
 
     Raises:
-        InputError: certificates that cannot be read.
+        InputError: certificates that cannot be read, or a time without end.
     """
 
     def __init__(
@@ -191,6 +205,9 @@ class Server(uvicorn.Server):
         drain_s: float = 30.0,
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
+        for name, seconds in (("drain_seconds", drain_s), ("drain_delay_seconds", drain_delay_s)):
+            if not 0 <= seconds < LARGEST:
+                raise bad_value(name, seconds, f"expected at least 0 and less than {LARGEST:g}")
         limits = service.limits
         config = uvicorn.Config(
             service.app,
@@ -283,9 +300,7 @@ class Server(uvicorn.Server):
 def _tls(address: Address) -> dict[str, Any]:
     if address.certificate is None:
         return {}
-    for path in (address.certificate, address.private_key, address.client_ca):
-        if path is not None and not path.is_file():
-            raise InputError(f"{path}: no such file; expected a certificate or key in PEM")
+    check_pem(address.certificate, address.private_key, address.client_ca)
     found: dict[str, Any] = {
         "ssl_certfile": str(address.certificate),
         "ssl_keyfile": None if address.private_key is None else str(address.private_key),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -45,10 +46,9 @@ class Load:
         self._threads: list[threading.Thread] = []
 
     def start(self, clients: int, *, with_ids: int = 0) -> None:
-        once = [partial(self._ask_once, number) for number in range(with_ids)]
-        self._threads = [
-            threading.Thread(target=ask, daemon=True) for ask in [*[self._ask] * clients, *once]
-        ]
+        asked: list[Callable[[], None]] = [self._ask] * clients
+        asked += [partial(self._ask_once, number) for number in range(with_ids)]
+        self._threads = [threading.Thread(target=one, daemon=True) for one in asked]
         for thread in self._threads:
             thread.start()
 

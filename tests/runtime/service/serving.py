@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sa_runtime.service.app import Service
 from sa_runtime.service.limits import Limits
-from sa_runtime.service.models import Models, ModelSettings
+from sa_runtime.service.models import Models, ModelSettings, named_files
 from sa_runtime.service.server import Address, Server, bound
 
 
@@ -42,7 +42,7 @@ def serving(
         lanes=lanes,
         limits=limits or Limits(),
     )
-    files = {Path(model).stem: Path(model) for model in models}
+    files = named_files([str(model) for model in models])
     listening, address = bound(at or Address(port=0))
     started = threading.Event()
     made = Service(Models(files, settings), **service)

@@ -120,6 +120,16 @@ def test_a_file_of_keys_is_read_strictly_and_never_quoted(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="line 1 is not NAME and 64") as told:
         Keys(file)
     assert "secret" not in str(told.value)
+    line = key_line("cameras", "mine")
+    file.write_text(line + line.replace("cameras", "others"))
+    with pytest.raises(InputError, match="line 2 has the key of a line before it"):
+        Keys(file)
+    file.write_text(line)
+    file.chmod(0o666)
+    with pytest.raises(InputError, match="others may write it, and let anybody in"):
+        Keys(file)
+    file.chmod(0o644)
+    assert Keys(file).holder("mine") == ("cameras", False)
 
 
 def test_only_an_admin_swaps_models_where_keys_are_asked_for(

@@ -16,6 +16,7 @@ import pytest
 
 from sa_deploy import AsyncClient, Client
 from sa_runtime.errors import InputError, SaDeployError
+from sa_runtime.service.pem import check_pem
 from sa_runtime.service.server import Address
 from tests.runtime.service.serving import Running, serving
 
@@ -169,6 +170,32 @@ def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
         Client("https://127.0.0.1:1", ca=wrong)
     with pytest.raises(InputError, match=r"wrong\.pem: cannot be read"):
         Client("https://127.0.0.1:1", certificate=wrong)
+
+
+def test_a_service_names_what_it_cannot_read(site: Authority, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    server, other = site.give("named"), site.give("other")
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        site.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    check_pem(server, None, site.path)
+    for given, said in (
+        ((wrong,), "wrong.pem: cannot be read"),
+        ((server, other), "other.pem: not the private key of"),
+        ((server, locked), "locked.pem: the private key is behind a password"),
+        ((server, None, wrong), "wrong.pem: cannot be read"),
+        ((server, None, tmp_path / "absent.pem"), "absent.pem: no such file"),
+    ):
+        with pytest.raises(InputError, match=said):
+            check_pem(*given)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
