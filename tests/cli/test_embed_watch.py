@@ -100,6 +100,27 @@ def test_what_is_complete_is_embedded_once(
     assert counts == {**videos, "00.png": 1, "01.png": 1, "02.png": 1}
 
 
+def test_a_video_that_grows_after_a_rest_is_told_of_once(
+    tiny_model: TinyModel, clip: Clip, tmp_path: Path
+) -> None:
+    folder, told = tmp_path / "in", list[str]()
+    folder.mkdir()
+    arrive(clip, folder, "a")
+    image(folder / "b.png", 1)
+    size = clip.video.stat().st_size
+
+    def grow() -> None:
+        with (folder / "a.mp4").open("ab") as file:
+            file.write(bytes(100))
+
+    looks = Looks(*[lambda: None] * 3, grow, more=4)
+    skip = {"on_skip": lambda error: told.append(str(error))}
+    assert watched(tiny_model, folder, tmp_path / "out", looks, **skip) == [clip.boxes + 1]
+    assert len(told) == 1
+    grown = f"a.mp4: has changed since it was embedded, from {size} to {size + 100} bytes"
+    assert grown in told[0]
+
+
 def test_only_a_torn_image_does_not_end_the_watch(
     tiny_model: TinyModel, clip: Clip, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ those of the columns, which stay in the files.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ NOTHING = "none"
 _DATE = re.compile(r"(?<!\d)(20\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(?!\d{1,5}\b)")
 _EPOCH_S = 1e9
 """Times above are seconds since 1970, as live sources stamp them; others count from the start."""
+_MOST_BYTES = 255
+"""Of a name, on the usual file systems."""
 _OPEN = 128
 """So many files of a part are written at a time; what comes again later gets another one."""
 
@@ -79,7 +82,24 @@ def folder_of(row: Row, partition: Sequence[str]) -> str:
     'camera_name=door%2F2/source_name=b%20c.mp4'
     """
     parts = (PARTITIONS[name] for name in partition)
-    return "/".join(f"{name}={quote(value(row), safe='')}" for name, value in parts)
+    return "/".join(_named(name, value(row)) for name, value in parts)
+
+
+def _named(name: str, value: str) -> str:
+    """A folder's name; a value that is too long for one is cut, and told from others by a hash.
+
+    >>> _named("camera_name", "Tür/1"), _named("camera_name", "x" * 300)[-12:]
+    ('camera_name=Tür%2F1', 'xxx~0d4e2ca9')
+    """
+    whole = f"{name}=" + "".join(
+        sign if sign.isprintable() and not sign.isascii() else quote(sign, safe="")
+        for sign in value
+    )
+    if len(whole.encode()) <= _MOST_BYTES:
+        return whole
+    mark = f"~{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+    short = whole.encode()[: _MOST_BYTES - len(mark)].decode(errors="ignore")
+    return re.sub(r"%.?$", "", short) + mark
 
 
 class PartitionedPart:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def watch(
 
     A file counts as arrived when it has not changed for ``settle_s`` and from one look to the next.
     Hidden files are passed over. A video is waited for until its detection file has arrived too.
+    One whose size changes after it was embedded is told of; what is new in it is not embedded.
 
     Args:
         folder: searched below, without links.
@@ -92,6 +93,7 @@ def watch(
         )
     last: dict[Path, _State] = {}
     refused: dict[Path, _State] = {}
+    changed: set[str] = set()
     shared = options or SourceOptions()
     while not stop():
         now = dict(_files(home, boxes))
@@ -102,6 +104,8 @@ def watch(
         if not _can_go_on(begun, boxes, now, at_rest, first):
             time.sleep(poll_s)
             continue
+        for error in _changed(done, now, at_rest, changed):
+            on_skip(error)
         fresh = (path for path in at_rest if path.is_relative_to(home) and str(path) not in done)
         waiting = sorted(path for path in fresh if refused.get(path) != now[path])
         # What a stopped run was in the middle of comes first, as it was then.
@@ -136,17 +140,38 @@ def _files(*folders: Path) -> Iterator[tuple[Path, _State]]:
                 yield path, (status.st_size, status.st_mtime_ns)
 
 
-def _known(out: Path) -> tuple[set[str], list[dict[str, Any]]]:
-    """Paths of all that is in the manifest, and the sources that are not finished."""
+def _known(out: Path) -> tuple[dict[str, int | None], list[dict[str, Any]]]:
+    """Paths of all that is in the manifest, of videos with sizes, and what is not finished."""
     if not (out / MANIFEST).exists():
-        return set(), []
+        return {}, []
     manifest = Manifest.read(out)
     sources = manifest.plan.get("sources", [])
     begun = [] if manifest.complete else sources[manifest.position.source :]
-    paths = {
-        path for one in sources for path in (one.get("video"), *one.get("arrived", ())) if path
-    }
+    paths: dict[str, int | None] = {}
+    for one in sources:
+        paths |= dict.fromkeys(one.get("arrived", ()))
+        if "video" in one:
+            paths[one["video"]] = one.get("size_bytes")
     return paths, begun
+
+
+def _changed(
+    done: Mapping[str, int | None],
+    now: Mapping[Path, _State],
+    at_rest: set[Path],
+    told: set[str],
+) -> Iterator[InputError]:
+    """What is wrong with videos that are not as they were embedded; of each once."""
+    for name, size in done.items():
+        path = Path(name)
+        if size is None or name in told or path not in at_rest or now[path][0] == size:
+            continue
+        told.add(name)
+        yield InputError(
+            f"{name}: has changed since it was embedded, from {size} to {now[path][0]} bytes, and "
+            "is not embedded again; move it into the folder once it is whole, under another name",
+            path=path,
+        )
 
 
 def _can_go_on(

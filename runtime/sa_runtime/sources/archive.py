@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from sa_runtime.image_files import IMAGE_SUFFIXES, MAX_PIXELS, is_image
 from sa_runtime.items import Counts, Item, Row
 from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
 
+_READ_BYTES = 2**20
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -46,10 +48,29 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def images_in(archive: tarfile.TarFile) -> tuple[list[tarfile.TarInfo], int]:
-    """The images of an archive, in its order, and the number of other files."""
+    """The images of an archive, in its order, and the number of other files.
+
+    Raises:
+        tarfile.TarError: what follows the last file that is found is not the end of an archive;
+            Python's own reader takes a damaged header for it.
+    """
     files = [member for member in archive.getmembers() if member.isfile()]
+    _require_end(archive, len(files))
     kept = [member for member in files if is_image(Path(member.name).name)]
     return kept, len(files) - len(kept)
+
+
+def _require_end(archive: tarfile.TarFile, files: int) -> None:
+    file = archive.fileobj
+    assert file is not None
+    file.seek(archive.offset)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if mark.strip(b"\0") or len(mark) < tarfile.BLOCKSIZE:
+        found = "something else" if mark.strip(b"\0") else "nothing"
+        raise tarfile.ReadError(f"{found} where the archive's end should be, after {files} files")
+    if not isinstance(file, io.BufferedReader):
+        while file.read(_READ_BYTES):  # up to the checksum of what is compressed
+            pass
 
 
 def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sa_runtime.errors import InputError, MissingFileError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 STANDARD_INPUT = "-"
@@ -22,7 +24,7 @@ def listed(given: Sequence[str | os.PathLike[str] | T]) -> list[str | T]:
 
     Args:
         given: paths and addresses; ``-`` for the lines of standard input, the name of a text file
-            for its lines, a pattern such as ``day/**/*.mp4`` for what it fits, sorted.
+            for its lines, each once, a pattern such as ``day/**/*.mp4`` for what it fits, sorted.
 
     Raises:
         InputError: a pattern that nothing fits, or a list without names.
@@ -62,13 +64,10 @@ def _named(name: str) -> Iterable[str]:
 
 
 def _lines(file: Iterable[str], name: str) -> list[str]:
-    found = list(_stripped(file))
+    lines = [line.strip("\r\n\ufeff") for line in file if line.strip()]
+    found = list(dict.fromkeys(lines))
     if not found:
         raise InputError(f"{name}: names no source; expected one a line")
+    if again := len(lines) - len(found):
+        _log.warning("%s: %d lines name a source again; each is embedded once", name, again)
     return found
-
-
-def _stripped(file: Iterable[str]) -> Iterator[str]:
-    for line in file:
-        if text := line.strip("\r\n"):
-            yield text

@@ -131,6 +131,26 @@ def test_files_are_divided_and_read_in_order(run: Run, clips: list[Path], tmp_pa
         run(clips, "x.parquet", partition=["day"])
 
 
+def test_folders_of_long_and_odd_names_are_written(
+    run: Run, clips: list[Path], tmp_path: Path
+) -> None:
+    """Names of files may have 255 bytes; percent signs would make three times as many of some."""
+    cameras = ["玄関" * 20, "../x\n%", "é" * 200, "é" * 199 + "è"]
+    folders = []
+    for number, camera in enumerate(cameras):
+        out = tmp_path / str(number)
+        run(clips[:1], out.name, partition=["camera"], camera=camera)
+        (folder,) = out.glob("camera_name=*")
+        folders.append(folder.name)
+        assert set(read_embeddings(out).rows["camera"].to_pylist()) == {camera}
+        if number < 2:
+            table = pyarrow.dataset.dataset(out, partitioning="hive").to_table()
+            assert set(table["camera_name"].to_pylist()) == {camera}
+    assert folders[:2] == [f"camera_name={cameras[0]}", "camera_name=..%2Fx%0A%25"]
+    assert max(len(name.encode()) for name in folders) <= 255
+    assert len(set(folders)) == len(cameras)
+
+
 def test_more_keys_than_files_may_be_open(
     run: Run, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
