@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sa_runtime.artefact.external_data import IR_WEIGHTS, WEIGHTS_KEY, file_hash
 from sa_runtime.system.extras import require
@@ -28,21 +28,37 @@ class OpenVinoWriter:
     """
 
     def __init__(self, model: ModelProto, *, half: bool) -> None:
-        self._openvino = require("openvino", extra="cpu", purpose="export to OpenVINO")
+        openvino = require("openvino", extra="cpu", purpose="export to OpenVINO")
         bare = type(model).FromString(model.SerializeToString())
         del bare.metadata_props[:]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             path.write_bytes(bare.SerializeToString())
             # Unlike the reader of `Core`, it folds the shapes that biases are broadcast to.
-            self._model = self._openvino.convert_model(path)
+            self._model = openvino.convert_model(path)
         self._half = half
 
     def __call__(self, metadata: Mapping[str, str], path: Path) -> None:
         """Write both files with these entries, and the hash of the weights, in ``rt_info``."""
-        for key, value in metadata.items():
-            self._model.set_rt_info(value, key.split("."))
-        self._openvino.save_model(self._model, str(path), compress_to_fp16=self._half)
-        weights = json.dumps({IR_WEIGHTS: file_hash(path.with_suffix(".bin"))})
-        self._model.set_rt_info(weights, WEIGHTS_KEY.split("."))
-        self._openvino.save_model(self._model, str(path), compress_to_fp16=self._half)
+        write_ir(self._model, metadata, path, half=self._half)
+
+
+def write_ir(model: Any, metadata: Mapping[str, str], path: Path, *, half: bool) -> None:
+    """Write an ``openvino.Model`` with these entries and the hash of its weights.
+
+    Args:
+        model: to write; the entries are added to it.
+        metadata: entries of ``rt_info``.
+        path: ``.xml``; the weights go beside it as ``.bin``.
+        half: store weights as FP16.
+
+    Raises:
+        MissingPackageError: OpenVINO is not installed.
+    """
+    openvino = require("openvino", extra="cpu", purpose="export to OpenVINO")
+    for key, value in metadata.items():
+        model.set_rt_info(value, key.split("."))
+    openvino.save_model(model, str(path), compress_to_fp16=half)
+    weights = json.dumps({IR_WEIGHTS: file_hash(path.with_suffix(".bin"))})
+    model.set_rt_info(weights, WEIGHTS_KEY.split("."))
+    openvino.save_model(model, str(path), compress_to_fp16=half)
