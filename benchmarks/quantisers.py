@@ -77,7 +77,7 @@ def onnx_runtime(plain: Path, world: Path, images: Images, target: Path) -> None
     batches = _batches(plain, images)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, Any] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, Any] | None:
             return next(batches, None)
 
     with tempfile.TemporaryDirectory() as folder:

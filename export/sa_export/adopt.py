@@ -14,6 +14,7 @@ from sa_export.crop_set import CropSet
 from sa_export.foreign import ForeignModel, reference_vectors
 from sa_export.graph_exporter import GraphExporter
 from sa_export.graph_flops import graph_flops
+from sa_export.kinds import InputKind
 from sa_export.openvino_workarounds import rewrite_trapped
 from sa_export.options import FORMATS, SUFFIXES, Format
 from sa_export.parity import Gates, Parity
@@ -67,6 +68,7 @@ def adopt(
     gates: Gates,
     *,
     embedding: str = "adopted",
+    input_kind: InputKind = "uint8-nhwc",
     precision: Precision | None = None,
     calibration: Calibration | None = None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -83,6 +85,8 @@ def adopt(
         crops: to compare on, at the original's size.
         gates: what the artefact must keep.
         embedding: a name for its vectors.
+        input_kind: images that the artefact takes: uint8 BGR as OpenCV gives it, or float RGB from
+            0 to 1.
         precision: of the artefact; the original's own by default.
         calibration: where int8 ranges come from; needed for that precision only.
         on_note: called with a sentence about what takes long.
@@ -96,10 +100,10 @@ def adopt(
     kind = format_of(target)
     reference = reference_vectors(foreign, crops.images, preprocessing)
     warnings = check_vectors(reference, foreign, preprocessing, crops)
-    contract = contract_of_foreign(foreign, preprocessing, embedding)
+    contract = contract_of_foreign(foreign, preprocessing, embedding, input_kind)
     model = type(foreign.model).FromString(foreign.model.SerializeToString())
     rewritten = rewrite_trapped(model)
-    wrap(model, foreign, preprocessing)
+    wrap(model, foreign, preprocessing, input_kind)
     exporter = GraphExporter(
         model,
         contract,
@@ -135,7 +139,10 @@ def format_of(target: Path) -> Format:
 
 
 def contract_of_foreign(
-    foreign: ForeignModel, preprocessing: Preprocessing, embedding: str
+    foreign: ForeignModel,
+    preprocessing: Preprocessing,
+    embedding: str,
+    input_kind: InputKind = "uint8-nhwc",
 ) -> Contract:
     """The contract of an adopted model, without parity."""
     operators = {node.op_type for node in foreign.model.graph.node}
@@ -148,9 +155,12 @@ def contract_of_foreign(
     }
     if foreign.network is not None:
         said |= {"family": foreign.network.family, "architecture": foreign.network.arch}
+    images = InputSpec(height=foreign.height, width=foreign.width)
+    if input_kind == "nchw-float":
+        images = dataclasses.replace(images, layout="nchw", dtype="float32", colour="rgb")
     probes = probe_crops(foreign.height, foreign.width)
     return Contract(
-        input=InputSpec(height=foreign.height, width=foreign.width),
+        input=images,
         output=OutputSpec(embedding=embedding, dim=foreign.dim),
         # As JSON gives it back, which knows no tuples.
         network=json.loads(json.dumps(said)),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from sa_export.artefact_files import RUNTIMES, Artefact, Writer, atomic_artefact, write_report
 from sa_export.crop_set import CropSet
 from sa_export.half import half_model
-from sa_export.onnx_graph import OnnxWriter
+from sa_export.kinds import InputKind
+from sa_export.onnx_graph import OnnxWriter, at_opset
 from sa_export.openvino_file import OpenVinoWriter
 from sa_export.options import SUFFIXES, Format
 from sa_export.parity import Gates, canary_of_crops, measure_parity, require_parity
 from sa_export.preprocessing import Preprocessing
 from sa_export.quantize.prepare import prepared
-from sa_export.quantize.qdq import Target
+from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.quantizer import Calibration, Quantizer
 from sa_export.quantize.search import Limits
 from sa_runtime.arrays import Embeddings
@@ -181,7 +182,8 @@ class GraphExporter:
         from sa_export.adopted_module import AdoptedModule
         from sa_export.torch_files import TorchScriptWriter
 
-        module = AdoptedModule(self._network.module, self._preprocessing)
+        kind: InputKind = "nchw-float" if self.contract.input.layout == "nchw" else "uint8-nhwc"
+        module = AdoptedModule(self._network.module, self._preprocessing, kind)
         return TorchScriptWriter(module, self.contract)
 
     def _quantised(self, kind: Format) -> tuple[ModelProto, Contract]:
@@ -200,6 +202,8 @@ class GraphExporter:
         if self._prepared is None:
             self._prepared = prepared(self._model)
         model = self._prepared
+        if SCHEMES[target].rest == "fp16":
+            model = at_opset(half_model(model), FP16_SCALE_OPSET)
         quantised = self._quantizer.quantise(model, target)
         report = self._quantizer.report(target, model)
         return quantised, dataclasses.replace(self.contract, quantization=report)

@@ -26,6 +26,15 @@ def opset_of(model: ModelProto) -> int:
     return int(next(versions))
 
 
+def at_opset(model: ModelProto, least: int) -> ModelProto:
+    """The model at this version of the standard operators at least."""
+    if opset_of(model) >= least:
+        return model
+    from onnx import version_converter
+
+    return version_converter.convert_version(model, least)
+
+
 class OnnxWriter:
     """Writes an ONNX model with what travels inside an artefact.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sa_export.foreign import ForeignModel
+from sa_export.kinds import InputKind
 from sa_export.onnx_graph import (
     add_constant,
     node_with_axis,
@@ -19,13 +20,20 @@ from sa_export.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+_Step = tuple[str, tuple[str, ...], dict[str, Any]]
+"""An operator, its constants and its attributes."""
 PREFIX = "sa_deploy_"
 """Begins the names of the tensors and nodes that are added."""
 _IMAGES = "images"
 _EMBEDDINGS = "embeddings"
 
 
-def wrap(model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing) -> None:
+def wrap(
+    model: ModelProto,
+    foreign: ForeignModel,
+    preprocessing: Preprocessing,
+    input_kind: InputKind = "uint8-nhwc",
+) -> None:
     """Put normalisation before and scaling to unit length behind a model, in place."""
     from onnx import TensorProto, helper
 
@@ -34,15 +42,16 @@ def wrap(model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing)
         rename_tensor(model, name, f"{PREFIX}original_{name}")
         image = f"{PREFIX}original_{name}" if image == name else image
         output = f"{PREFIX}original_{name}" if output == name else output
-    before = _before(model, foreign, preprocessing, image)
+    steps = (_of_bytes if input_kind == "uint8-nhwc" else _of_planes)(model, foreign, preprocessing)
+    before = _before(steps, image)
     after = _after(model, output)
     kept = [value for value in model.graph.input if value.name != image]
     batch = foreign.batch or "N"
-    size = [batch, foreign.height, foreign.width, 3]
+    kind, size = TensorProto.UINT8, [batch, foreign.height, foreign.width, 3]
+    if input_kind == "nchw-float":
+        kind, size = TensorProto.FLOAT, [batch, 3, foreign.height, foreign.width]
     del model.graph.input[:]
-    model.graph.input.extend(
-        [helper.make_tensor_value_info(_IMAGES, TensorProto.UINT8, size), *kept]
-    )
+    model.graph.input.extend([helper.make_tensor_value_info(_IMAGES, kind, size), *kept])
     del model.graph.output[:]
     model.graph.output.append(
         helper.make_tensor_value_info(_EMBEDDINGS, TensorProto.FLOAT, [batch, foreign.dim])
@@ -50,19 +59,16 @@ def wrap(model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing)
     set_nodes(model, [*before, *model.graph.node, *after])
 
 
-def _before(
-    model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing, image: str
-) -> list[NodeProto]:
-    """uint8 NHWC BGR -> the tensor ``image``."""
-    from onnx import TensorProto, helper
+def _of_bytes(
+    model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing
+) -> list[_Step]:
+    """uint8 NHWC BGR -> what the model wants."""
+    from onnx import TensorProto
 
     mean = np.array(preprocessing.mean) * preprocessing.divisor
     scale = 1 / (np.array(preprocessing.std) * preprocessing.divisor)
-    kind = TensorProto.FLOAT16 if foreign.half else TensorProto.FLOAT
     # Cast first: it is the one operation that TensorRT does on uint8.
-    steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
-        ("Cast", (), {"to": TensorProto.FLOAT})
-    ]
+    steps: list[_Step] = [("Cast", (), {"to": TensorProto.FLOAT})]
     if preprocessing.colour == "rgb":
         order = add_constant(model, f"{PREFIX}order", np.array([2, 1, 0], np.int64))
         steps.append(("Gather", (order,), {"axis": 3}))
@@ -72,7 +78,39 @@ def _before(
     ]
     if foreign.layout == "nchw":
         steps.append(("Transpose", (), {"perm": [0, 3, 1, 2]}))
-    steps.append(("Cast", (), {"to": kind}))
+    return [*steps, _to_its_kind(foreign)]
+
+
+def _of_planes(
+    model: ModelProto, foreign: ForeignModel, preprocessing: Preprocessing
+) -> list[_Step]:
+    """float32 NCHW RGB from 0 to 1 -> what the model wants."""
+    share = preprocessing.divisor / 255
+    mean = np.array(preprocessing.mean).reshape(3, 1, 1) * share
+    scale = 1 / (np.array(preprocessing.std).reshape(3, 1, 1) * share)
+    steps: list[_Step] = []
+    if preprocessing.colour == "bgr":
+        order = add_constant(model, f"{PREFIX}order", np.array([2, 1, 0], np.int64))
+        steps.append(("Gather", (order,), {"axis": 1}))
+    steps += [
+        ("Sub", (add_constant(model, f"{PREFIX}mean", mean.astype(np.float32)),), {}),
+        ("Mul", (add_constant(model, f"{PREFIX}scale", scale.astype(np.float32)),), {}),
+    ]
+    if foreign.layout == "nhwc":
+        steps.append(("Transpose", (), {"perm": [0, 2, 3, 1]}))
+    return [*steps, _to_its_kind(foreign)]
+
+
+def _to_its_kind(foreign: ForeignModel) -> _Step:
+    from onnx import TensorProto
+
+    return "Cast", (), {"to": TensorProto.FLOAT16 if foreign.half else TensorProto.FLOAT}
+
+
+def _before(steps: list[_Step], image: str) -> list[NodeProto]:
+    """Nodes from the input to the tensor ``image``."""
+    from onnx import helper
+
     nodes, source = [], _IMAGES
     for index, (op_type, constants, attributes) in enumerate(steps):
         target = image if index == len(steps) - 1 else f"{PREFIX}pixels_{index}"

@@ -98,6 +98,15 @@ def adopt(
         str,
         typer.Option(metavar="NAME", rich_help_panel=_NETWORK, help="Name that its vectors get."),
     ] = "adopted",
+    input_kind: Annotated[
+        Literal["uint8-nhwc", "nchw-float"],
+        typer.Option(
+            "--input",
+            rich_help_panel=_PIXELS,
+            help="Images that the artefact takes: uint8-nhwc is BGR as OpenCV gives it, "
+            "nchw-float is RGB from 0 to 1, as DeepStream gives it.",
+        ),
+    ] = "uint8-nhwc",
     preprocessing: Annotated[
         str | None,
         typer.Option(
@@ -218,7 +227,7 @@ def adopt(
 ) -> None:
     """Give a foreign model a contract, after a parity check.
 
-    What is written takes uint8 crops and gives unit-length vectors.
+    What is written takes crops and gives unit-length vectors.
 
     Examples:
         sa-deploy adopt osnet_x0_25_msmt17.pt --out reid.onnx
@@ -267,6 +276,7 @@ def adopt(
             crops,
             gates,
             embedding=embedding,
+            input_kind=input_kind,
             precision=precision,
             calibration=ranges,
             on_note=note,

@@ -23,6 +23,7 @@ _EMBEDDINGS = {
 
 
 def inspect(
+    context: typer.Context,
     model: Annotated[
         Path,
         typer.Argument(
@@ -43,7 +44,7 @@ def inspect(
     from sa_export.describe import describe
 
     if not _carries_contract(model):
-        _show_foreign(model, json_output)
+        _show_foreign(model, json_output, context)
         return
     description = describe(model)
     if json_output:
@@ -81,13 +82,20 @@ def _carries_contract(model: Path) -> bool:
     return not foreign or contract_text(model) is not None
 
 
-def _show_foreign(model: Path, json_output: bool) -> None:
+def _show_foreign(model: Path, json_output: bool, context: typer.Context) -> None:
+    import dataclasses
+
+    from sa_deploy.errors import for_command, running_command
     from sa_export.look import look
+    from sa_runtime.errors import InputError
 
     found = look(model)
     if json_output:
         print_json(found.to_dict())
         return
+    adopt = running_command(context.find_root().command, ["adopt"])
+    notes = tuple(for_command(InputError(text), adopt) for text in found.notes)
+    found = dataclasses.replace(found, notes=notes)
     print_table(str(model), ("what", "value"), found.rows(), figures=False)
     if found.adopt:
         note(f"no contract in it; next: {found.adopt}")

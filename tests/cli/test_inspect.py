@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
@@ -122,6 +123,14 @@ def test_a_checkpoint_of_our_own_is_looked_at(tiny_checkpoint: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "sa-deploy's own, recipe tiny, resnet10-thin, epoch 1" in done.stdout
     assert "sa-deploy export" in done.stdout
+
+
+def test_a_network_that_must_be_named_says_how_adopt_takes_the_name(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    torch.save({"conv_stem.weight": torch.zeros(32, 3, 3, 3)}, file)
+    done = run(file)
+    assert done.exit_code == 0, done.output
+    assert "--arch timm/mobilenetv2_100" in " ".join(done.stdout.split())
 
 
 def test_files_without_a_contract_are_told_what_to_do(

@@ -127,3 +127,58 @@ def test_attention_blocks_are_quantised(tmp_path: Path) -> None:
     run("adopt", source, "--out", tmp_path / "vit.onnx", *SIZE)
     expected, found = vectors(tmp_path / "vit.onnx"), vectors(out)
     assert np.einsum("nd,nd->n", found, expected).min() > 0.95
+
+
+@pytest.mark.parametrize(("suffix", "preprocessing"), [("onnx", "caffe"), ("torchscript", "unit")])
+def test_float_planes_give_the_vectors_that_bytes_give(
+    suffix: str, preprocessing: str, osnet: Path, tmp_path: Path
+) -> None:
+    """`adopt` itself compares both with the network; their spaces name the same function."""
+    words = [*SIZE, "--preprocessing", preprocessing]
+    found = []
+    for kind in ("uint8-nhwc", "nchw-float"):
+        out = tmp_path / f"{kind}.{suffix}"
+        made = run("adopt", osnet / "osnet.pth", "--out", out, "--input", kind, *words)
+        assert made["parity"]["min_cosine"] > 0.99999
+        found.append((made["space"], vectors(out)))
+    (space, bytes_), (space_2, planes) = found
+    assert space == space_2
+    np.testing.assert_allclose(bytes_, planes, atol=1e-5)
+
+
+def test_servers_take_an_adopted_model(osnet: Path, tmp_path: Path) -> None:
+    model = str(osnet / "osnet.onnx")
+    done = CliRunner().invoke(app, ["bundle", model, "--triton", str(tmp_path / "models")])
+    assert done.exit_code == 0, (done.output, done.exception)
+    config = (tmp_path / "models" / "sa_reid" / "config.pbtxt").read_text()
+    assert 'name: "images" data_type: TYPE_UINT8 dims: [64, 32, 3]' in config
+    assert 'name: "embeddings" data_type: TYPE_FP32 dims: [512]' in config
+    section = tmp_path / "reid.yml"
+    done = CliRunner().invoke(
+        app, ["bundle", str(osnet / "osnet.onnx"), "--deepstream", str(section)]
+    )
+    assert "`sa-deploy adopt MODEL --out FILE.onnx --input nchw-float`" in str(done.exception)
+    planes = tmp_path / "planes.onnx"
+    run("adopt", osnet / "osnet.pth", "--out", planes, "--input", "nchw-float", *SIZE)
+    done = CliRunner().invoke(app, ["bundle", str(planes), "--deepstream", str(section)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "inferDims: [3, 64, 32]" in section.read_text()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_is_built_of_an_adopted_model(
+    precision: str, osnet: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    model = osnet / "osnet.onnx"
+    if precision != "fp32":
+        words = ["--precision", precision, "--onnx", "--out", tmp_path, *ANY_DROP]
+        target = ["--int8-target", "tensorrt"] if precision == "int8" else []
+        made = run("export", model, *words, *target, "--validation-crops", 12)
+        model = Path(made["artefacts"][0]["file"])
+    engine = tmp_path / "osnet.engine"
+    built = run("build", model, "--flavour", "tensorrt-rtx", "--max-batch", 4, "--out", engine)
+    assert (built["engine"], built["batch"]["max"]) == (str(engine), 4)
+    contract = run("inspect", engine)["contract"]
+    assert contract["space"] == run("inspect", osnet / "osnet.onnx")["contract"]["space"]
+    assert contract["precision"] == precision

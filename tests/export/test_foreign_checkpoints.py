@@ -240,6 +240,8 @@ def test_a_factory_of_ones_own(saved: Any, tmp_path: Path, monkeypatch: pytest.M
     weights = {"conv.weight": torch.rand(8, 3, 3, 3), "conv.bias": torch.rand(8)}
     found = recognised(saved({"state_dict": weights}), factory="my_networks:make")
     assert found.module(torch.rand(2, 3, 16, 8)).shape == (2, 8)
+    named = recognised(saved({"state_dict": weights}), arch="my_networks:make")
+    assert (named.family, named.arch) == (found.family, found.arch)
     with pytest.raises(CheckpointError, match=r"lacks conv.bias, .* on which the vectors of"):
         recognised(saved({"conv.weight": weights["conv.weight"]}), factory="my_networks:make")
     for spec, text in {

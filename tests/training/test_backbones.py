@@ -93,6 +93,12 @@ def test_attention_never_weighs_by_negative_numbers() -> None:
     assert any(bool((one < 0).any()) for one in free)
 
 
+def test_the_names_of_adopt_name_backbones_too() -> None:
+    assert NetworkConfig(backbone="torchvision/mobilenet_v2") == NetworkConfig(
+        backbone="mobilenet_v2"
+    )
+
+
 def test_names_that_are_none() -> None:
     with pytest.raises(InputError, match=r"backbone='resnet51': expected one of resnet10-thin.*"):
         config("resnet51")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sa_runtime.attention_pool import NORMALIZATIONS, Normalize
 from sa_runtime.errors import bad_value, check_fields
 from sa_training.attention_pool import attention_pool
-from sa_training.backbones import backbone, check_name, facts
+from sa_training.backbones import backbone, check_name, facts, plain_name
 
 Attention = Literal["stages", "backbone", "both", "none"]
 ATTENTIONS: tuple[Attention, ...] = ("stages", "backbone", "both", "none")
@@ -34,7 +34,7 @@ class NetworkConfig:
 
     Attributes:
         backbone: a name that :mod:`sa_training.backbones.table` knows: resnet50, mobilenet_v2,
-            timm:NAME, package.module:function, ...
+            timm:NAME, package.module:function, ...; timm/NAME and torchvision/NAME mean the same.
         height, width: of the input in pixels.
         classes: training identities K.
         features: channels F of the reduced part features.
@@ -73,6 +73,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Check every field; raises InputError naming field, value and rule."""
+        object.__setattr__(self, "backbone", plain_name(self.backbone))
         rules: tuple[tuple[str, bool, str], ...] = (
             ("attention", self.attention in ATTENTIONS, f"one of {', '.join(ATTENTIONS)}"),
             ("normalize", self.normalize in NORMALIZATIONS, f"one of {', '.join(NORMALIZATIONS)}"),

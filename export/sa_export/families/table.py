@@ -43,8 +43,9 @@ def network_of(
     Args:
         found: the checkpoint.
         wanted: what the user says of the input.
-        arch: a family of :data:`FAMILIES`, one of torchreid's OSNet names, ``torchvision/NAME`` or
-            ``timm/NAME``; told from the tensors where it is not given.
+        arch: a family of :data:`FAMILIES`, one of torchreid's OSNet names, ``torchvision/NAME``,
+            ``timm/NAME`` (or ``timm:NAME``), or what ``factory`` takes; told from the tensors where
+            it is not given.
         factory: ``package.module:function`` that makes the network.
 
     Raises:
@@ -61,6 +62,11 @@ def network_of(
 
 
 def _named(named: str, weights: Weights, path: Path, wanted: Wanted) -> Network:
+    for library in (TIMM, TORCHVISION):
+        if named.startswith(prefix := library.replace("/", ":")):  # as `train` writes it
+            named = library + named.removeprefix(prefix)
+    if ":" in named:
+        return factory_network(named, weights, path, wanted)
     if named.startswith(TIMM):
         return timm_network(named.removeprefix(TIMM), weights, path, wanted)
     if named.startswith(TORCHVISION) or named in torchvision_names():
@@ -71,7 +77,7 @@ def _named(named: str, weights: Weights, path: Path, wanted: Wanted) -> Network:
             "arch",
             named,
             f"unknown; expected {', '.join(FAMILIES)}, one of torchreid's OSNet names, "
-            "torchvision/NAME or timm/NAME",
+            "torchvision/NAME, timm/NAME or package.module:function",
         )
     network = _asked(family, weights, path, wanted)
     if network is None or (named in OSNETS and network.arch != named):

@@ -8,6 +8,7 @@ from sa_training.backbones.table import (
     check_trusted,
     facts,
     in_timm,
+    plain_name,
     stride,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
     "check_trusted",
     "facts",
     "in_timm",
+    "plain_name",
     "stride",
 ]

@@ -80,6 +80,17 @@ def check_trusted(name: str) -> None:
         )
 
 
+def plain_name(name: str) -> str:
+    """A name as this module writes it, of one that ``sa-deploy adopt`` takes.
+
+    >>> plain_name("timm/vit_small_patch16_224"), plain_name("torchvision/convnext_tiny")
+    ('timm:vit_small_patch16_224', 'convnext_tiny')
+    """
+    if name.startswith("timm/"):
+        return f"{TIMM}{name.removeprefix('timm/')}"
+    return name.removeprefix("torchvision/")
+
+
 def is_factory(name: str) -> bool:
     """Whether a name is ``package.module:function``."""
     return ":" in name and not name.startswith(TIMM)
