@@ -7,8 +7,9 @@ gave one. Six fields are a confidence where the last is a part of one, and an id
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,12 @@ from sa_runtime.errors import DetectionError, MissingFileError, shown
 
 LABEL_FILE = re.compile(r"(.+)_(\d+)\.txt")
 _FIELDS = "class cx cy w h [confidence] [id]"
-_CHUNK_FILES = 4096
+_NAMES = ("frame", "class", "cx", "cy", "width", "height", "confidence", "id")
+_LEAST, _MOST = -0.5, 1.5
+"""Of a number of a box in parts of its frame."""
+_CHUNK_FILES, _CHUNK_BOXES = 4096, 2**17
+
+Table = NDArray[np.float64]
 
 
 def read_labels(path: Path, options: BoxOptions) -> Iterator[Chunk]:
@@ -43,8 +49,15 @@ def read_labels(path: Path, options: BoxOptions) -> Iterator[Chunk]:
             f"{path}: no label files in it; expected NAME_FRAME.txt, as Ultralytics' save_txt "
             "writes them"
         )
-    for start in range(0, len(found), _CHUNK_FILES):
-        yield _chunk(found[start : start + _CHUNK_FILES], options)
+    some, boxes = list[_Labels](), 0
+    for file in found:
+        some.append(_labels(file))
+        boxes += len(some[-1].table)
+        if boxes >= _CHUNK_BOXES or len(some) == _CHUNK_FILES:
+            yield _chunk(some, options)
+            some, boxes = [], 0
+    if some:
+        yield _chunk(some, options)
 
 
 def is_label_folder(folder: Path) -> bool:
@@ -78,34 +91,75 @@ def is_label_line(line: str) -> bool:
     return 4 <= len(numbers) <= 6 and label.is_integer() and all(0 <= one <= 1 for one in box)
 
 
-def _chunk(files: list[Path], options: BoxOptions) -> Chunk:
-    rows: list[tuple[float, ...]] = []
-    places: list[str] = []
-    videos: dict[str, int] = {}
-    codes: list[int] = []
-    for file in files:
-        match = LABEL_FILE.fullmatch(file.name)
-        if match is None:
-            raise DetectionError(
-                f"{file}: the name has no number of a frame; expected NAME_FRAME.txt"
-            )
-        code = videos.setdefault(match[1], len(videos))
-        for number, line in enumerate(_text(file).splitlines(), 1):
-            if line.strip():
-                rows.append((int(match[2]), *_numbers(line, f"{file}:{number}")))
-                places.append(f"{file}:{number}")
-                codes.append(code)
-    table = np.array(rows, np.float64).reshape(-1, 8)
-    names = ("frame", "class", "cx", "cy", "width", "height", "confidence", "id")
-    columns: dict[str, NDArray[np.float64]] = dict(zip(names, table.T, strict=True))
+class _Labels(NamedTuple):
+    """The lines of a file: its video and frame, and (N, 8) numbers of :data:`_NAMES`."""
+
+    path: Path
+    video: str
+    table: Table
+
+
+def _labels(file: Path) -> _Labels:
+    match = LABEL_FILE.fullmatch(file.name)
+    if match is None:
+        raise DetectionError(f"{file}: the name has no number of a frame; expected NAME_FRAME.txt")
+    text = _text(file)
+    rows = _plain_rows(text)
+    if rows is None:
+        numbered = enumerate(text.splitlines(), 1)
+        parsed = [_numbers(line, f"{file}:{number}") for number, line in numbered if line.strip()]
+        rows = np.array(parsed, np.float64).reshape(-1, 7)
+    frames = np.full((len(rows), 1), int(match[2]), np.float64)
+    return _Labels(file, match[1], np.hstack([frames, rows]))
+
+
+def _chunk(some: Sequence[_Labels], options: BoxOptions) -> Chunk:
+    columns = dict(zip(_NAMES, np.concatenate([one.table for one in some]).T, strict=True))
     values, labels = np.unique(columns.pop("class"), return_inverse=True)
+    counts = [len(one.table) for one in some]
+    starts = np.cumsum([0, *counts])
+    videos = dict.fromkeys(one.video for one in some)
+    places = {video: place for place, video in enumerate(videos)}
+
+    def where(index: int) -> str:
+        place = int(np.searchsorted(starts, index, side="right")) - 1
+        return f"{some[place].path}: box {index - starts[place] + 1}"
+
     return chunk_of(
         columns,
-        lambda index: places[index],
+        where,
         first_frame=options.first_frame,
         classes=Labels(labels.reshape(-1), [(f"{value:g}",) for value in values.tolist()]),
-        videos=Labels(np.array(codes, np.int64), [(name,) for name in videos]),
+        videos=Labels(
+            np.repeat(np.array([places[one.video] for one in some], np.int64), counts),
+            [(name,) for name in videos],
+        ),
     )
+
+
+def _plain_rows(text: str) -> Table | None:
+    """(N, 7) of lines of one length whose fields single blanks part; ``None`` of all others."""
+    lines = text.splitlines()
+    width = lines[0].count(" ") + 1 if lines else 0
+    fields = text.split()
+    if not 5 <= width <= 7 or len(fields) != width * len(lines):
+        return None
+    if any(line.count(" ") != width - 1 for line in lines):
+        return None
+    try:
+        given = np.array(fields, np.float64).reshape(-1, width)
+    except ValueError:
+        return None
+    if not ((given[:, 1:5] >= _LEAST) & (given[:, 1:5] <= _MOST)).all():
+        return None
+    rows = np.full((len(given), 7), np.nan)
+    rows[:, :width] = given
+    if width == 6:
+        plain = np.array(["." not in field for field in fields[5::6]], np.bool_)
+        is_id = plain | (given[:, 5] > 1)
+        rows[:, 5] = np.where(is_id, np.nan, given[:, 5])
+        rows[:, 6] = np.where(is_id, given[:, 5], np.nan)
+    return rows
 
 
 def _text(file: Path) -> str:
@@ -125,7 +179,7 @@ def _numbers(line: str, where: str) -> tuple[float, ...]:
         raise DetectionError(
             f"{where}: {shown(line)} does not hold numbers, expected {_FIELDS}"
         ) from exc
-    if not all(-0.5 <= one <= 1.5 for one in numbers[:4]):
+    if not all(_LEAST <= one <= _MOST for one in numbers[:4]):
         raise DetectionError(
             f"{where}: {shown(line)} is no box in parts of its frame, expected {_FIELDS}"
         )

@@ -216,6 +216,7 @@ BAD = {
     "text.parquet": ("hello", r"text\.parquet: not a Parquet file that can be read"),
     "v_1.txt": ("0 0.5 0.5 0.1 0.1\n0 0.5 0.5 9 0.1\n", r"v_1\.txt:2: .* is no box in parts of"),
     "w_1.txt": ("0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1\n", r"w_1\.txt:2: 4 fields in"),
+    "i_1.txt": ("0 0.5 0.5 0.1 0.1 0.9 -7\n", r"i_1\.txt: box 1: id -7, expected a whole"),
     "x.txt": ("0 0.5 0.5 0.1 0.1\n", r"x\.txt: the name has no number of a frame"),
 }
 
@@ -226,6 +227,30 @@ def test_a_bad_file_is_named_with_its_place(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DetectionError, match=message):
         read_detections(tmp_path / name)
+
+
+def test_label_files_of_any_layout_give_the_same_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain files are read by columns, others line by line; in chunks of few boxes too."""
+    ends = ["", " 0.5", " 7", " 7.0", " 1", " 1.0", " 0.5 7", " 0.25 1e2"]
+    expected = [(1, -1), (0.5, -1), (1, 7), (1, 7), (1, 1), (1, -1), (0.5, 7), (0.25, 100)]
+    for folder, line in (("plain", "{}"), ("odd", " {}\n\n")):
+        (tmp_path / folder).mkdir()
+        for number, end in enumerate(ends, 1):
+            lines = [line.format(f"{label} 0.5 0.5 0.1 0.25{end}") for label in (0, 2)]
+            (tmp_path / folder / f"clip_{number}.txt").write_text("\n".join(lines))
+        (tmp_path / folder / "clip_99.txt").write_text("")
+    plain = read_detections(tmp_path / "plain")
+    assert plain.frames.tolist() == [frame for frame in range(1, 9) for _ in range(2)]
+    found = zip(plain.confidences.tolist()[::2], plain.track_ids.tolist()[::2], strict=True)
+    assert list(found) == expected
+    np.testing.assert_allclose(plain.ltwh, [[0.45, 0.375, 0.1, 0.25]] * 16)
+    monkeypatch.setattr("sa_runtime.detections.ultralytics._CHUNK_BOXES", 3)
+    for folder in ("plain", "odd"):
+        options = BoxOptions(classes=("2",))
+        assert read_detections(tmp_path / folder).digest() == plain.digest()
+        assert len(read_detections(tmp_path / folder, options=options)) == 8
 
 
 def test_a_format_can_be_insisted_on(tmp_path: Path) -> None:
