@@ -10,8 +10,8 @@ queue is worked off once does not count: as long a burst may last. Then, at half
 how long answers take.
 
 Clients and service share the processor's cores, and what either takes of them is noted. With
-``--apart`` the bare runner and the service have the first core and the clients the others, so that
-what the load costs whoever makes it is taken from neither.
+``--apart`` the service and the bare runner, of as many threads, have the first core and the clients
+the others, so that what the load costs whoever makes it is taken from neither.
 
 Bare is the better of two: one batch at a time on all cores, and as many at a time as the service
 has lanes, each with its threads.
@@ -226,10 +226,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         served: list[dict[str, Any]] = []
         over: list[dict[str, Any]] = []
         for _ in range(TURNS):
-            alone.append(bare(runner, batch, seconds))
+            alone.append(bare(laned if options.apart else runner, batch, seconds))
             if not options.apart:
                 in_lanes.append(bare(laned, batch, seconds, lanes))
-            singles.append(bare(runner, 1, 1.0)["batch_ms"])
+            singles.append(bare(laned if options.apart else runner, 1, 1.0)["batch_ms"])
             for found, given in (
                 (served, {"clients": clients}),
                 (over, {"clients": many, "rate": 5 * rate, "skip_s": 1 + queue / (people * rate)}),

@@ -30,7 +30,10 @@ def guarded(
     """
 
     class Guarded(HttpToolsProtocol):
+        # A deadline is set for every head and body and mostly kept: the timer looks now and then.
         _timer: asyncio.TimerHandle | None = None
+        _until: float | None = None
+        _then: Callable[[], None]
         _head_bytes = 0
         _in_head = True
         _link: Link
@@ -42,6 +45,8 @@ def guarded(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._expect_nothing()
+            if self._timer is not None:
+                self._timer.cancel()
             self._forget_place()
             self._link.lost = True
             if self._link.on_lost is not None:
@@ -51,19 +56,18 @@ def guarded(
         def data_received(self, data: bytes) -> None:
             self._head_bytes += len(data)
             super().data_received(data)
-            if self._in_head and self._timer is not None and self._head_bytes > HEAD_BYTES:
+            if self._in_head and self._until is not None and self._head_bytes > HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._link.whole = False
-            if not (self._in_head and self._timer is not None):
+            if not (self._in_head and self._until is not None):
                 self._expect_head()
 
         def on_headers_complete(self) -> None:
-            self._expect_nothing()
             self._in_head = False
-            self._timer = self.loop.call_later(read_timeout_s + _AFTER_S, self.transport.close)
+            self._expect(read_timeout_s + _AFTER_S, self.transport.close)
             found = early(self._scope_so_far()) if self._is_free() else None
             if isinstance(found, bytes):
                 self.transport.write(found)
@@ -106,15 +110,29 @@ def guarded(
                 kept.give_up()
 
         def _expect_head(self) -> None:
-            self._expect_nothing()
             self._head_bytes, self._in_head = 0, True
-            refuse = self._refuse
-            self._timer = self.loop.call_later(read_timeout_s, refuse, b"408 Request Timeout")
+            self._expect(read_timeout_s, self._refuse_slow)
+
+        def _expect(self, seconds: float, then: Callable[[], None]) -> None:
+            self._until, self._then = self.loop.time() + seconds, then
+            if self._timer is None:
+                self._timer = self.loop.call_later(read_timeout_s, self._look)
 
         def _expect_nothing(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._until = None
+
+        def _look(self) -> None:
+            self._timer = None
+            if self._until is None:
+                return
+            left_s = self._until - self.loop.time()
+            if left_s > 0:
+                self._timer = self.loop.call_later(left_s, self._look)
+            else:
+                self._then()
+
+        def _refuse_slow(self) -> None:
+            self._refuse(b"408 Request Timeout")
 
         def _refuse(self, status: bytes) -> None:
             self._expect_nothing()
