@@ -30,7 +30,8 @@ class Admission:
 
     A burst may fill the queue. Where somebody was refused a moment ago more is asked than the model
     can do, and a long queue would only let all wait: then as many may wait as are run at a time, so
-    that those who are let in wait no longer than at full load, and the model never waits for them.
+    that those who are let in wait no longer than at full load. Where the model runs out of work all
+    the same, as between bursts, the queue is too short for them, and a burst may fill it again.
 
     Args:
         most: crops that may wait.
@@ -57,6 +58,10 @@ class Admission:
         """
         calm = time.monotonic() - self._refused > max(calm_s, CALM_S)
         return self.most if calm else self._few
+
+    def idle(self) -> None:
+        """The model has nothing to do."""
+        self._refused = -math.inf
 
     def keep(self, waiting: int, calm_s: float) -> Place | None:
         """A place for a request of which only the headers are known; ``None`` where there is none.

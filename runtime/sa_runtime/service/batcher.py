@@ -200,8 +200,10 @@ class Batcher:
         while True:
             with self._changed:
                 while not self._ready():
-                    if self._closing and not self._waiting:
-                        return
+                    if not self._waiting:
+                        if self._closing:
+                            return
+                        self._admission.idle()
                     self._changed.wait(self._patience())
                 batch, late = self._take()
                 running = sum(part.stop - part.start for part in batch)

@@ -30,6 +30,14 @@ def test_a_burst_fills_the_queue_and_an_overload_does_not(monkeypatch: pytest.Mo
     assert queue.admits(50, 8, 0.0)
 
 
+def test_bursts_with_pauses_between_them_fill_the_queue_each_time() -> None:
+    queue = Admission(100, 8)
+    assert not queue.admits(100, 1, 0.0)
+    assert not queue.admits(8, 1, 0.0)
+    queue.idle()
+    assert queue.admits(8, 90, 0.0)
+
+
 def test_a_request_of_many_people_has_the_chance_of_one_of_few_under_overload() -> None:
     queue = Admission(100, 8)
     assert not queue.admits(100, 1, 0.0)
