@@ -45,6 +45,7 @@ def simulate(
     fixed_s: float = 0.0,
     own_s: float = 0.0,
     refuse_s: float = 0.0,
+    few: int | None = None,
 ) -> Simulated:
     """Clients that each ask for one crop, wait for the answer, and ask again.
 
@@ -61,13 +62,15 @@ def simulate(
         fixed_s: of a batch, whatever its size.
         own_s: of a request outside the queue: transport, parsing.
         refuse_s: that a refusal takes from a lane.
+        few: crops that may wait after somebody was refused, until a lane has nothing to do; the
+            whole queue by default.
     """
     pause = clients / rate if rate else 0.0
     # Client by the time of its next request.
     events = [(0.0, index) for index in range(clients)]
     due = [0.0] * clients
     waiting: deque[tuple[float, int]] = deque()
-    free_at, refused, shared_at = [0.0] * lanes, 0, float("inf")
+    free_at, refused, shared_at, short = [0.0] * lanes, 0, float("inf"), False
     latencies: list[float] = []
 
     def back(at: float, client: int, asked: float) -> None:
@@ -95,8 +98,11 @@ def simulate(
         at, client = heapq.heappop(events)
         if at >= seconds:
             continue
-        if len(waiting) >= queue:
+        if not waiting and min(free_at) < at:
+            short = False
+        if len(waiting) >= (few if short and few else queue):
             refused += 1
+            short = True
             busy = min(free_at)
             free_at[free_at.index(busy)] = max(busy, at) + refuse_s
             back(at + max(own_s, 1e-3), client, at)
@@ -106,22 +112,26 @@ def simulate(
     return Simulated(len(latencies) / seconds, refused / seconds, p50, p99)
 
 
-REFUSAL = 0.4
+REFUSAL, OF_BOTH = 0.15, 0.4
 """What a refusal costs, as a share of what an answer costs beside its crop: processor time of the
-service measured with a model that takes none."""
+service measured with a model that takes none; and with that of the clients, on the same cores."""
 
 
 def beside(measured: dict[str, Any]) -> list[tuple[str, float, float]]:
     """Figures of a run with one crop a request, measured and simulated."""
     batch, delay_s = measured["batch_size"], measured["max_delay_ms"] / 1e3
     lanes = measured["lanes"]
-    bare = float(np.median([turn["crops_per_s"] for turn in measured["bare_in_lanes"]]))
+    apart = measured.get("apart", False)
+    turns = measured["bare_in_lanes"] or measured["bare"]
+    bare = float(np.median([turn["crops_per_s"] for turn in turns]))
     served = float(np.median([turn["per_s"] for turn in measured["service"]]))
     # What a request takes from a lane beside its crop, from the throughput at full load.
     own_s = max(lanes / served - lanes / bare, 0.0)
     queue, clients = measured["queue_crops"], measured["clients"]
     common: dict[str, Any] = {"batch": batch, "delay_s": delay_s, "queue": queue, "lanes": lanes}
-    common |= {"crop_s": lanes / bare + own_s, "own_s": own_s, "refuse_s": REFUSAL * own_s}
+    common |= {"crop_s": lanes / bare + own_s, "own_s": own_s}
+    common["refuse_s"] = (REFUSAL if apart else OF_BOTH) * own_s
+    common["few"] = lanes * batch if "apart" in measured else None  # runs before have no such limit
     full = simulate(clients=clients, rate=0, seconds=60, **common)
     half = simulate(clients=batch, rate=served / 2, seconds=60, **common)
     many = min(5 * clients, 500)
