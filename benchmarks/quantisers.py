@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,6 @@ def scores(name: str, folder: Path) -> dict[str, Any]:
         if quantiser == "nncf-transformer" and "vit" not in name:
             continue
         target = folder / f"{name}.{quantiser}{suffix}"
-        began = time.process_time()
         if not target.exists():
             try:
                 write(plain, world, images, target)
@@ -168,7 +166,6 @@ def scores(name: str, folder: Path) -> dict[str, Any]:
                 found["quantisers"][quantiser] = {"failed": f"{type(exc).__name__}: {text}"}
                 print(f"{target.name}: {exc!r}", flush=True)
                 continue
-        spent = time.process_time() - began
         with open_runner(target, "openvino") as runner:
             parity = measure_parity(runner.run, reference, crops, runtime="openvino")
         assert parity.network is not None
@@ -180,7 +177,6 @@ def scores(name: str, folder: Path) -> dict[str, Any]:
             "map_drop_95": [round(x, 2) for x in parity.map_drop_interval or ()],
             "mean_cosine": round(parity.mean_cosine, 5),
             "min_cosine": round(parity.min_cosine, 5),
-            "processor_seconds": round(spent, 1),
         }
         print(f"{target.name}: {found['quantisers'][quantiser]}", flush=True)
     return found
