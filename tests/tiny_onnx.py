@@ -82,6 +82,55 @@ def write_tiny_onnx(
     return TinyModel(path=path, contract=contract, weights=weights)
 
 
+def write_convolutional_onnx(path: Path, pool: str = "global") -> NDArray[np.float32]:
+    """Write an artefact for 16 x 8 pixels: one convolution over cells of 2 x 2, pooled.
+
+    Args:
+        path: the file.
+        pool: ``global`` or ``mean``, the same in other words, or over the ``channels``.
+
+    Returns:
+        (8, 3, 2, 2) weights.
+    """
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weights = np.random.default_rng(0).normal(size=(8, 3, 2, 2)).astype(np.float32)
+    held = [numpy_helper.from_array(weights, "weights")]
+    mean = helper.make_node("GlobalAveragePool", ["last"], ["pooled"])
+    if pool == "mean":
+        held.append(numpy_helper.from_array(np.array([-1, -2]), "axes"))
+        mean = helper.make_node("ReduceMean", ["last", "axes"], ["pooled"], keepdims=1)
+    elif pool == "channels":
+        held.append(numpy_helper.from_array(np.array([1]), "axes"))
+        mean = helper.make_node("ReduceMean", ["last", "axes"], ["pooled"], keepdims=1)
+    dim = 8 * 4 if pool == "channels" else 8
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "weights"], ["last"], strides=[2, 2]),
+        mean,
+        helper.make_node("Flatten", ["pooled"], ["flat"], axis=1),
+        helper.make_node("LpNormalization", ["flat"], ["embeddings"], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "convolutional",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 16, 8, 3])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["N", dim])],
+        held,
+    )
+    contract = Contract(
+        input=InputSpec(height=16, width=8),
+        output=OutputSpec(dim=dim),
+        weights_sha256="0",
+        space="convolutional",
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    save(model, str(path))
+    return weights
+
+
 @pytest.fixture(scope="session")
 def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyModel]:
     """Factory of tiny ONNX artefacts; ``seed`` is another feature space."""

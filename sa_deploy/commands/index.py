@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from sa_deploy.options import JsonOutput
 from sa_deploy.output import note, print_json, print_table, progress
+from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sa_runtime.gallery.gallery import Gallery
@@ -64,16 +66,17 @@ def index(
         ),
     ] = None,
     dtype: Annotated[
-        Literal["float32", "float16"],
-        typer.Option(help="Type of the stored numbers of a new gallery."),
-    ] = "float32",
+        Literal["float32", "float16"] | None,
+        typer.Option(help="Type of the stored numbers of a new gallery, float32 by default."),
+    ] = None,
     method: Annotated[
-        Literal["exact", "hnsw", "ivfpq"],
+        Literal["exact", "hnsw", "ivfpq"] | None,
         typer.Option(
             help="How a new gallery is searched: every row, by a graph (hnsw) or by codes of a "
-            "few bytes (ivfpq), which are faster and miss some; how many is measured and shown."
+            "few bytes (ivfpq), which are faster and miss some; how many is measured and shown. "
+            "Exact by default."
         ),
-    ] = "exact",
+    ] = None,
     json_output: JsonOutput = False,
 ) -> None:
     """Put stored embeddings into a gallery that can be searched.
@@ -87,7 +90,10 @@ def index(
     from sa_runtime.gallery.add import add_to
     from sa_runtime.gallery.rows import RowLabels, duration, time_of_day
     from sa_runtime.outputs.read import each_embeddings
+    from sa_runtime.system.files import refuse_inputs
 
+    refuse_inputs(out, embeddings)
+    _refuse_twice(embeddings)
     labels = RowLabels(
         camera=camera, person=person, start=None if start is None else time_of_day(start, "start")
     )
@@ -115,7 +121,17 @@ def index(
             ("feature space", gallery.contract.space),
         ],
     )
-    note(f"Search it with: sa-deploy search {out} --vectors {embeddings[0]}")
+    words = ["sa-deploy", "search", str(out), "--vectors", str(embeddings[0])]
+    note(f"Search it with: {shlex.join(words)}")
+
+
+def _refuse_twice(embeddings: list[Path]) -> None:
+    """Rows of a file that is named twice would be in the gallery twice."""
+    seen = set()
+    for path in embeddings:
+        if path.resolve() in seen:
+            raise InputError(f"{path}: given twice; leave one out")
+        seen.add(path.resolve())
 
 
 def _method(gallery: Gallery) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,43 @@ def gallery(tiny_model: TinyModel, crops: Path, tmp_path: Path) -> Path:
     result = said("index", people, "--out", tmp_path / "gallery", "--start", "2026-05-01T08:00Z")
     assert (result["added"], result["rows"], result["cameras"]) == (6, 6, {"door": 6})
     return tmp_path / "gallery"
+
+
+def test_a_first_run_that_fails_leaves_no_gallery(
+    gallery: Path, tiny_model: TinyModel, make_tiny_model: Callable[..., TinyModel], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.parquet"
+    said("embed", make_tiny_model(seed=1).path, tmp_path / "crops", "--out", other)
+    people, new = tmp_path / "people.parquet", tmp_path / "new"
+    for words in ((people, other), (people, tmp_path / "gone.parquet"), (people, people)):
+        done = invoke("index", *words, "--out", new)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert not new.exists()
+    (tmp_path / "there").mkdir()
+    assert invoke("index", people, other, "--out", tmp_path / "there").returncode == 2
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_gallery_keeps_its_method_and_type(gallery: Path, tmp_path: Path) -> None:
+    people = tmp_path / "people.parquet"
+    for option, said_of_it in (("--method hnsw", "is exact"), ("--dtype float16", "is float32")):
+        done = invoke("index", people, "--out", gallery, *option.split(), "--known", "add")
+        assert done.returncode == 2
+        assert said_of_it in done.stderr
+    assert len(Gallery(gallery)) == 6
+    same = ("--method", "exact", "--dtype", "float32", "--known", "add")
+    assert said("index", people, "--out", gallery, *same)["rows"] == 12
+
+
+def test_what_is_advised_can_be_pasted(gallery: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a place; of mine"
+    place.mkdir()
+    shutil.copy(tmp_path / "people.parquet", place / "my people.parquet")
+    done = invoke("index", place / "my people.parquet", "--out", place / "my gallery")
+    advice = done.stderr.split("Search it with: ")[1].splitlines()[0]
+    words = shlex.split(advice)
+    assert words[0] == "sa-deploy"
+    assert invoke(*words[1:]).returncode == 0
 
 
 def test_an_image_finds_itself_first(gallery: Path, tiny_model: TinyModel, crops: Path) -> None:

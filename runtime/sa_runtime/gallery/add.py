@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, SaDeployError, bad_value
 from sa_runtime.gallery.approximate import Method
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.ingest import Known
-from sa_runtime.gallery.manifest import MANIFEST
+from sa_runtime.gallery.manifest import MANIFEST, Manifest
 from sa_runtime.gallery.rows import RowLabels
+from sa_runtime.gallery.segments import FOLDER
 from sa_runtime.gallery.store import check_target
 from sa_runtime.outputs.base import StoredEmbeddings, StoredType
+from sa_runtime.system.locking import owned
 
 
 def add_to(
@@ -24,8 +28,8 @@ def add_to(
     labels: RowLabels | None = None,
     known: Known = "refuse",
     keep: timedelta | None = None,
-    dtype: StoredType = "float32",
-    method: Method = "exact",
+    dtype: StoredType | None = None,
+    method: Method | None = None,
 ) -> tuple[Gallery, int]:
     """Add rows to the gallery in a folder, which is made where there is none.
 
@@ -35,20 +39,29 @@ def add_to(
         labels: what is said of all rows.
         known: what becomes of sources that the gallery holds.
         keep: how long rows are kept; a gallery that is there keeps its own where it is None.
-        dtype: of a new gallery.
-        method: of a new gallery.
+        dtype: of a new gallery, float32 by default; one that is there has its own.
+        method: of a new gallery, exact by default; likewise.
 
     Returns:
         The gallery, and rows added.
 
     Raises:
-        InputError: nothing to add, or as for :meth:`Gallery.create` and :meth:`Gallery.add`.
+        InputError: nothing to add, another dtype or method than the gallery's, or as for
+            :meth:`Gallery.create` and :meth:`Gallery.add`; no new gallery is left then.
         ContractError: vectors of another feature space.
     """
     path = Path(path)
     parts = iter(stored)
     if (path / MANIFEST).exists():
         gallery = Gallery(path)
+        for name, asked, held in (
+            ("dtype", dtype, gallery.dtype),
+            ("method", method, gallery.method),
+        ):
+            if asked not in (None, held):
+                raise bad_value(
+                    name, asked, f"the gallery {path} is {held}; leave it out, or make another one"
+                )
         added = gallery.add(parts, labels=labels, known=known)
         if keep is not None:
             gallery.set_keep(keep)
@@ -57,5 +70,24 @@ def add_to(
     first = next(parts, None)
     if first is None:
         raise InputError("nothing to add: expected at least one file of stored embeddings")
-    gallery = Gallery.create(path, first.contract, dtype=dtype, method=method, keep=keep)
-    return gallery, gallery.add(chain([first], parts), labels=labels, known=known)
+    made = not path.exists()
+    gallery = Gallery.create(
+        path, first.contract, dtype=dtype or "float32", method=method or "exact", keep=keep
+    )
+    try:
+        return gallery, gallery.add(chain([first], parts), labels=labels, known=known)
+    except BaseException:
+        _leave_nothing(path, made=made)
+        raise
+
+
+def _leave_nothing(path: Path, *, made: bool) -> None:
+    """Remove a gallery that was made for rows which did not come, unless others have come."""
+    with suppress(SaDeployError, OSError):
+        with owned(path, folder=True):
+            if Manifest.read(path).segments:
+                return
+            (path / MANIFEST).unlink()
+            shutil.rmtree(path / FOLDER, ignore_errors=True)
+        if made:
+            path.rmdir()

@@ -16,6 +16,7 @@ from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.retrieval.analysis import analyse
 from sa_runtime.retrieval.comparison import compare_reports
 from sa_runtime.retrieval.evaluation import RetrievalReport, evaluate_embedder
+from sa_runtime.retrieval.report.attention import Attention
 from sa_runtime.retrieval.report.build import page_of, write_report
 from sa_runtime.retrieval.report.content import Content, Evaluated, content_of
 from sa_runtime.retrieval.report.thumbnails import thumbnails
@@ -70,11 +71,16 @@ def evaluated(world: ReidDataset, noise: float, name: str) -> RetrievalReport:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[RetrievalReport]]:
+    from tests.tiny_onnx import write_convolutional_onnx
+
     folder = tmp_path_factory.mktemp("page")
     world = drawn_world(folder / "world")
-    reports = [evaluated(world, 1.0, "runs/a.onnx"), evaluated(world, 1.4, "runs/b.onnx")]
+    (folder / "runs").mkdir()
+    model = folder / "runs" / "a.onnx"
+    write_convolutional_onnx(model)
+    reports = [evaluated(world, 1.0, str(model)), evaluated(world, 1.4, "runs/b.engine")]
     comparisons = [compare_reports(*reports)]
-    return write_report(folder / "out", reports, world, comparisons), reports
+    return write_report(folder / "out", reports, world, comparisons, most_maps=60), reports
 
 
 @pytest.fixture
@@ -117,7 +123,7 @@ def test_the_figures_are_those_of_the_reports(
             f"{100 * report.mAP:.1f}",
             *f"{100 * interval.low:.1f} to {100 * interval.high:.1f}".split(),
         ]
-    assert page.locator("h1").inner_text() == "<b>drawn</b>: a.onnx and b.onnx"
+    assert page.locator("h1").inner_text() == "<b>drawn</b>: a.onnx and b.engine"
     assert page.locator("#comparisons td.real").count() >= 1
     assert page.locator("#charts svg path").count() == 2 * 3 + 2 * 2
 
@@ -201,6 +207,43 @@ def test_everything_is_reached_by_keys(page: Any) -> None:
     assert page.evaluate("document.activeElement.id") == "list"
 
 
+def test_where_a_model_looks_is_shown_and_hidden_by_a_button_and_by_a_key(page: Any) -> None:
+    words = page.locator("#looks").inner_text()
+    assert "a.onnx: bright: where the model's last map is strongest" in words
+    assert "b.engine: none, since maps are read from ONNX files only" in words
+    first, second = (page.locator("#query-0 .strip").nth(model) for model in (0, 1))
+    drawn = "canvas.look[data-drawn]"
+    assert page.locator("canvas.look").count() == 0
+    button = page.locator(".controls button.look")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    first.locator(drawn).first.wait_for()
+    assert first.locator(drawn).count() == first.locator("img").count()
+    assert second.locator("canvas.look").count() == 0  # it has no maps
+    colours = first.locator(drawn).first.evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)"
+        ".data].length / 4"
+    )
+    image = first.locator("img").first
+    assert colours == image.evaluate("one => one.naturalWidth * one.naturalHeight")
+    boxes = [first.locator(one).first.bounding_box() for one in ("img", drawn)]
+    image_box, canvas_box = boxes
+    assert image_box["x"] <= canvas_box["x"]
+    assert image_box["y"] <= canvas_box["y"]
+    assert abs(image_box["width"] - canvas_box["width"]) < 8
+    page.locator("#list").focus()
+    page.keyboard.press("a")
+    assert page.locator("canvas.look").count() == 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("a")
+    page.locator(f"#dialog {drawn}").first.wait_for()
+    page.locator("#dialog button.look").click()
+    assert page.locator("canvas.look").count() == 0
+    page.keyboard.press("Escape")
+    page.locator("#find").fill("aa")  # letters that are typed are letters
+    assert page.locator("canvas.look").count() == 0
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_hangs_over_the_edge(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
@@ -235,6 +278,8 @@ def test_20_000_pictures_do_not_freeze_the_page(browser: Any, tmp_path: Path) ->
     report = evaluated(world, 1.0, "a.onnx")
     one = Evaluated(report=report, analysis=analyse(report, world))
     content = content_of(world, [one], [], most_images=1000)
+    for model in content.data["models"]:
+        model["attention"] = Attention.absent("nothing was asked for").to_dict()
     large = many(content, 20_000)
     pictures = thumbnails(content.images) * (len(large.images) // len(content.images))
     path = tmp_path / "report.html"

@@ -14,15 +14,17 @@ from sa_runtime.datasets.base import ReidDataset
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.analysis import Analysis, analyse
 from sa_runtime.retrieval.comparison import Comparison
-from sa_runtime.retrieval.evaluation import RetrievalReport
+from sa_runtime.retrieval.evaluation import STORED, RetrievalReport
+from sa_runtime.retrieval.report.attention import Attention, attention_of
 from sa_runtime.retrieval.report.content import Content, Evaluated, content_of
 from sa_runtime.retrieval.report.thumbnails import thumbnails
 from sa_runtime.system.files import atomic_path, refuse_inputs
 
 PAGE = "report.html"
 MOST_IMAGES = 4000
+MOST_MAPS = 240
 TOP = 10
-_SCRIPTS = ("charts.js", "tables.js", "queries.js", "page.js")
+_SCRIPTS = ("charts.js", "tables.js", "attention.js", "queries.js", "page.js")
 _CHUNK = 200
 """Pictures of a part, which the page unpacks when the first of them is shown."""
 
@@ -35,6 +37,7 @@ def write_report(
     *,
     analyses: Sequence[Analysis] | None = None,
     most_images: int = MOST_IMAGES,
+    most_maps: int = MOST_MAPS,
     on_progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write the report of one or more models on one data set.
@@ -50,7 +53,10 @@ def write_report(
         analyses: of the reports; made here where they are not given.
         most_images: pictures in the page at most, of about 2 kB each; queries whose ranking is left
             out keep their figures.
-        on_progress: called with the number of pictures just made.
+        most_maps: pictures at most over which is drawn where each model looks, see
+            :mod:`sa_runtime.retrieval.report.attention`; they are run through the model once more.
+            0 draws none.
+        on_progress: called with the number of pictures and maps just made.
 
     Returns:
         The file.
@@ -69,11 +75,24 @@ def write_report(
         for report, analysis in zip(reports, analyses, strict=True)
     ]
     content = content_of(dataset, models, comparisons, most_images=most_images)
+    seen = content.images[: content.whole(most_maps)]
+    for described, report in zip(content.data["models"], reports, strict=True):
+        described["attention"] = _attention(report, seen, on_progress).to_dict()
     pictures = thumbnails(content.images, on_progress)
     target = folder / PAGE
     with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as page:
         page.writelines(page_of(content, pictures))
     return target
+
+
+def _attention(
+    report: RetrievalReport, seen: Sequence[Path], on_progress: Callable[[int], None] | None
+) -> Attention:
+    if not seen:
+        return Attention.absent("no maps were asked for")
+    if not report.model or report.runtime == STORED:
+        return Attention.absent("stored embeddings do not say it")
+    return attention_of(report.model, seen, on_progress)
 
 
 def check_report(folder: Path, roots: Sequence[Path], *, most_images: int = MOST_IMAGES) -> None:

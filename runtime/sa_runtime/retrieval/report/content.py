@@ -42,11 +42,21 @@ class Content:
 
     Attributes:
         data: for JSON; images are numbers, places in ``images``.
-        images: files whose pictures the page shows.
+        images: files whose pictures the page shows, query after query with what it found.
+        ends: how many of them each further query needs.
     """
 
     data: dict[str, Any]
     images: list[Path]
+    ends: Sequence[int] = ()
+
+    def whole(self, most: int) -> int:
+        """At most so many of the images, without the rest of a ranking.
+
+        >>> Content(data={}, images=[], ends=[12, 20, 31]).whole(25)
+        20
+        """
+        return max((end for end in self.ends if end <= most), default=0)
 
 
 def content_of(
@@ -67,11 +77,12 @@ def content_of(
     """
     pictures = _Pictures(dataset)
     counted = np.flatnonzero(models[0].report.result.first_rank)
-    shown = set()
+    shown, ends = set(), []
     for query in _order(models, counted):
         if not pictures.take(query, models, most_images):
             break
         shown.add(query)
+        ends.append(len(pictures))
     queries = dataset.query
     heights = heights_of(queries)
     cameras = _cameras_by_person(models[0].report)
@@ -104,7 +115,7 @@ def content_of(
         ],
         "images": pictures.labels(),
     }
-    return Content(data=data, images=pictures.paths)
+    return Content(data=data, images=pictures.paths, ends=ends)
 
 
 class _Pictures:
@@ -136,6 +147,9 @@ class _Pictures:
     def gallery(self, index: int) -> int:
         """The number of a gallery image."""
         return self._numbers["gallery", index]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
     @property
     def paths(self) -> list[Path]:

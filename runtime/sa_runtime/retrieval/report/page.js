@@ -79,11 +79,24 @@ function start() {
   });
   at("outcome").addEventListener("change", (event) => { list.filter.outcome = event.target.value; show(); });
   at("find").addEventListener("input", (event) => { list.filter.text = event.target.value.trim().toLowerCase(); show(); });
+  const buttons = document.querySelectorAll("button.look");
+  const look = () => {
+    list.look(!list.attention.on);
+    for (const button of buttons) button.setAttribute("aria-pressed", String(list.attention.on));
+  };
+  for (const button of buttons) {
+    button.hidden = !list.attention.any;
+    button.addEventListener("click", look);
+  }
+  at("look-key").hidden = !list.attention.any;
+  at("looks").textContent = list.attention.words(models);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && !/^(INPUT|SELECT)$/.test(document.activeElement.tagName) && !at("dialog").open) {
+    if (/^(INPUT|SELECT)$/.test(document.activeElement.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "/" && !at("dialog").open) {
       at("find").focus();
       event.preventDefault();
     }
+    if (event.key.toLowerCase() === "a" && list.attention.any) look();
   });
   at("clear").addEventListener("click", () => {
     list.filter = { ...NO_FILTER };

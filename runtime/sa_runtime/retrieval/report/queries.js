@@ -32,6 +32,7 @@ class QueryList {
     Object.assign(this, { data, box, status, selected: 0, shown: [], order: "Worst" });
     this.filter = { ...NO_FILTER };
     this.pictures = new Pictures(data.chunk);
+    this.attention = new Attention(data.models);
     this.height = 36 + 150 * data.models.length;
     this.space = element("div", { class: "space", role: "presentation" });
     box.append(this.space);
@@ -136,50 +137,67 @@ class QueryList {
     query.found.forEach((found, i) => {
       const name = this.data.models.length > 1 ? `${this.data.models[i].short}: ` : "";
       made.append(element("div", { class: "model" }, `${name}AP ${percent(found.ap)} %, first match at rank ${found.rank}, ${query.matches} to be found`));
-      made.append(this.strip(query, found, "strip"));
+      made.append(this.strip(query, i, "strip"));
     });
     return made;
   }
 
-  strip(query, found, kind) {
+  strip(query, model, kind) {
+    const found = query.found[model];
     const strip = element("div", { class: kind });
     if (!found.list) {
       strip.append(element("p", { class: "none" }, "No pictures of this query in this file; more with --report-images."));
       return strip;
     }
-    strip.append(this.crop(query.image, "asked", "query", "the query"));
+    strip.append(this.crop(model, query.image, "asked", "query", "the query"));
     let rank = 0;
-    for (const [number, distance] of found.list) strip.append(this.verdict(query, number, distance, () => { rank += 1; return rank; }));
+    for (const [number, distance] of found.list) strip.append(this.verdict(query, model, number, distance, () => { rank += 1; return rank; }));
     if (found.rank > rank) {
-      const crop = this.crop(found.first[0], "right later", `✓ ${found.rank}`, `rank ${found.rank}, right`, found.first[1]);
+      const crop = this.crop(model, found.first[0], "right later", `✓ ${found.rank}`, `rank ${found.rank}, right`, found.first[1]);
       strip.append(crop);
     }
     return strip;
   }
 
-  verdict(query, number, distance, next) {
+  verdict(query, model, number, distance, next) {
     const [, person, camera] = this.data.images[number];
-    if (person === query.person && camera === query.camera) return this.crop(number, "left-out", "–", "left out: same person, same camera", distance);
+    if (person === query.person && camera === query.camera) return this.crop(model, number, "left-out", "–", "left out: same person, same camera", distance);
     const right = person === query.person, rank = next();
-    return this.crop(number, right ? "right" : "wrong", `${right ? "✓" : "✗"} ${rank}`, `rank ${rank}, ${right ? "right" : "wrong"}`, distance);
+    return this.crop(model, number, right ? "right" : "wrong", `${right ? "✓" : "✗"} ${rank}`, `rank ${rank}, ${right ? "right" : "wrong"}`, distance);
   }
 
-  crop(number, kind, mark, words, distance) {
+  crop(model, number, kind, mark, words, distance) {
     const [file, person, camera] = this.data.images[number];
     const who = person === 0 ? "distractor" : `person ${person}`;
     const image = element("img", { src: this.pictures.source(number), alt: `${words}: ${who}, camera ${camera}`, title: `${file}, ${who}, camera ${camera}`, decoding: "async" });
-    const made = element("figure", { class: `crop ${kind}` }, image, element("b", {}, mark));
+    const seen = this.attention.on && this.attention.has(number, model);
+    const picture = element("div", { class: seen ? "picture seen" : "picture" }, image);
+    if (seen) picture.append(this.attention.overlay(image, number, model));
+    const made = element("figure", { class: `crop ${kind}` }, picture, element("b", {}, mark));
     if (distance !== undefined) made.append(element("br"), distance.toFixed(3));
     return made;
   }
 
+  look(on) {
+    this.attention.on = on;
+    this.rows.forEach((row) => row.remove());
+    this.rows.clear();
+    this.draw();
+    if (document.getElementById("dialog").open) this.fill(this.opened);
+  }
+
   open(query) {
-    const dialog = document.getElementById("dialog"), body = document.getElementById("dialog-body");
+    this.fill(query);
+    document.getElementById("dialog").showModal();
+  }
+
+  fill(query) {
+    this.opened = query;
+    const body = document.getElementById("dialog-body");
     document.getElementById("dialog-title").textContent = query.file;
     body.replaceChildren(element("p", { class: "quiet" }, `person ${query.person}, camera ${query.camera}, ${query.height} px high, ${query.matches} images to be found`));
     query.found.forEach((found, i) => {
-      body.append(element("h3", {}, `${this.data.models[i].short}: AP ${percent(found.ap)} %, first match at rank ${found.rank}`), this.strip(query, found, "large"));
+      body.append(element("h3", {}, `${this.data.models[i].short}: AP ${percent(found.ap)} %, first match at rank ${found.rank}`), this.strip(query, i, "large"));
     });
-    dialog.showModal();
   }
 }
