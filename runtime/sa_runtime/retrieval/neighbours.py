@@ -6,11 +6,14 @@ and M places for it, k neighbours.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +33,10 @@ from sa_runtime.retrieval.vectors import AnyFloats, Floats, Ints, VectorRows
 from sa_runtime.system.environment import cores
 
 _SEARCH_ROWS = 512
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS = 1024
 """The more rows a tile has, the fewer lists of neighbours are merged."""
+_PARTITIONED = 128
+"""Rows whose columns are partitioned at a time, which takes 8 bytes for each."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,16 +151,25 @@ def nearest_among(rows: VectorRows, k: int, *, memory_bytes: int = MEMORY_BYTES)
     best = _Nearest(len(rows), len(rows), k, product.dtype)
     workers = cores() if product.in_place else 1
     step, width = _pairs_tile(product, memory_bytes, workers)
+    free: SimpleQueue[AnyFloats] = SimpleQueue()
+    for _ in range(workers):
+        sides = (padded(min(size, len(rows))) for size in (step, width))
+        free.put(_mapped(math.prod(sides), product.dtype))
 
     def compare(block: Block, start: int, first: int, last: int) -> list[_Side]:
-        out = np.empty((padded(block.size), padded(last - first)), product.dtype)
-        product.fill(out, block, first, last)
-        tile = out[: block.size, : last - first]
-        sides = [best.side(tile, start, first)]
-        beyond = max(0, start + block.size - first)
-        if beyond < last - first:
-            sides.append(best.side(tile[:, beyond:].T, first + beyond, start))
-        return sides
+        buffer = free.get()
+        try:
+            height, across = padded(block.size), padded(last - first)
+            out = buffer[: height * across].reshape(height, across)
+            product.fill(out, block, first, last)
+            tile = out[: block.size, : last - first]
+            found = [best.side(tile, start, first)]
+            beyond = max(0, start + block.size - first)
+            if beyond < last - first:
+                found.append(best.side(tile[:, beyond:].T, first + beyond, start))
+            return found
+        finally:
+            free.put(buffer)
 
     alone = single_threaded() if workers > 1 else nullcontext()
     with alone, ThreadPoolExecutor(workers) as pool:
@@ -168,6 +182,11 @@ def nearest_among(rows: VectorRows, k: int, *, memory_bytes: int = MEMORY_BYTES)
         while ahead:
             best.take(*ahead.popleft().result())
     return best.neighbours()
+
+
+def _mapped(size: int, dtype: type[np.float32] | type[np.float64]) -> AnyFloats:
+    """Numbers whose memory goes back to the system with them, and not to an allocator's store."""
+    return np.frombuffer(mmap.mmap(-1, max(1, size) * np.dtype(dtype).itemsize), dtype)
 
 
 def _pairs(
@@ -266,9 +285,14 @@ def _places(mask_RC: NDArray[np.bool_]) -> tuple[Ints, Ints]:
 
 def _partitioned(tile_RC: AnyFloats, row: Ints, k: int) -> _Found:
     """The ``k`` smallest of some rows of a tile."""
-    some = tile_RC if len(row) == len(tile_RC) else tile_RC[row]
-    column = _smallest(some, k)
-    return _Found(row, column, np.take_along_axis(some, column, axis=1))
+    column = np.empty((len(row), min(k, tile_RC.shape[1])), np.int64)
+    distance: AnyFloats = np.empty(column.shape, tile_RC.dtype)
+    for start in range(0, len(row), _PARTITIONED):
+        part = slice(start, start + _PARTITIONED)
+        some = np.ascontiguousarray(tile_RC[row[part]])
+        column[part] = _smallest(some, k)
+        distance[part] = np.take_along_axis(some, column[part], axis=1)
+    return _Found(row, column, distance)
 
 
 def _smallest(distance: AnyFloats, k: int) -> Ints:
@@ -293,7 +317,7 @@ def _search_tile(source: VectorDistances, memory_bytes: int) -> tuple[int, int]:
     """Queries and gallery rows that are compared at a time."""
     row_bytes = source.row_bytes
     step = min(_SEARCH_ROWS, whole_units(memory_bytes // (4 * row_bytes)))
-    # A distance needs 4 or 8 bytes, that of the tile before as many, its partition 8 and a mask 1.
+    # A distance needs 4 or 8 bytes, that of the tile before as many, and what is found in it 9.
     pair_bytes = 2 * np.dtype(source.dtype).itemsize + 9
     copied = 0 if source.in_place else 2 * row_bytes
     width = (memory_bytes - 2 * row_bytes * step) // (pair_bytes * step + copied)
@@ -304,8 +328,9 @@ def _pairs_tile(product: Product, memory_bytes: int, workers: int) -> tuple[int,
     """Rows of a block, and of the tiles that each core compares with it."""
     row_bytes = product.row_bytes
     step = min(_BLOCK_ROWS, whole_units(memory_bytes // (8 * row_bytes)))
-    # A distance needs 4 or 8 bytes, its partition 8 and a mask 1; two blocks may be in use.
-    pair_bytes = np.dtype(product.dtype).itemsize + 9
+    # A distance needs 4 or 8 bytes, and a mask 1; two blocks may be in use. Half is left to what is
+    # found, and to what an allocator keeps.
+    pair_bytes = np.dtype(product.dtype).itemsize + 1
     copied = 0 if product.in_place else 2 * row_bytes
-    width = (memory_bytes - 2 * row_bytes * step) // workers // (pair_bytes * step + copied)
+    width = (memory_bytes // 2 - 2 * row_bytes * step) // workers // (pair_bytes * step + copied)
     return step, max(padded(1), whole_units(width))

@@ -115,7 +115,8 @@ class RerankedDistances:
 
     def rows(self, memory_bytes: int = MEMORY_BYTES) -> Iterator[AnyFloats]:
         """See :meth:`sa_runtime.retrieval.distance.Distances.rows`."""
-        for query, row in enumerate(self._original.rows(memory_bytes)):
+        # The rest is for what was found out about the images.
+        for query, row in enumerate(self._original.rows(memory_bytes // 2)):
             self._mix(row, query)
             yield row
 
