@@ -27,6 +27,10 @@ playwright = pytest.importorskip(
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTILE = "</script><img src=x onerror=alert(1)>.png"
 PEOPLE, CAMERAS = 30, 4
+COLOUR = """image => {
+  const style = getComputedStyle(image);
+  return style.filter === "none" ? style.borderTopColor.match(/\\d+/g) : [];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +213,7 @@ def test_everything_is_reached_by_keys(page: Any) -> None:
 
 def test_where_a_model_looks_is_shown_and_hidden_by_a_button_and_by_a_key(page: Any) -> None:
     words = page.locator("#looks").inner_text()
-    assert "a.onnx: bright: where the model's last map is strongest" in words
+    assert "a.onnx: bright where its last map is strongest" in words
     assert "b.engine: none, since maps are read from ONNX files only" in words
     first, second = (page.locator("#query-0 .strip").nth(model) for model in (0, 1))
     drawn = "canvas.look[data-drawn]"
@@ -237,6 +241,9 @@ def test_where_a_model_looks_is_shown_and_hidden_by_a_button_and_by_a_key(page: 
     page.keyboard.press("Enter")
     page.keyboard.press("a")
     page.locator(f"#dialog {drawn}").first.wait_for()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Close"
+    frame = page.locator("#dialog .crop.wrong img, #dialog .crop.right img").first
+    assert len(set(frame.evaluate(COLOUR))) > 1  # what the frame says stays to be seen
     page.locator("#dialog button.look").click()
     assert page.locator("canvas.look").count() == 0
     page.keyboard.press("Escape")

@@ -4,8 +4,8 @@
 const RAMP = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
 
 const LOOKS = {
-  attention: "bright: what the model weighs most as it pools its last map",
-  strength: "bright: where the model's last map is strongest; the model has no attention of its own",
+  attention: "bright where the model weighs its last map most",
+  strength: "bright where its last map is strongest, since it has no attention of its own",
 };
 
 function ramp(share) {
@@ -34,7 +34,8 @@ class Attention {
     const same = new Set(said).size === 1;
     const count = Math.max(...this.models.map((one) => one.count));
     const text = same ? said[0] : said.map((one, i) => `${models[i].short}: ${one}`).join("; ");
-    return count ? `${text}. Drawn over ${count} crops, those of the worst, best and median queries.` : `Where it looks: ${text}.`;
+    const where = count ? ` Drawn over ${count} crops, those of the worst, best and median queries.` : "";
+    return `Where it looks: ${text}.${where}`;
   }
 
   overlay(image, number, model) {
@@ -47,6 +48,13 @@ class Attention {
       canvas.width = image.naturalWidth;
       canvas.height = image.naturalHeight;
       const paper = canvas.getContext("2d");
+      paper.drawImage(image, 0, 0);
+      // Grey, so that only the map has colours.
+      paper.globalCompositeOperation = "saturation";
+      paper.fillStyle = "#808080";
+      paper.fillRect(0, 0, canvas.width, canvas.height);
+      paper.globalCompositeOperation = "source-over";
+      paper.globalAlpha = 0.55;
       paper.imageSmoothingQuality = "high";
       paper.drawImage(small, 0, 0, canvas.width, canvas.height);
       canvas.dataset.drawn = "yes";

@@ -171,7 +171,7 @@ class QueryList {
     const who = person === 0 ? "distractor" : `person ${person}`;
     const image = element("img", { src: this.pictures.source(number), alt: `${words}: ${who}, camera ${camera}`, title: `${file}, ${who}, camera ${camera}`, decoding: "async" });
     const seen = this.attention.on && this.attention.has(number, model);
-    const picture = element("div", { class: seen ? "picture seen" : "picture" }, image);
+    const picture = element("div", { class: "picture" }, image);
     if (seen) picture.append(this.attention.overlay(image, number, model));
     const made = element("figure", { class: `crop ${kind}` }, picture, element("b", {}, mark));
     if (distance !== undefined) made.append(element("br"), distance.toFixed(3));
