@@ -56,7 +56,6 @@ def stored(folder: Path) -> None:
         "embed {0}/model.onnx {0}/world/query --out {0}/model.onnx/",
         "index {0}/people.parquet --out {0}/people.parquet",
         "index {0}/folder --out {0}/folder/gallery",
-        "index {0}/people.parquet --out {0}/world",
         "search {0}/gallery --vectors {0}/people.parquet --picture {0}/gallery/a.png",
         "link {0}/people.parquet --parameters {0}/link.json --out {0}/people.parquet",
         "link {0}/people.parquet --parameters {0}/link.json --out {0}/link.json",
