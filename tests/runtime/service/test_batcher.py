@@ -91,14 +91,14 @@ def test_one_that_asks_for_many_does_not_keep_the_others_waiting(tiny_model: Tin
 
 
 def test_a_batch_waits_for_others_but_not_longer_than_said(tiny_model: TinyModel) -> None:
-    with batching(tiny_model, max_delay_ms=150.0) as (batcher, held):
+    with batching(tiny_model, max_delay_ms=500.0) as (batcher, held):
         held.go.set()
         began = time.monotonic()
         batcher.submit(crops(1)).future.result(5)
-        assert 0.14 < time.monotonic() - began < 1.5
+        assert 0.49 < time.monotonic() - began < 5
         began = time.monotonic()
         batcher.submit(crops(4)).future.result(5)
-        assert time.monotonic() - began < 0.12
+        assert time.monotonic() - began < 0.45
 
 
 def test_the_queue_is_bounded_and_says_when_to_come_again(tiny_model: TinyModel) -> None:

@@ -193,7 +193,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None
     for _ in range(20):
         with socket.create_connection((host, int(port))) as link:
             link.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: 400000\r\n\r\nabc")
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while running.service.gate.requests and time.monotonic() < until:
         time.sleep(0.02)
     assert (running.service.gate.requests, running.service.gate.held_bytes) == (0, 0)
@@ -206,7 +206,7 @@ def test_who_goes_away_while_he_waits_for_a_batch_is_not_run(tiny_model: TinyMod
         head = f"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: {len(png())}\r\n\r\n"
         with socket.create_connection((host, int(port))) as link:
             link.sendall(head.encode() + png())
-            until = time.monotonic() + 5
+            until = time.monotonic() + 30
             while not served.batcher.waiting:
                 assert time.monotonic() < until
                 time.sleep(0.01)
@@ -368,7 +368,7 @@ def test_hostile_requests_get_4xx_and_do_no_harm(running: Running) -> None:
     with httpx.Client(base_url=running.url) as http:
         assert http.post("/embed", content=png()).status_code == 200
         assert http.get("/v2/health/ready").status_code == 200
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while running.service.gate.requests and time.monotonic() < until:
         time.sleep(0.02)
     assert (running.service.gate.requests, running.service.gate.held_bytes) == (0, 0)

@@ -42,7 +42,7 @@ def value(text: str, name: str, **labels: str) -> float:
     return 0.0
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     until = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until, "it never happened"
