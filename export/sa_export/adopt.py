@@ -169,9 +169,19 @@ def contract_of_foreign(
         precision=precision,
         max_batch=foreign.batch,
         fixed_batch=foreign.batch is not None,
-        flops=graph_flops(foreign.model, foreign.image, foreign.shape) // foreign.shape[0],
+        flops=_flops(foreign),
         producer=f"sa-deploy {version('sa-deploy')}",
     )
+
+
+def _flops(foreign: ForeignModel) -> int:
+    """Of an image: by the graph, or by torch where the graph's shapes cannot be told."""
+    counted = graph_flops(foreign.model, foreign.image, foreign.shape) // foreign.shape[0]
+    if counted or foreign.network is None:
+        return counted
+    from sa_export.look_torch import network_flops
+
+    return network_flops(foreign.network)
 
 
 def _graph_weights(foreign: ForeignModel) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from sa_deploy.app import app
+from sa_export.adopt import contract_of_foreign
 from sa_export.families.base import Network, Wanted
 from sa_export.families.table import network_of
+from sa_export.foreign import ModelHints, read_foreign
 from sa_export.foreign_weights import read_foreign_weights
-from sa_export.preprocessing import Preprocessing
+from sa_export.preprocessing import PRESETS, Preprocessing
 from sa_export.space import probe_crops
 from sa_runtime.errors import CheckpointError, InputError
 from sa_runtime.runners.table import open_runner
@@ -335,3 +338,13 @@ def test_clip_reid_gives_its_token_and_the_projection(saved: Any) -> None:
         changed = {k: v for k, v in (named | more).items() if v is not None}
         with pytest.raises(CheckpointError, match=text):
             network_of(read_foreign_weights(saved(changed)), wanted)
+
+
+def test_work_is_counted_in_torch_where_a_graph_does_not_tell(osnet_file: Path) -> None:
+    found = read_foreign(osnet_file, ModelHints(height=64, width=32))
+    untold = dataclasses.replace(found, image="of no known shape")
+    counted = [
+        contract_of_foreign(model, PRESETS["torchreid"], "osnet").flops for model in (found, untold)
+    ]
+    assert counted[0] > 1e6
+    assert counted[1] == pytest.approx(counted[0], rel=0.01)
