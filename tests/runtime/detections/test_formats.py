@@ -16,7 +16,7 @@ import pytest
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.detections.recognise import recognise
-from sa_runtime.detections.table import read_boxes, read_detections
+from sa_runtime.detections.table import DETECTIONS, read_boxes, read_detections
 from sa_runtime.errors import DetectionError, InputError
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.embed import embed
@@ -59,6 +59,10 @@ def options_for(name: str, **given: Any) -> BoxOptions:
 
 def in_pixels(found: Detections) -> np.ndarray[Any, np.dtype[np.float64]]:
     return found.ltwh * ([320, 240, 320, 240] if found.normalized else 1)
+
+
+def test_every_row_of_the_table_has_a_file_here() -> None:
+    assert set(FILES.values()) == set(DETECTIONS)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
 from sa_runtime.crops import clip_boxes
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, MissingPackageError
 from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.read import read_embeddings
+from sa_runtime.outputs.table import OUTPUTS
 from sa_runtime.pipeline import embed as pipeline
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import EmbedResult
@@ -80,6 +82,24 @@ def test_every_output_of_a_run_holds_the_same(
     without = read_embeddings(tmp_path / "alone.npz")
     same(without, read_embeddings(tmp_path / "alone.parquet"))
     np.testing.assert_allclose(without.vectors, first.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_every_row_of_the_table_holds_what_a_folder_beside_it_holds(
+    run: Run, clip: Clip, clips: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    try:
+        run(clips[:2], "folder", f"other{suffix}", camera="north")
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+    first = read_embeddings(tmp_path / "folder")
+    assert len(first.rows) == 2 * clip.boxes
+    if suffix != ".csv":
+        same(first, read_embeddings(tmp_path / f"other{suffix}"))
+        return
+    table = pyarrow.csv.read_csv(tmp_path / "other.csv")
+    for name in ("source", "camera", "frame", "track_id", "timestamp_s"):
+        assert table[name].to_pylist() == first.rows[name].to_pylist()
 
 
 def test_a_row_finds_its_crop(run: Run, clips: list[Path], tmp_path: Path) -> None:
