@@ -135,8 +135,13 @@ def _refuse_twice(embeddings: list[Path]) -> None:
 
 
 def _method(gallery: Gallery) -> str:
-    if gallery.recall is None:
+    from sa_runtime.gallery.approximate import kind_of
+
+    if gallery.method == "exact":
         return "exact"
+    if gallery.recall is None:
+        least = kind_of(gallery.method).LEAST_ROWS
+        return f"exact; {gallery.method} where {least:,} rows or more are added at once"
     return f"{gallery.method}, finds {100 * gallery.recall:.1f} % of the 10 nearest"
 
 

@@ -76,6 +76,12 @@ def test_a_gallery_keeps_its_method_and_type(gallery: Path, tmp_path: Path) -> N
     assert said("index", people, "--out", gallery, *same)["rows"] == 12
 
 
+def test_too_few_rows_for_an_index_are_told(gallery: Path, tmp_path: Path) -> None:
+    pytest.importorskip("usearch", reason="usearch is not installed: no graph can be made here")
+    done = invoke("index", tmp_path / "people.parquet", "--out", tmp_path / "g", "--method", "hnsw")
+    assert "exact; hnsw where 1,000 rows or more are added at once" in done.stdout
+
+
 def test_what_is_advised_can_be_pasted(gallery: Path, tmp_path: Path) -> None:
     place = tmp_path / "a place; of mine"
     place.mkdir()
