@@ -142,10 +142,14 @@ def write_deepstream(model: Path, target: Path, *, batch: int = 100) -> Path:
     spec = contract.input
     if model.suffix != ".onnx" or spec.dtype != "float32" or spec.mean is not None:
         adopted = "adopted_from" in contract.network
-        words = "adopt MODEL --out FILE.onnx" if adopted else "export WEIGHTS --onnx"
+        command = (
+            "`sa-deploy adopt MODEL --out FILE.onnx --input nchw-float`"
+            if adopted
+            else "`sa-deploy export WEIGHTS --onnx --input nchw-float`"
+        )
         raise InputError(
             f"{model}: nvtracker feeds float images to ONNX files that normalise inside; make one "
-            f"with `sa-deploy {words} --input nchw-float`"
+            f"with {command}"
         )
     if contract.extra_outputs:
         names = ", ".join(extra.name for extra in contract.extra_outputs)
