@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,8 +84,6 @@ def _carries_contract(model: Path) -> bool:
 
 
 def _show_foreign(model: Path, json_output: bool, context: typer.Context) -> None:
-    import dataclasses
-
     from sa_deploy.errors import for_command, running_command
     from sa_export.look import look
     from sa_runtime.errors import InputError

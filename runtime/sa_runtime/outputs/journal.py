@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sa_runtime.system.locking import owned
 _log = logging.getLogger(__name__)
 
 
-class Journal:
+class Journal(ABC):
     """What every output that lasts has: an owner, a manifest, a plan to go on with.
 
     Args:
@@ -104,9 +105,9 @@ class Journal:
         self._ownership.close()
 
     @classmethod
+    @abstractmethod
     def _is_of_others(cls, target: Path) -> bool:
         """Whether a folder without a manifest holds what must not be mixed with ours."""
-        raise NotImplementedError
 
     def _read_manifest(self) -> Manifest | None:
         """What an earlier run has left, if there was one."""
@@ -116,13 +117,13 @@ class Journal:
         """Write or replace the manifest."""
         self.manifest.write(self.path)
 
+    @abstractmethod
     def _begin(self, options: OutputOptions, *, begun: bool) -> None:
         """Check what is stored, and remove what a stopped run has left behind it.
 
         Raises:
             InputError: it is gone or damaged.
         """
-        raise NotImplementedError
 
     def _join(self, plan: dict[str, Any]) -> None:
         """Take new sources behind those of earlier runs, and refuse whatever else differs.

@@ -61,7 +61,8 @@ class Admission:
 
     def idle(self) -> None:
         """The model has nothing to do."""
-        self._refused = -math.inf
+        with self._lock:
+            self._refused = -math.inf
 
     def keep(self, waiting: int, calm_s: float) -> Place | None:
         """A place for a request of which only the headers are known; ``None`` where there is none.
@@ -70,8 +71,8 @@ class Admission:
             waiting: crops in the queue.
             calm_s: as of :meth:`limit`.
         """
-        crops = max(1, round(self._usual))
         with self._lock:
+            crops = max(1, round(self._usual))
             if not self._fits(waiting, 1, calm_s):
                 return None
             place = Place(crops, time.monotonic() + PLACE_S)
@@ -93,13 +94,10 @@ class Admission:
 
         Whoever has a place was let in: his crops may be more than was expected.
         """
-        if place is not None and self.give_up(place) and waiting + crops <= self.most:
-            fits = True
-        else:
-            with self._lock:
-                fits = self._fits(waiting, crops, calm_s)
-        self._usual += (crops - self._usual) * _SMOOTHING
-        return fits
+        let_in = place is not None and self.give_up(place) and waiting + crops <= self.most
+        with self._lock:
+            self._usual += (crops - self._usual) * _SMOOTHING
+            return let_in or self._fits(waiting, crops, calm_s)
 
     def _fits(self, waiting: int, crops: int, calm_s: float) -> bool:
         now = time.monotonic()

@@ -9,6 +9,7 @@ import os
 import random
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ class Call:
         }
 
 
-class Common:
+class Common(ABC):
     """What the two clients share: what they are made of, how requests look, when they come again.
 
     Args:
@@ -171,9 +172,9 @@ class Common:
             }
         )
 
+    @abstractmethod
     def _open(self, options: dict[str, Any]) -> None:
         """Make the connections; ``options`` are of ``httpx.Client`` and ``httpx.AsyncClient``."""
-        raise NotImplementedError
 
     def _gave_up(self, outcome: httpx.Response | Exception) -> RunnerError:
         # Since TLS 1.3 whoever is refused for his certificate may only see the connection end.

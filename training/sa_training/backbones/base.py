@@ -6,6 +6,7 @@ Shape suffixes: N images, C channels, H x W map.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ class Facts:
     width: int
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Images to maps.
 
     Attributes:
@@ -40,9 +41,9 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     authors_start = False
 
+    @abstractmethod
     def forward(self, x_N3HW: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) normalised RGB -> the maps, each (N, C, H', W'), the last one last."""
-        raise NotImplementedError
 
     def own_name(self, name: str) -> str:
         """A weight's name in this module, of the name in the files of the network it is made of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -45,9 +46,9 @@ class Wrapped(Backbone):
         self._positive, self._last_stride = positive, last_stride
         self._rectified: tuple[bool, ...] = ()
 
+    @abstractmethod
     def maps(self, x_N3HW: Tensor) -> tuple[Tensor, ...]:
         """The maps as the network gives them."""
-        raise NotImplementedError
 
     def forward(self, x_N3HW: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) normalised RGB -> the maps, the last one last."""
