@@ -254,10 +254,9 @@ class SingleProduct:
         lengths = np.empty((height, len(tile)), np.float32)
         for start in range(0, len(rows), height):
             strip = target[start : start + height]
-            mine, length = norms[start : start + height, None], lengths[: len(strip)]
-            # The shorter first, so that a pair has one distance either way round.
-            strip += np.minimum(mine, tile_norms, out=length)
-            strip += np.maximum(mine, tile_norms, out=length)
+            mine, both = norms[start : start + height, None], lengths[: len(strip)]
+            # Their sum first, so that a pair has one distance either way round.
+            strip += np.add(mine, tile_norms, out=both)
             np.maximum(strip, np.float32(0), out=strip)
         if not fits:
             width = min(out.shape[1], len(tile))
