@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import importlib.util
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from sa_runtime.runners.onnxruntime import preload
 from sa_runtime.system.environment import Environment, this_environment
+from sa_runtime.system.extras import imported
 from sa_runtime.system.gpus import Machine, probe
 from sa_runtime.tensorrt.device import BINDINGS, installed
 from sa_runtime.tensorrt.flavour import INSTALL, rtx_obstacle
@@ -300,7 +300,7 @@ def _imported(module: str, name: str, fix: str) -> tuple[Any, Finding]:
             name=name, status="missing", detail=f"{module} is not installed", fix=fix
         )
     try:
-        return importlib.import_module(module), Finding(name=name, status="ok", detail="")
+        return imported(module), Finding(name=name, status="ok", detail="")
     except Exception as exc:  # whatever a broken installation raises is what is looked for
         detail = f"{module} is installed and does not load: {exc}"
         again = re.sub(r"^pip install", "pip install --force-reinstall", fix)

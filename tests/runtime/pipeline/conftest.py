@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def no_thread_stays() -> Iterator[None]:
     before = threading.active_count()
     yield
-    assert threading.active_count() == before
+    assert threading.active_count() == before, threading.enumerate()
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""Optional packages: what they would send stays here, and a missing one is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sa_runtime.errors import MissingPackageError
+from sa_runtime.system.extras import require
+
+HEARD = """
+import sys, threading
+from sa_runtime.system.extras import require
+{before}
+openvino = require("openvino", extra="cpu", purpose="a test")
+assert callable(openvino.convert_model)
+print([name for name in sys.modules if name.partition(".")[0] == "openvino_telemetry"])
+print(threading.active_count())
+"""
+
+
+def heard(before: str = "") -> list[str]:
+    code = HEARD.format(before=before)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_openvino_is_imported_without_what_it_sends() -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    assert heard() == ["[]", "1"]
+
+
+def test_a_program_that_imported_the_sender_keeps_it() -> None:
+    pytest.importorskip("openvino_telemetry", reason="openvino-telemetry is not installed")
+    assert "openvino_telemetry.main" in heard("import openvino_telemetry")[0]
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    with pytest.raises(
+        MissingPackageError, match=r"a test needs .*'nothing_here'.*sa-deploy\[cpu\]"
+    ):
+        require("nothing_here", extra="cpu", purpose="a test")
