@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 PACKAGES = ("sa_deploy", "sa_runtime", "sa_training", "sa_export", "py.warnings")
 """Loggers that are listened to, with all below them."""
@@ -105,6 +106,11 @@ def configure(options: LogOptions) -> LogOptions:
     return options
 
 
+def stderr() -> Console:
+    """The console for progress, logs and notes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def with_log_options(function: Callable[..., None]) -> Callable[..., None]:
     """A command that takes ``-v``, ``-q`` and ``--log-json`` too; they add to those before it."""
 
@@ -153,8 +159,6 @@ class _Handler(logging.Handler):
 
 
 def _print(record: logging.LogRecord) -> None:
-    from sa_deploy.output import stderr
-
     text = record.getMessage()
     if record.levelno >= logging.ERROR:
         stderr().print(f"error: {text}", style="red", markup=False)

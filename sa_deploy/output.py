@@ -31,11 +31,6 @@ class _Output(Console):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe", "standard output")
 
 
-def stderr() -> Console:
-    """The console for progress, logs and notes."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
 def note(text: str) -> None:
     """One line for people, on stderr; none with ``-q``."""
     logs.current()

@@ -56,8 +56,6 @@ def _bar(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn,
     )
 
-    from sa_deploy.output import stderr
-
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,7 +63,7 @@ def _bar(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr()) as bar:
+    with Progress(*columns, console=logs.stderr()) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(
