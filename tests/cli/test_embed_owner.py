@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.tiny_onnx",)
 SLOW = """
 import sys, time
-from sa_runtime.pipeline import embed as module
+from sa_runtime.pipeline import parts as module
 from sa_deploy.app import main
 pipeline = module.run_pipeline
 def slower(items, runner, sink, **options):

@@ -22,7 +22,7 @@ from sa_deploy.app import app
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.read import read_embeddings
-from sa_runtime.pipeline import embed as pipeline
+from sa_runtime.pipeline import parts
 from sa_runtime.pipeline.stages import run_pipeline
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def test_what_was_stopped_goes_on(run: Run, tmp_path: Path, monkeypatch: Any) ->
         return run_pipeline(items, runner, torn, **options)
 
     out = tmp_path / "stopped"
-    monkeypatch.setattr(pipeline, "run_pipeline", stopping)
+    monkeypatch.setattr(parts, "run_pipeline", stopping)
     for done in range(1, len(whole.shards)):
         with pytest.raises(RuntimeError, match="stopped"):
             run(out, "--shard-rows", "50", "--resume")
@@ -177,7 +177,7 @@ def test_what_was_stopped_goes_on(run: Run, tmp_path: Path, monkeypatch: Any) ->
 def test_a_file_ends_after_its_time(
     run: Run, sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
     run(tmp_path / "many", given=[sources[1]])
     assert [shard.rows for shard in Manifest.read(tmp_path / "many").shards] == [1] * 8
     monkeypatch.undo()
@@ -196,7 +196,7 @@ def test_a_killed_process_goes_on(
     slow = (
         "import sys, time\n"
         "from sa_deploy.app import main\n"
-        "from sa_runtime.pipeline import embed as module\n"
+        "from sa_runtime.pipeline import parts as module\n"
         "pipeline = module.run_pipeline\n"
         "def slower(items, runner, sink, **options):\n"
         "    def write(rows, vectors):\n"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,20 +18,12 @@ from sa_runtime.detectors.base import Detector
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.image_files import MAX_PIXELS
-from sa_runtime.items import Counts, Item
-from sa_runtime.outputs.base import (
-    PART_ROWS,
-    PART_SECONDS,
-    Output,
-    OutputOptions,
-    Progress,
-    StoredType,
-)
+from sa_runtime.items import Item
+from sa_runtime.outputs.base import PART_ROWS, OutputOptions, StoredType
 from sa_runtime.outputs.crops import CropFolder
 from sa_runtime.outputs.manifest import plan_of
-from sa_runtime.outputs.several import check_outputs, kind_of, open_outputs
+from sa_runtime.outputs.several import open_outputs
 from sa_runtime.outputs.sources import order_of
-from sa_runtime.outputs.tracks import check_tracks
 from sa_runtime.pipeline.choice import (
     Gone,
     Share,
@@ -42,25 +32,19 @@ from sa_runtime.pipeline.choice import (
     require_tracks,
     with_camera,
 )
+from sa_runtime.pipeline.parts import embed_parts
 from sa_runtime.pipeline.report import Report
 from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
-from sa_runtime.pipeline.stages import PipelineResult, run_pipeline
+from sa_runtime.pipeline.targets import Targets, place_of
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.table import open_runner
-from sa_runtime.sources.base import (
-    ItemStream,
-    OnSkip,
-    Source,
-    SourceOptions,
-    ignore,
-)
+from sa_runtime.sources.base import ItemStream, OnSkip, Source, SourceOptions, ignore
 from sa_runtime.sources.listing import listed
 from sa_runtime.sources.live import LiveMode, is_live, live_delay_ms
 from sa_runtime.sources.pairing import Boxes, Location
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.remote import brought, expanded
 from sa_runtime.sources.table import find_sources
-from sa_runtime.system.files import refuse_inputs
 from sa_runtime.system.remote import address_of, fetched_model, workspace
 
 
@@ -141,120 +125,115 @@ def embed(
         InputError: what cannot be embedded, or not be written to; nothing is changed then.
         SaDeployError: whatever else a user can fix.
     """
-    named = [sources] if isinstance(sources, (str, os.PathLike, Source)) else sources
-    given = listed(expanded(named))
-    held = [detections] if isinstance(detections, (str, os.PathLike, Detections)) else detections
-    targets = [out] if isinstance(out, (str, os.PathLike)) else list(out)
-    names, crop_folder = [os.fspath(one) for one in targets], None if crops is None else Path(crops)
-    places = [place for place in (*given, *held) if isinstance(place, (str, os.PathLike))]
-    files = [place for place in places if not is_live(os.fspath(place))]
-    artefact = files_of(Path(model)) if isinstance(model, (str, os.PathLike)) else []
-    for name in names:
-        kind_of(name)
-        if address_of(name) is None:
-            refuse_inputs(Path(name), [*files, *artefact])
-    if crop_folder is not None:
-        if address_of(crops) is not None:
-            raise bad_value("crops", os.fspath(crop_folder), "expected a folder of this machine")
-        refuse_inputs(crop_folder, [*files, *artefact], parameter="crops")
-    check_outputs(names, resume=resume, partition=partition)
-    track_file = None if tracks is None else os.fspath(tracks)
-    if track_file is not None:
-        check_tracks(track_file, names)
-        refuse_inputs(Path(track_file), [*files, *artefact], parameter="tracks")
-        boxes = dataclasses.replace(boxes or BoxOptions(), rated=True)
+    given = listed(expanded(_several(sources, str, os.PathLike, Source)))
+    held = _several(detections, str, os.PathLike, Detections)
+    targets = Targets.of(out, crops, tracks)
+    targets.check(_files_read(given, held, model), resume=resume, partition=partition)
     if camera is not None and camera_from is not None:
         raise bad_value("camera_from", camera_from, "does not go with `camera`; leave one out")
     rule = None if camera_from is None else camera_rule(camera_from)
     share = None if shard is None else Share(shard)
-    asked = address_of(model)
-    with quiet_opencv(), _here(model, held) as (model, held):
-        found = find_sources(
-            given,
-            held,
-            SourceOptions(
-                strict=strict,
-                camera=camera,
-                max_pixels=max_pixels,
-                boxes=boxes or BoxOptions(),
-                detector=detector,
-                live=live,
-                stop=stop or threading.Event(),
-            ),
-        )
-        if track_file is not None:
-            require_tracks(found, track_file)
+    boxes = boxes or BoxOptions()
+    if targets.tracks is not None:
+        boxes = dataclasses.replace(boxes, rated=True)
+    looked_for = SourceOptions(
+        strict=strict,
+        camera=camera,
+        max_pixels=max_pixels,
+        boxes=boxes,
+        detector=detector,
+        live=live,
+        stop=stop or threading.Event(),
+    )
+    with ExitStack() as stack:
+        stack.enter_context(quiet_opencv())
+        model_here, held = stack.enter_context(_here(model, held))
+        found = find_sources(given, held, looked_for)
+        if targets.tracks is not None:
+            require_tracks(found, targets.tracks)
         max_delay_ms = live_delay_ms(found, max_delay_ms)
         if share is not None:
             found = [source for source in found if share.has(name_of(source))]
-        with _opened(model, runtime, options) as runner, ExitStack() as stack:
-            identities = [source.identity() for source in found]
-            plan = plan_of(
-                runner.contract,
-                runtime=getattr(runner, "label", runner.name),
-                device=getattr(runner, "device_kind", ""),
-                sources=identities,
-                dtype=dtype,
-                camera=camera,
-                strict=strict,
-                **_chosen(
-                    crops=True if crop_folder else None, camera_from=camera_from, shard=shard
-                ),
-            )
-            output = open_outputs(
-                names,
-                runner.contract,
-                OutputOptions(
-                    dtype=dtype,
-                    plan=plan,
-                    resume=resume,
-                    part_rows=shard_rows,
-                    partition=tuple(partition),
-                    settings=dict(settings or {}),
-                ),
-                tracks=track_file,
-            )
-            stack.callback(output.close)
-            if output.plan is not None:
-                order = order_of(output.plan["sources"], identities)
-                found = [Gone() if index is None else found[index] for index in order]
-            before = output.progress
-            items = stack.enter_context(
-                ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
-            )
-            report = Report(runner, found, items, before.rows, on_progress)
-            changes: list[Callable[[Item], Item]] = []
-            if rule is not None:
-                changes.append(partial(with_camera, rule=rule))
-            if crop_folder is not None:
-                changes.append(stack.enter_context(CropFolder(crop_folder, before.rows)).save)
-            timing = _fill(
-                output,
-                items,
-                runner,
-                report,
-                changes,
-                batch_size=batch_size,
-                max_delay_ms=max_delay_ms,
-                allow_empty=allow_empty,
-            )
-            return EmbedResult(
-                model=asked or str(getattr(runner, "path", runner.name)),
-                runtime=runner.name,
-                contract=runner.contract,
-                dtype=dtype,
-                out=address_of(names[0]) or Path(names[0]),
-                outs=tuple(address_of(name) or Path(name) for name in names),
-                crops=crop_folder,
-                tracks=None if track_file is None else address_of(track_file) or Path(track_file),
-                size_bytes=output.size_bytes(),
-                files=tuple(output.files()),
-                rows=output.progress.rows,
-                resumed_rows=before.rows,
-                sources=len(found),
-                counts=output.progress.counts,
-                timing=timing,
-            )
+        runner = stack.enter_context(_opened(model_here, runtime, options))
+        identities = [source.identity() for source in found]
+        plan = plan_of(
+            runner.contract,
+            runtime=getattr(runner, "label", runner.name),
+            device=getattr(runner, "device_kind", ""),
+            sources=identities,
+            dtype=dtype,
+            camera=camera,
+            strict=strict,
+            **_chosen(crops=True if targets.crops else None, camera_from=camera_from, shard=shard),
+        )
+        how = OutputOptions(
+            dtype=dtype,
+            plan=plan,
+            resume=resume,
+            part_rows=shard_rows,
+            partition=tuple(partition),
+            settings=dict(settings or {}),
+        )
+        output = open_outputs(targets.outs, runner.contract, how, tracks=targets.tracks)
+        stack.callback(output.close)
+        if output.plan is not None:
+            order = order_of(output.plan["sources"], identities)
+            found = [Gone() if index is None else found[index] for index in order]
+        before = output.progress
+        items = stack.enter_context(
+            ItemStream(found, position=before.position, counts=before.counts, on_skip=on_skip)
+        )
+        changes: list[Callable[[Item], Item]] = []
+        if rule is not None:
+            changes.append(partial(with_camera, rule=rule))
+        if targets.crops is not None:
+            folder = CropFolder(Path(targets.crops), before.rows)
+            changes.append(stack.enter_context(folder).save)
+        timing = embed_parts(
+            output,
+            items,
+            runner,
+            Report(runner, found, items, before.rows, on_progress),
+            changes,
+            batch_size=batch_size,
+            max_delay_ms=max_delay_ms,
+            allow_empty=allow_empty,
+        )
+        return EmbedResult(
+            model=address_of(model) or str(getattr(runner, "path", runner.name)),
+            runtime=runner.name,
+            contract=runner.contract,
+            dtype=dtype,
+            out=place_of(targets.outs[0]),
+            outs=tuple(map(place_of, targets.outs)),
+            crops=None if targets.crops is None else Path(targets.crops),
+            tracks=None if targets.tracks is None else place_of(targets.tracks),
+            size_bytes=output.size_bytes(),
+            files=tuple(output.files()),
+            rows=output.progress.rows,
+            resumed_rows=before.rows,
+            sources=len(found),
+            counts=output.progress.counts,
+            timing=timing,
+        )
+
+
+def _several(given: Any, *single: type) -> Sequence[Any]:
+    """What was given, in a list where it is one thing of these types."""
+    return [given] if isinstance(given, single) else given
+
+
+def _files_read(
+    sources: Sequence[Location | Source],
+    detections: Sequence[Boxes],
+    model: Location | Embedder | Runner,
+) -> list[Location]:
+    """The files and folders that a run reads, the model's among them."""
+    places = [place for place in (*sources, *detections) if isinstance(place, (str, os.PathLike))]
+    files: list[Location] = [place for place in places if not is_live(os.fspath(place))]
+    if isinstance(model, (str, os.PathLike)):
+        files += files_of(Path(model))
+    return files
 
 
 @contextmanager
@@ -288,84 +267,3 @@ def _opened(
 def _chosen(**options: str | bool | None) -> dict[str, str | bool]:
     """Those that are given: plans of older versions do not have them."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _fill(
-    output: Output,
-    items: ItemStream,
-    runner: Runner,
-    report: Report,
-    changes: Sequence[Callable[[Item], Item]],
-    *,
-    batch_size: int,
-    max_delay_ms: float | None,
-    allow_empty: bool,
-) -> PipelineResult:
-    """Embed what is left, part by part; each is a pipeline of its own."""
-    total = PipelineResult()
-    while not output.progress.complete:
-        with output.part() as writer:
-            result = run_pipeline(
-                _Part(items, output.part_rows, changes),
-                runner,
-                report.beside(writer.write),
-                batch_size=batch_size,
-                max_delay_ms=max_delay_ms,
-            )
-            if items.ended and not allow_empty:
-                _require_pictures(items.counts)
-        total += result
-        items.counts.outside += result.outside
-        items.counts.clipped += result.clipped
-        output.commit(
-            Progress(
-                rows=output.progress.rows + result.rows,
-                position=items.position,
-                counts=copy.deepcopy(items.counts),
-                complete=items.ended,
-            )
-        )
-    return total
-
-
-class _Part:
-    """Items up to a number of boxes or seconds; not a generator, so that the items stay open."""
-
-    def __init__(
-        self, items: ItemStream, rows: int | None, changes: Sequence[Callable[[Item], Item]]
-    ) -> None:
-        self._items = items
-        self._changes = changes
-        self._left = rows
-        self._stop = None if rows is None else time.monotonic() + PART_SECONDS
-        self._begun = False
-
-    def __iter__(self) -> Iterator[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        if self._begun and self._is_full():
-            raise StopIteration
-        item = next(self._items)
-        for change in self._changes:
-            item = change(item)
-        self._begun = True
-        if self._left is not None:
-            self._left -= len(item.rows)
-        return item
-
-    def _is_full(self) -> bool:
-        rows_full = self._left is not None and self._left <= 0
-        return rows_full or (self._stop is not None and time.monotonic() >= self._stop)
-
-
-def _require_pictures(counts: Counts) -> None:
-    """Refuse a run over images of which none could be decoded.
-
-    Raises:
-        InputError: there were no frames of videos either.
-    """
-    if counts.unreadable_images and not (counts.images or counts.frames):
-        raise InputError(
-            f"none of {counts.unreadable_images} images could be decoded; no rows were written"
-        )

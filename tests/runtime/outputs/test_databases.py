@@ -13,7 +13,7 @@ import pytest
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.read import read_embeddings
-from sa_runtime.pipeline import embed as pipeline
+from sa_runtime.pipeline import parts
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import EmbedResult
 from sa_runtime.pipeline.stages import run_pipeline
@@ -72,7 +72,7 @@ def test_a_stopped_run_leaves_no_row_twice(
             raise RuntimeError("stopped")
         return result
 
-    monkeypatch.setattr(pipeline, "run_pipeline", torn)
+    monkeypatch.setattr(parts, "run_pipeline", torn)
     monkeypatch.setattr("sa_runtime.outputs.database._ROWS", 16)
     with pytest.raises(RuntimeError, match="stopped"):
         run(tiny_model, clip, out, resume=True)

@@ -22,7 +22,7 @@ from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.outputs.manifest import MANIFEST, Manifest
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.outputs.table import OUTPUTS
-from sa_runtime.pipeline import embed as pipeline
+from sa_runtime.pipeline import parts
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import EmbedResult
 from sa_runtime.pipeline.stages import run_pipeline
@@ -198,7 +198,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
         return run_pipeline(items, runner, write, **options)
 
-    monkeypatch.setattr(pipeline, "run_pipeline", torn)
+    monkeypatch.setattr(parts, "run_pipeline", torn)
 
 
 def test_outputs_that_lag_or_come_later_catch_up(

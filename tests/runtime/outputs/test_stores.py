@@ -27,7 +27,7 @@ pytest_plugins = ("tests.tiny_onnx", "tests.s3_server")
 WEEK = "s3://cams/week"
 SLOW = """
 import sys, time
-from sa_runtime.pipeline import embed as module
+from sa_runtime.pipeline import parts as module
 from sa_deploy.app import main
 pipeline = module.run_pipeline
 def slower(items, runner, sink, **options):
