@@ -12,12 +12,13 @@ from typing import Any
 
 from sa_export.crop_set import CropSet
 from sa_export.foreign import ForeignModel, reference_vectors
+from sa_export.gates import Gates
 from sa_export.graph_exporter import GraphExporter
 from sa_export.graph_flops import graph_flops
 from sa_export.kinds import InputKind
 from sa_export.openvino_workarounds import rewrite_trapped
 from sa_export.options import FORMATS, SUFFIXES, Format
-from sa_export.parity import Gates, Parity
+from sa_export.parity import Parity
 from sa_export.preprocessing import Preprocessing
 from sa_export.quantize.quantizer import Calibration
 from sa_export.slips import check_vectors

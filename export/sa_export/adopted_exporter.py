@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa_export.crop_sets import calibration_crops, validation_crops
+from sa_export.gates import Gates
 from sa_export.graph_exporter import GraphExporter
-from sa_export.parity import Gates
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact.contract import Contract, Precision
 from sa_runtime.artefact.metadata import contract_text, read_contract

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sa_export.describe import quantization_rows
+from sa_export.gates import Gates
 from sa_export.options import Format
-from sa_export.parity import Gates, Parity
+from sa_export.parity import Parity
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.system.files import atomic_path
 

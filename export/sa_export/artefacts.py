@@ -12,22 +12,15 @@ from sa_export.artefact_files import RUNTIMES, Artefact, Writer, atomic_artefact
 from sa_export.contracts import contract_of, resized
 from sa_export.crop_set import CropSet
 from sa_export.deploy import DeployNetwork, GraphSpec
+from sa_export.gates import DEFAULT_GATES, doubt, require_parity
 from sa_export.kinds import FloatType
 from sa_export.onnx_file import BF16_OPSET, DEFAULT_OPSET, onnx_from_network
 from sa_export.onnx_graph import OnnxWriter
 from sa_export.openvino_file import OpenVinoWriter
 from sa_export.options import ExportOptions, Format
-from sa_export.parity import (
-    DEFAULT_GATES,
-    Parity,
-    canary_of_crops,
-    crop_embedder,
-    doubt,
-    measure_parity,
-    require_parity,
-)
-from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
+from sa_export.parity import Parity, canary_of_crops, crop_embedder, measure_parity
 from sa_export.quantize.quantizer import QAT_ADVICE, Calibration, Quantizer
+from sa_export.quantize.scheme import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.search import Limits
 from sa_export.torch_files import TorchExportWriter, TorchScriptWriter
 from sa_runtime.arrays import Embeddings

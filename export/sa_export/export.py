@@ -9,11 +9,11 @@ from pathlib import Path
 from sa_export.artefact_files import Artefact
 from sa_export.artefacts import Exporter
 from sa_export.crop_sets import calibration_crops, validation_crops
+from sa_export.gates import gates_for
 from sa_export.kinds import InputKind
 from sa_export.options import FORMATS, ExportOptions, Format
-from sa_export.parity import gates_for
-from sa_export.quantize.qdq import Target
 from sa_export.quantize.quantizer import Calibration
+from sa_export.quantize.scheme import Target
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import bad_value
 from sa_training.checkpoints import Checkpoint, load_checkpoint

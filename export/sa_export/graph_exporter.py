@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from sa_export.artefact_files import RUNTIMES, Artefact, Writer, atomic_artefact, write_report
 from sa_export.crop_set import CropSet
+from sa_export.gates import Gates, require_parity
 from sa_export.half import half_model
 from sa_export.kinds import InputKind
 from sa_export.onnx_graph import OnnxWriter, at_opset
 from sa_export.openvino_file import OpenVinoWriter
 from sa_export.options import SUFFIXES, Format
-from sa_export.parity import Gates, canary_of_crops, measure_parity, require_parity
+from sa_export.parity import canary_of_crops, measure_parity
 from sa_export.preprocessing import Preprocessing
 from sa_export.quantize.prepare import prepared
-from sa_export.quantize.qdq import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.quantizer import Calibration, Quantizer
+from sa_export.quantize.scheme import FP16_SCALE_OPSET, SCHEMES, Target
 from sa_export.quantize.search import Limits
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.canary import CANARY_KEY

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
+from sa_export.gates import Gates
 from sa_export.kinds import InputKind
-from sa_export.parity import Gates
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.errors import bad_value
 

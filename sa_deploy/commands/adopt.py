@@ -13,7 +13,7 @@ from sa_deploy.output import note, print_json, print_table, progress
 if TYPE_CHECKING:
     from sa_export.adopt import AdoptedModel
     from sa_export.foreign import ForeignModel
-    from sa_export.parity import Gates
+    from sa_export.gates import Gates
     from sa_export.preprocessing import Preprocessing, PreprocessingHints
     from sa_export.quantize.quantizer import Calibration
     from sa_runtime.artefact.contract import Precision
@@ -325,7 +325,7 @@ def _gates(
     max_map_drop: float | None,
     min_cosine: float | None,
 ) -> Gates:
-    from sa_export.parity import gates_for
+    from sa_export.gates import gates_for
 
     kind = precision or ("fp16" if foreign.half else "fp32")
     drop = 1.0 if max_map_drop is None and kind == "int8" else max_map_drop

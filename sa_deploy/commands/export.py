@@ -14,9 +14,9 @@ from sa_runtime.errors import InputError
 if TYPE_CHECKING:
     from sa_export.artefacts import Exporter
     from sa_export.export import CropSources
+    from sa_export.gates import Gates
     from sa_export.graph_exporter import GraphExporter
     from sa_export.options import ExportOptions, Format
-    from sa_export.parity import Gates
 
 _FORMATS, _INT8 = "Formats", "Precision and proof"
 
@@ -208,8 +208,8 @@ def export(
 
     from sa_export.adopted_exporter import is_adopted
     from sa_export.export import CropSources, exporter_from_checkpoint, load_weights_of
+    from sa_export.gates import gates_for
     from sa_export.options import ExportOptions
-    from sa_export.parity import gates_for
 
     options = ExportOptions(
         embeddings=tuple(name.strip() for name in embedding.split(",")),

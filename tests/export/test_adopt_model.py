@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sa_export.adopt import AdoptedModel, adopt
 from sa_export.crop_set import CropSet
 from sa_export.foreign import ForeignModel, ModelHints, read_foreign
-from sa_export.parity import DEFAULT_GATES
+from sa_export.gates import DEFAULT_GATES
 from sa_export.preprocessing import Preprocessing
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, ParityError, RunnerError

@@ -15,8 +15,8 @@ import pytest
 
 from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
+from sa_export.gates import Gates
 from sa_export.options import ExportOptions
-from sa_export.parity import Gates
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.tensorrt.build import engine_from_onnx

@@ -14,7 +14,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from sa_export.quantize.bias import bias_corrected
 from sa_export.quantize.calibrate import channels, histograms
 from sa_export.quantize.equalise import equalised, streams
-from sa_export.quantize.qdq import SCHEMES, quantise, quantised_tensors, quantised_weights
+from sa_export.quantize.layers import quantised_tensors
+from sa_export.quantize.qdq import quantise
+from sa_export.quantize.scheme import SCHEMES, quantised_weights
 from sa_training.ranges import value_range
 
 CPU = SCHEMES["cpu"]

@@ -16,8 +16,8 @@ from sa_export.artefact_files import Artefact
 from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
 from sa_export.crop_sets import validation_crops
+from sa_export.gates import DEFAULT_GATES, Gates
 from sa_export.options import FORMATS, ExportOptions, Format
-from sa_export.parity import DEFAULT_GATES, Gates
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact.contract import Precision
 from sa_runtime.artefact.metadata import read_contract

@@ -18,17 +18,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
+from sa_export.gates import DEFAULT_GATES
 from sa_export.options import ExportOptions
-from sa_export.parity import DEFAULT_GATES
-from sa_export.quantize.qdq import (
-    SCHEMES,
-    Target,
-    layers,
-    quantise,
-    quantised_tensors,
-    quantised_weights,
-)
+from sa_export.quantize.layers import layers, quantised_tensors
+from sa_export.quantize.qdq import quantise
 from sa_export.quantize.quantizer import Calibration
+from sa_export.quantize.scheme import SCHEMES, Target, quantised_weights
 from sa_runtime.errors import InputError, ParityError
 from sa_training.checkpoints import Checkpoint
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sa_export.quantize.qdq import SCHEMES, quantised_weights
+from sa_export.quantize.scheme import SCHEMES, quantised_weights
 
 SIZE = (8, 4)
 

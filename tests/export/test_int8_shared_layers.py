@@ -10,7 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sa_export.quantize.qdq import SCHEMES, Target, layers, quantise, quantised_tensors
+from sa_export.quantize.layers import layers, quantised_tensors
+from sa_export.quantize.qdq import quantise
+from sa_export.quantize.scheme import SCHEMES, Target
 
 
 def called_twice() -> onnx.ModelProto:

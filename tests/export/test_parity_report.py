@@ -14,17 +14,9 @@ from onnx import ModelProto, numpy_helper
 
 from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
+from sa_export.gates import DEFAULT_GATES, Gates, doubt, require_parity
 from sa_export.options import ExportOptions, Format
-from sa_export.parity import (
-    DEFAULT_GATES,
-    Gates,
-    Parity,
-    crop_embedder,
-    doubt,
-    measure_parity,
-    require_parity,
-    score,
-)
+from sa_export.parity import Parity, crop_embedder, measure_parity, score
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.artefact.canary import canary_of

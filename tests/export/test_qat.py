@@ -13,8 +13,9 @@ import torch
 from sa_export.artefact_files import Artefact
 from sa_export.artefacts import Exporter
 from sa_export.crop_set import CropSet
+from sa_export.gates import Gates
 from sa_export.options import ExportOptions
-from sa_export.parity import Gates, cosines, crop_embedder
+from sa_export.parity import cosines, crop_embedder
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.errors import DatasetError, InputError, TrainingError
 from sa_runtime.runners.table import open_runner

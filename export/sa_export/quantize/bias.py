@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa_export.quantize.calibrate import Channels
-from sa_export.quantize.qdq import Scheme, is_depthwise, layer_nodes, quantised_weights
+from sa_export.quantize.layers import is_depthwise, layer_nodes
+from sa_export.quantize.scheme import Scheme, quantised_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto

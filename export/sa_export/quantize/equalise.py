@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_export.quantize.calibrate import Channels
-from sa_export.quantize.qdq import Scheme, quantised_weights
+from sa_export.quantize.scheme import Scheme, quantised_weights
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

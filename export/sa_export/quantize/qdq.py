@@ -8,164 +8,17 @@ that compute in int8 (layers, residual additions) read the same pair.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_export.kinds import FloatType
-from sa_runtime.errors import bad_value
+from sa_export.quantize.layers import is_depthwise, layer_nodes, output_axis, quantised_tensors
+from sa_export.quantize.scheme import Scheme, activation_parameters, quantised_weights
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
-
-Target = Literal["tensorrt", "cpu", "any"]
-FP16_SCALE_OPSET = 19
-"""The first whose Q/DQ nodes take FP16 scales."""
-_BACKBONE = "base."
-_AXES = ("Conv", "MatMul", "Gemm")
-_LEAST_SCALE = 1e-7
-"""About the smallest number of FP16: scales must not vanish in it."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """How tensors are quantised.
-
-    Attributes:
-        unsigned: activations as uint8 with a zero point; otherwise int8, symmetric.
-        additions: quantise both inputs of residual additions, also where no convolution reads them.
-        int_bias: biases as int32 of the accumulator's scale; otherwise in float.
-        pairs: keep the products of two neighbouring input channels within 16 bits.
-        rest: type of what is not quantised.
-    """
-
-    unsigned: bool
-    additions: bool
-    int_bias: bool
-    pairs: bool
-    rest: FloatType
-
-    @property
-    def levels(self) -> int:
-        """Steps from zero to the largest value."""
-        return 255 if self.unsigned else 127
-
-
-SCHEMES: dict[Target, Scheme] = {
-    "tensorrt": Scheme(unsigned=False, additions=False, int_bias=False, pairs=False, rest="fp16"),
-    "cpu": Scheme(unsigned=True, additions=True, int_bias=True, pairs=True, rest="fp32"),
-    "any": Scheme(unsigned=False, additions=False, int_bias=False, pairs=True, rest="fp32"),
-}
-"""TensorRT takes symmetric int8 only and no int32 biases, and computes what is left in FP16.
-Processors multiply uint8 with int8; there ``cpu`` is 4 times as fast as ``any`` on ONNX Runtime.
-Those without VNNI add the products of two neighbouring input channels in 16 bits and saturate
-silently: with weights up to 127 a sum was off by half. ``pairs`` keeps it within 16 bits, but for
-depthwise convolutions, which need no such care (:func:`is_depthwise`)."""
-
-
-def scheme_for(target: str) -> Scheme:
-    """The scheme of a target.
-
-    Raises:
-        InputError: an unknown target.
-    """
-    if target not in SCHEMES:
-        raise bad_value("target", target, f"unknown; choose from {', '.join(get_args(Target))}")
-    return SCHEMES[target]
-
-
-def layers(model: ModelProto) -> list[str]:
-    """Names of the layers that can be quantised, in the order of the graph.
-
-    A layer is called as in the network: ``layer1.0.conv2``. Of our own networks they are the
-    backbone's convolutions, of others all convolutions and constant products but those of single
-    vectors, which take no time.
-    """
-    return list(dict.fromkeys(layer_nodes(model).values()))
-
-
-def layer_nodes(model: ModelProto) -> dict[str, str]:
-    """Layer by the output of a node that computes it; nodes that share weights are one layer."""
-    stored = {item.name: item for item in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type in _AXES and len(node.input) > 1]
-    ours = [node for node in nodes if node.input[1].startswith(_BACKBONE)]
-    if ours:
-        return {node.output[0]: _layer(node) for node in ours if node.op_type == "Conv"}
-    vectors = _single_vectors(model)
-    return {
-        node.output[0]: _layer(node)
-        for node in nodes
-        if node.input[1] in stored
-        and len(stored[node.input[1]].dims) >= 2
-        and _is_float(stored[node.input[1]])
-        and node.output[0] not in vectors
-        and not (node.op_type == "Gemm" and _attributes(node) - {"transB"})
-    }
-
-
-def _layer(node: NodeProto) -> str:
-    return str(node.input[1]).removeprefix(_BACKBONE).removesuffix(".weight")
-
-
-def _attributes(node: NodeProto) -> set[str]:
-    return {
-        item.name for item in node.attribute if item.name not in ("alpha", "beta") or item.f != 1
-    }
-
-
-def _is_float(item: TensorProto) -> bool:
-    from onnx import TensorProto
-
-    return item.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
-
-
-def _single_vectors(model: ModelProto) -> set[str]:
-    """Tensors of one vector for each image: (N, C, 1, 1) and (N, C)."""
-    from onnx import shape_inference
-
-    found = set()
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    for value in (*inferred.value_info, *inferred.output):
-        dims = value.type.tensor_type.shape.dim
-        sizes = [dim.dim_value for dim in dims]
-        if len(sizes) == 2 or (len(sizes) == 4 and sizes[2:] == [1, 1]):
-            found.add(value.name)
-    return found
-
-
-def is_depthwise(node: NodeProto, outputs: int) -> bool:
-    """Whether a node is a convolution of each channel by itself, which runtimes compute apart.
-
-    They widen both factors before they multiply, so that no sum of two products saturates.
-    """
-    groups = next((item.i for item in node.attribute if item.name == "group"), 1)
-    return node.op_type == "Conv" and groups == outputs > 1
-
-
-def output_axis(node: NodeProto, rank: int) -> int:
-    """The axis of a layer's weights that its outputs stand on."""
-    if node.op_type == "Gemm":
-        return 0 if any(item.name == "transB" and item.i for item in node.attribute) else 1
-    return rank - 1 if node.op_type == "MatMul" else 0
-
-
-def quantised_tensors(model: ModelProto, scheme: Scheme, keep: Collection[str] = ()) -> list[str]:
-    """The activations that get a Q/DQ pair when all layers but those in ``keep`` are quantised."""
-    found: dict[str, None] = {}
-    by_output = layer_nodes(model)
-    for node in model.graph.node:
-        layer = by_output.get(node.output[0])
-        if layer is not None and layer not in keep:
-            found[node.input[0]] = None
-    if scheme.additions:
-        # An addition computes in int8 only where its result goes on in int8.
-        for node in model.graph.node:
-            if node.op_type == "Add" and _activated(model, node.output[0]) in found:
-                found.update(dict.fromkeys(node.input))
-    return list(found)
+    from onnx import GraphProto, ModelProto, NodeProto
 
 
 def quantise(
@@ -229,7 +82,7 @@ class _Writer:
         """QuantizeLinear and DequantizeLinear of an activation."""
         from onnx import helper
 
-        scale, zero = _activation_parameters(span, self._scheme)
+        scale, zero = activation_parameters(span, self._scheme)
         self._scales[tensor] = scale
         inputs = [
             self._constant(f"{tensor}_scale", self._float(np.array(scale))),
@@ -312,65 +165,3 @@ class _Writer:
 
         self._graph.initializer.append(numpy_helper.from_array(value, name))
         return name
-
-
-def quantised_weights(
-    weights_OIHW: NDArray[np.float32], *, half: bool = False, pairs: bool = False
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 weights in -127..127 and the scale of each output channel.
-
-    Args:
-        weights_OIHW: to quantise; (O, I) of a product.
-        half: round the scales up to FP16 first, as the graph will keep them; down would clip.
-        pairs: two neighbouring input channels of one sign sum to 128 at most, so that 255 times
-            each of them does not leave 16 bits. A channel keeps all of -127..127 where its largest
-            weights have small neighbours.
-
-    >>> values, scale = quantised_weights(np.array([[[[0.5, -1.27]]]], np.float32))
-    >>> values.tolist(), [round(float(s), 4) for s in scale]
-    ([[[[50, -127]]]], [0.01])
-    """
-    peak_O = np.abs(weights_OIHW).reshape(len(weights_OIHW), -1).max(axis=1)
-    if pairs:
-        peak_O = _pair_peak(weights_OIHW)
-    scale_O = np.maximum(peak_O / 127, _LEAST_SCALE).astype(np.float32)
-    if half:
-        half_O = scale_O.astype(np.float16)
-        half_O = np.where(half_O < scale_O, np.nextafter(half_O, np.float16(np.inf)), half_O)
-        scale_O = half_O.astype(np.float32)
-    values = np.round(weights_OIHW / scale_O.reshape(-1, *[1] * (weights_OIHW.ndim - 1)))
-    return np.clip(values, -127, 127).astype(np.int8), scale_O
-
-
-def _pair_peak(weights_OIHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Largest sum of an even input channel and the next, of one sign, for each output channel.
-
-    Rounding both adds one at most. Of an odd number of channels any two may meet.
-    """
-    outputs, inputs, *kernel = weights_OIHW.shape
-    if inputs % 2:
-        peak_O = np.abs(weights_OIHW).reshape(outputs, -1).max(axis=1)
-        # The only channel meets its neighbours in the kernel.
-        return np.asarray(2 * peak_O, np.float32)
-    split = weights_OIHW.reshape(outputs, inputs // 2, 2, *kernel)
-    up, down = (np.maximum(sign * split, 0).sum(axis=2) for sign in (1, -1))
-    return np.asarray(np.maximum(up, down).reshape(outputs, -1).max(axis=1), np.float32)
-
-
-def _activation_parameters(
-    span: tuple[float, float], scheme: Scheme
-) -> tuple[np.float32, NDArray[np.uint8] | NDArray[np.int8]]:
-    """Scale and zero point of a range that holds zero."""
-    low, high = span
-    if scheme.unsigned:
-        scale = np.float32(max((high - low) / 255, _LEAST_SCALE))
-        return scale, np.array(np.clip(round(-low / float(scale)), 0, 255), np.uint8)
-    return np.float32(max(high / 127, -low / 127, _LEAST_SCALE)), np.array(0, np.int8)
-
-
-def _activated(model: ModelProto, tensor: str) -> str:
-    """The ReLU's output where a ReLU is what reads a tensor."""
-    for node in model.graph.node:
-        if node.op_type == "Relu" and node.input[0] == tensor:
-            return str(node.output[0])
-    return tensor

@@ -16,7 +16,9 @@ from sa_export.parity import cosines, score
 from sa_export.quantize.bias import bias_corrected
 from sa_export.quantize.calibrate import Channels, channels, histograms
 from sa_export.quantize.equalise import equalised
-from sa_export.quantize.qdq import Scheme, Target, layers, quantise, quantised_tensors, scheme_for
+from sa_export.quantize.layers import layers, quantised_tensors
+from sa_export.quantize.qdq import quantise
+from sa_export.quantize.scheme import Scheme, Target, scheme_for
 from sa_export.quantize.search import Choice, Cost, Limits, choose_layers
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import MissingPackageError, ParityError, bad_value

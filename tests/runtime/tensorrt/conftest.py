@@ -151,7 +151,9 @@ def exported_models(
     from sa_export.crop_sets import validation_crops
     from sa_export.onnx_graph import write_contract
     from sa_export.options import ExportOptions
-    from sa_export.quantize.qdq import SCHEMES, quantise, quantised_tensors
+    from sa_export.quantize.layers import quantised_tensors
+    from sa_export.quantize.qdq import quantise
+    from sa_export.quantize.scheme import SCHEMES
     from sa_training.checkpoints import load_checkpoint
 
     options = ExportOptions(embeddings=("parts", "global"), precision="fp16")
