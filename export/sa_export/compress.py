@@ -17,7 +17,8 @@ from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.retrieval.compression import WHITENING, Projection, fit_projection
 from sa_runtime.runners.table import open_runner
 from sa_runtime.system.extras import require
-from sa_runtime.system.files import atomic_path, refuse_inputs
+from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.locking import owned_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -99,7 +100,7 @@ def compress_model(
     if canary is not None:
         metadata[CANARY_KEY] = make_canary(canary.images, projection(canary.vectors))
     write = OnnxWriter(graph)
-    with atomic_path(target) as temporary:
+    with owned_path(target) as temporary:
         write(metadata, temporary)
         if canary is not None:
             _prove(temporary, canary.images, projection(canary.vectors), name=str(target))

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
-from sa_runtime.errors import InputError, SaDeployError, bad_value
+from sa_runtime.errors import InputError, bad_value
 from sa_runtime.gallery.approximate import Method
 from sa_runtime.gallery.gallery import Gallery
-from sa_runtime.gallery.ingest import Known
+from sa_runtime.gallery.ingest import Known, add_rows
 from sa_runtime.gallery.manifest import MANIFEST, Manifest
 from sa_runtime.gallery.rows import RowLabels
-from sa_runtime.gallery.segments import FOLDER
-from sa_runtime.gallery.store import check_target
+from sa_runtime.gallery.store import Store, check_target
 from sa_runtime.outputs.base import StoredEmbeddings, StoredType
-from sa_runtime.system.locking import owned
 
 
 def add_to(
@@ -70,24 +66,7 @@ def add_to(
     first = next(parts, None)
     if first is None:
         raise InputError("nothing to add: expected at least one file of stored embeddings")
-    made = not path.exists()
-    gallery = Gallery.create(
-        path, first.contract, dtype=dtype or "float32", method=method or "exact", keep=keep
-    )
-    try:
-        return gallery, gallery.add(chain([first], parts), labels=labels, known=known)
-    except BaseException:
-        _leave_nothing(path, made=made)
-        raise
-
-
-def _leave_nothing(path: Path, *, made: bool) -> None:
-    """Remove a gallery that was made for rows which did not come, unless others have come."""
-    with suppress(SaDeployError, OSError):
-        with owned(path, folder=True):
-            if Manifest.read(path).segments:
-                return
-            (path / MANIFEST).unlink()
-            shutil.rmtree(path / FOLDER, ignore_errors=True)
-        if made:
-            path.rmdir()
+    new = Manifest.new(first.contract, dtype or "float32", method or "exact", keep)
+    rows = chain([first], parts)
+    added = add_rows(Store(path, new=new), rows, labels or RowLabels(), known)
+    return Gallery(path), added

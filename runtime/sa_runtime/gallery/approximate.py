@@ -1,12 +1,16 @@
 """Indexes beside a segment: fewer comparisons, and some neighbours missed.
 
-How many is measured when an index is built, on the segment itself. Rows that it finds are compared
-again with the stored vectors, so that distances are those of the exact search.
+How many is measured when an index is built, with tracks of the segment that are not in the index
+yet: a row that is in it finds its neighbours by its own links, more of them than a stranger does.
+Rows that an index finds are compared again with the stored vectors, so that distances are those of
+the exact search.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -21,7 +25,24 @@ METHODS: dict[str, str] = {"hnsw": "sa_runtime.gallery.graph", "ivfpq": "sa_runt
 MOST_WANTED = 1000
 """Neighbours; who wants more is given the exact ones."""
 RECALL_AT = 10
-RECALL_QUERIES = 200
+RECALL_QUERIES = 400
+_HELD_OUT = 10
+"""One row in so many at most is held out, so that nearly the whole index is measured."""
+_ADDED = 16_384
+"""Rows that are added at a time."""
+
+
+class Index(Protocol):
+    """Some rows of a segment, to be searched."""
+
+    def add(self, rows: Ints, vectors: Floats) -> None:
+        """Add (N, D) vectors by the numbers of their rows."""
+
+    def candidates(self, query: Floats, k: int) -> Ints:
+        """(Q, at least k) rows that may be the nearest; -1 where it finds fewer."""
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
 
 
 class Kind(Protocol):
@@ -38,11 +59,11 @@ class Kind(Protocol):
     def check(self) -> None:
         """Raise MissingPackageError where its package is not installed."""
 
-    def build(self, path: Path, part: Part) -> None:
-        """Write the index of all rows of a segment."""
+    def new(self, part: Part, rows: Ints) -> Index:
+        """An index without rows, which may learn from these ones of a segment."""
 
-    def candidates(self, path: Path, query: Floats, k: int) -> Ints:
-        """(Q, at least k) rows that may be the nearest; -1 where it finds fewer."""
+    def opened(self, path: Path) -> Index:
+        """What was saved."""
 
 
 def kind_of(method: str) -> Kind:
@@ -51,61 +72,88 @@ def kind_of(method: str) -> Kind:
     return kind
 
 
-def build_index(method: Method, folder: Path, part: Part) -> tuple[str, float] | None:
+def build_index(
+    method: Method, folder: Path, part: Part, tracks: Callable[[], Ints]
+) -> tuple[str, float] | None:
     """Write the index of a segment.
 
     Args:
         method: of the gallery.
         folder: of the segment.
         part: all its rows.
+        tracks: gives (N,) the number of each row's track.
 
     Returns:
-        Name of the file, and recall: of the 10 nearest other rows of 200 of them, the share that
-        the index finds. ``None`` where a scan serves.
+        Name of the file, and recall: of the 10 rows that are nearest to a row whose track is not in
+        the index, the share that it finds. ``None`` where a scan serves.
     """
     if method == "exact" or len(part) < kind_of(method).LEAST_ROWS:
         return None
     kind = kind_of(method)
-    kind.build(folder / kind.FILE, part)
-    sample = np.sort(np.random.default_rng(0).permutation(len(part))[:RECALL_QUERIES])
-    query = np.asarray(part.vectors[sample], np.float32)
-    exact, _ = nearest_rows(query, [part], RECALL_AT + 1)
-    found = index_rows(method, folder, query, RECALL_AT + 1, part)[0]
-    return kind.FILE, recall(found, exact, sample)
+    rng = np.random.default_rng(0)
+    held = held_out(tracks(), rng)
+    others = np.setdiff1d(np.arange(len(part)), held)
+    index = kind.new(part, others)
+    _add(index, part, others)
+    query = part.vectors[np.sort(rng.permutation(held)[:RECALL_QUERIES])].astype(np.float32)
+    exact, _ = nearest_rows(query, [dataclasses.replace(part, keep=others)], RECALL_AT)
+    found = index_rows(index, query, RECALL_AT, part)[0]
+    _add(index, part, held)
+    index.save(folder / kind.FILE)
+    return kind.FILE, recall(found, exact)
 
 
-def index_rows(
-    method: Method, folder: Path, query: Floats, k: int, part: Part
-) -> tuple[Ints, Floats]:
+def held_out(tracks: Ints, rng: np.random.Generator) -> Ints:
+    """Rows that are searched for before they are added: of whole tracks, where these are short.
+
+    Args:
+        tracks: (N,) number of each row's track.
+        rng: draws them.
+
+    Returns:
+        Ascending rows, at most a tenth of them.
+
+    >>> held_out(np.repeat([0, 1, 2, 3], [9, 9, 1, 1]), np.random.default_rng(0)).tolist()
+    [18, 19]
+    """
+    most, count = len(tracks) // _HELD_OUT, np.bincount(tracks)
+    drawn = rng.permutation(np.flatnonzero((count > 0) & (count <= most)))[:RECALL_QUERIES]
+    drawn = drawn[np.cumsum(count[drawn]) <= most]
+    if len(drawn):
+        return np.flatnonzero(np.isin(tracks, drawn))
+    return np.sort(rng.permutation(len(tracks))[: min(most, RECALL_QUERIES)])
+
+
+def _add(index: Index, part: Part, rows: Ints) -> None:
+    for start in range(0, len(rows), _ADDED):
+        some = rows[start : start + _ADDED]
+        index.add(some, np.asarray(part.vectors[some], np.float32))
+
+
+def index_rows(index: Index, query: Floats, k: int, part: Part) -> tuple[Ints, Floats]:
     """(Q, k) rows that an index finds, nearest first, and their exact distances.
 
     -1 and infinite where it finds fewer.
     """
-    kind = kind_of(method)
-    candidates = kind.candidates(folder / kind.FILE, query, k)
-    index = np.full((len(query), k), -1)
+    nearest = np.full((len(query), k), -1)
     distance = np.full((len(query), k), np.inf, np.float32)
-    for number, found in enumerate(candidates):
+    for number, found in enumerate(index.candidates(query, k)):
         # Of equal distances the lower row comes first.
         rows = np.sort(found[found >= 0])
         some = np.asarray(part.vectors[rows], np.float32)
         norms = np.einsum("nd,nd->n", some, some)
         one = Part(vectors=some, norms=norms, total=some.sum(axis=0, dtype=float))
         order, exact = nearest_rows(query[number : number + 1], [one], k)
-        index[number, : order.shape[1]] = rows[order[0]]
+        nearest[number, : order.shape[1]] = rows[order[0]]
         distance[number, : order.shape[1]] = exact[0]
-    return index, distance
+    return nearest, distance
 
 
-def recall(found: Ints, exact: Ints, own: Ints) -> float:
-    """The share of the exact neighbours that was found, a query's own row aside.
+def recall(found: Ints, exact: Ints) -> float:
+    """The share of the exact neighbours that was found.
 
-    >>> recall(np.array([[0, 1, 3]]), np.array([[0, 1, 2]]), np.array([0]))
+    >>> recall(np.array([[1, 3]]), np.array([[1, 2]]))
     0.5
     """
-    hits = wanted = 0
-    for mine, others, row in zip(found, exact, own, strict=True):
-        nearest = set(others.tolist()) - {int(row)}
-        hits += len(nearest & set(mine.tolist()))
-        wanted += len(nearest)
-    return hits / wanted if wanted else 1.0
+    pairs = zip(found.tolist(), exact.tolist(), strict=True)
+    return sum(len({*mine} & {*others}) for mine, others in pairs) / exact.size

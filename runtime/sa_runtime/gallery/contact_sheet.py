@@ -16,7 +16,8 @@ from sa_runtime.gallery.crops import crop_path
 from sa_runtime.image_files import IMAGE_SUFFIXES
 from sa_runtime.retrieval.sheet import GREY, INK, Sheet
 from sa_runtime.sources.reader import VideoReader
-from sa_runtime.system.files import atomic_path, refuse_inputs
+from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.locking import owned_path
 
 MOST_QUERIES, MOST_FOUND = 8, 10
 _CROP = (176, 88)
@@ -85,7 +86,7 @@ def contact_sheet(
             first, second = _captions(place, query=not column)
             sheet.text(first, x, y + height + 16, height=7, colour=INK, limit=width)
             sheet.text(second, x, y + height + 30, height=6, colour=GREY, limit=width)
-    with atomic_path(out) as temporary:
+    with owned_path(out) as temporary:
         if not cv2.imwrite(str(temporary), sheet.finish()):
             raise InputError(f"{out}: OpenCV cannot write it; choose another folder")
     return sum(image is None for image in images)

@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, bad_value
-from sa_runtime.gallery.approximate import MOST_WANTED, Method, kind_of
+from sa_runtime.gallery.approximate import MOST_WANTED, Method
 from sa_runtime.gallery.by_index import by_index
 from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.comparable import query_vectors
 from sa_runtime.gallery.found import Found, GroupBy, Groups, nearest_groups
 from sa_runtime.gallery.ingest import Known, add_rows
-from sa_runtime.gallery.manifest import Manifest
-from sa_runtime.gallery.retention import forget_rows, outlived, remove_rows, seconds_kept
+from sa_runtime.gallery.manifest import Manifest, seconds_kept
+from sa_runtime.gallery.retention import forget_rows, outlived, remove_rows
 from sa_runtime.gallery.rows import (
     ROW_SCHEMA,
     RowLabels,
@@ -31,12 +31,11 @@ from sa_runtime.gallery.rows import (
 )
 from sa_runtime.gallery.scan import Part, nearest_rows
 from sa_runtime.gallery.segments import Segment
-from sa_runtime.gallery.store import Store, check_target, copy_rows
+from sa_runtime.gallery.store import Store, copy_rows
 from sa_runtime.outputs.base import StoredEmbeddings, StoredType
 from sa_runtime.retrieval.distance import MEMORY_BYTES
 from sa_runtime.retrieval.search import Stored
 from sa_runtime.retrieval.vectors import Floats, Ints, Vectors
-from sa_runtime.system.locking import owned
 
 _log = logging.getLogger(__name__)
 
@@ -94,20 +93,9 @@ class Gallery:
         Raises:
             InputError: something is in the folder.
         """
-        path = Path(path)
-        if dtype not in get_args(StoredType):
-            raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
-        seconds = seconds_kept(keep)
-        if method not in get_args(Method):
-            raise bad_value("method", method, f"expected one of {', '.join(get_args(Method))}")
-        if method != "exact":
-            kind_of(method).check()
-        check_target(path)
-        with owned(path, folder=True):
-            check_target(path)
-            Manifest(contract=contract, dtype=dtype, method=method, keep_seconds=seconds).write(
-                path
-            )
+        store = Store(Path(path), new=Manifest.new(contract, dtype, method, keep))
+        with store.changing() as manifest:
+            store.swap(manifest)
         return cls(path)
 
     @property
@@ -139,6 +127,8 @@ class Gallery:
     @property
     def recall(self) -> float | None:
         """Share of the 10 nearest rows that its indexes find, as measured when they were built.
+
+        Of queries whose track is not in the gallery.
 
         ``None`` without an index: then the search is exact.
         """

@@ -14,7 +14,6 @@ from sa_runtime.system.extras import require
 FILE = "graph.usearch"
 LEAST_ROWS = 1000
 _CONNECTIVITY, _ADD, _SEARCH = 24, 160, 160
-_ADDED = 16_384
 
 
 def check() -> None:
@@ -22,33 +21,53 @@ def check() -> None:
     _usearch()
 
 
-def build(path: Path, part: Part) -> None:
-    """See :class:`sa_runtime.gallery.approximate.Kind`."""
-    index = _usearch().Index(
-        ndim=part.vectors.shape[1],
-        metric="l2sq",
-        dtype="f16",
-        connectivity=_CONNECTIVITY,
-        expansion_add=_ADD,
-        expansion_search=_SEARCH,
+def new(part: Part, rows: Ints) -> Graph:
+    """See :class:`sa_runtime.gallery.approximate.Kind`; it learns nothing."""
+    return Graph(
+        _usearch().Index(
+            ndim=part.vectors.shape[1],
+            metric="l2sq",
+            dtype="f16",
+            connectivity=_CONNECTIVITY,
+            expansion_add=_ADD,
+            expansion_search=_SEARCH,
+        )
     )
-    for start in range(0, len(part), _ADDED):
-        rows = np.asarray(part.vectors[start : start + _ADDED], np.float32)
-        index.add(np.arange(start, start + len(rows), dtype=np.uint64), rows)
-    index.save(str(path))
 
 
-def candidates(path: Path, query: Floats, k: int) -> Ints:
+def opened(path: Path) -> Graph:
     """See :class:`sa_runtime.gallery.approximate.Kind`."""
-    index = _usearch().Index.restore(str(path), view=True)
-    index.expansion_search = max(_SEARCH, 2 * k)
-    found = np.full((len(query), k), -1)
-    matches = index.search(query, k)
-    keys = np.atleast_2d(matches.keys).astype(np.int64)
-    counts = np.atleast_1d(getattr(matches, "counts", np.full(len(query), keys.shape[1])))
-    for row, count in enumerate(counts.tolist()):
-        found[row, :count] = keys[row, :count]
-    return found
+    return Graph(_usearch().Index.restore(str(path), view=True))
+
+
+class Graph:
+    """See :class:`sa_runtime.gallery.approximate.Index`.
+
+    Args:
+        graph: of usearch.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+
+    def add(self, rows: Ints, vectors: Floats) -> None:
+        """See :class:`sa_runtime.gallery.approximate.Index`."""
+        self._graph.add(rows.astype(np.uint64), vectors)
+
+    def candidates(self, query: Floats, k: int) -> Ints:
+        """See :class:`sa_runtime.gallery.approximate.Index`."""
+        self._graph.expansion_search = max(_SEARCH, 2 * k)
+        found = np.full((len(query), k), -1)
+        matches = self._graph.search(query, k)
+        keys = np.atleast_2d(matches.keys).astype(np.int64)
+        counts = np.atleast_1d(getattr(matches, "counts", np.full(len(query), keys.shape[1])))
+        for row, count in enumerate(counts.tolist()):
+            found[row, :count] = keys[row, :count]
+        return found
+
+    def save(self, path: Path) -> None:
+        """See :class:`sa_runtime.gallery.approximate.Index`."""
+        self._graph.save(str(path))
 
 
 def _usearch() -> Any:

@@ -23,7 +23,7 @@ _CODE_NUMBERS = 8
 _ROWS_A_LIST, _PROBED = 100, 1 / 8
 _TAKEN = 16
 """Candidates for each neighbour wanted."""
-_TRAINED, _ADDED = 50_000, 16_384
+_TRAINED = 50_000
 
 
 def check() -> None:
@@ -31,29 +31,49 @@ def check() -> None:
     _faiss()
 
 
-def build(path: Path, part: Part) -> None:
+def new(part: Part, rows: Ints) -> Lists:
     """See :class:`sa_runtime.gallery.approximate.Kind`."""
     faiss = _faiss()
-    rows, dim = part.vectors.shape
+    dim = part.vectors.shape[1]
     sample = np.random.default_rng(0).permutation(rows)[:_TRAINED]
     # faiss wants 39 rows for each list that it learns.
-    lists = max(1, min(int(np.sqrt(rows) * 4), rows // _ROWS_A_LIST, len(sample) // 39))
+    lists = max(1, min(int(np.sqrt(len(rows)) * 4), len(rows) // _ROWS_A_LIST, len(sample) // 39))
     codes = max(n for n in range(1, max(1, dim // _CODE_NUMBERS) + 1) if dim % n == 0)
-    quantiser = faiss.IndexFlatL2(dim)
-    index = faiss.IndexIVFPQ(quantiser, dim, lists, codes, 8)
+    index = faiss.IndexIVFPQ(faiss.IndexFlatL2(dim), dim, lists, codes, 8)
     index.train(np.asarray(part.vectors[np.sort(sample)], np.float32))
-    for start in range(0, rows, _ADDED):
-        index.add(np.asarray(part.vectors[start : start + _ADDED], np.float32))
-    faiss.write_index(index, str(path))
+    return Lists(index)
 
 
-def candidates(path: Path, query: Floats, k: int) -> Ints:
+def opened(path: Path) -> Lists:
     """See :class:`sa_runtime.gallery.approximate.Kind`."""
     faiss = _faiss()
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-    index.nprobe = max(1, int(index.nlist * _PROBED))
-    found: Ints = index.search(np.ascontiguousarray(query), min(_TAKEN * k, index.ntotal))[1]
-    return found.astype(np.int64)
+    return Lists(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY))
+
+
+class Lists:
+    """See :class:`sa_runtime.gallery.approximate.Index`.
+
+    Args:
+        lists: of faiss.
+    """
+
+    def __init__(self, lists: Any) -> None:
+        self._lists = lists
+
+    def add(self, rows: Ints, vectors: Floats) -> None:
+        """See :class:`sa_runtime.gallery.approximate.Index`."""
+        self._lists.add_with_ids(vectors, rows)
+
+    def candidates(self, query: Floats, k: int) -> Ints:
+        """See :class:`sa_runtime.gallery.approximate.Index`."""
+        self._lists.nprobe = max(1, int(self._lists.nlist * _PROBED))
+        wanted = min(_TAKEN * k, self._lists.ntotal)
+        found: Ints = self._lists.search(np.ascontiguousarray(query), wanted)[1]
+        return found.astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        """See :class:`sa_runtime.gallery.approximate.Index`."""
+        _faiss().write_index(self._lists, str(path))
 
 
 def _faiss() -> Any:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import ContractError, InputError, MissingFileError
-from sa_runtime.gallery.approximate import Method
+from sa_runtime.errors import ContractError, InputError, MissingFileError, bad_value
+from sa_runtime.gallery.approximate import Method, kind_of
 from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.segments import SegmentInfo
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.system.files import atomic_path
 
 MANIFEST = "gallery.json"
+UNFINISHED = ".unfinished"
+"""Stands in a folder while its first rows are written, which no manifest names yet."""
 SCHEMA_VERSION = 1
+MOST_KEPT = timedelta(days=365_000)
+"""Longer spans lead out of the calendar."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,19 @@ class Manifest:
         """Rows of all segments."""
         return sum(info.rows for info in self.segments)
 
+    @classmethod
+    def new(
+        cls, contract: Contract, dtype: StoredType, method: Method, keep: timedelta | None
+    ) -> Self:
+        """Of a gallery without rows; see :meth:`sa_runtime.gallery.gallery.Gallery.create`."""
+        if dtype not in get_args(StoredType):
+            raise bad_value("dtype", dtype, f"expected one of {', '.join(get_args(StoredType))}")
+        if method not in get_args(Method):
+            raise bad_value("method", method, f"expected one of {', '.join(get_args(Method))}")
+        if method != "exact":
+            kind_of(method).check()
+        return cls(contract=contract, dtype=dtype, method=method, keep_seconds=seconds_kept(keep))
+
     def write(self, gallery: Path) -> None:
         """Replace the manifest in a gallery's folder."""
         fields = dataclasses.asdict(self)
@@ -68,6 +86,12 @@ class Manifest:
         try:
             fields = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError) as exc:
+            if (gallery / UNFINISHED).exists():
+                raise MissingFileError(
+                    f"{gallery}: nothing is indexed yet, since the first `sa-deploy index` into it "
+                    "has not ended; wait for it, or run it again if it was stopped",
+                    path=gallery,
+                ) from exc
             raise MissingFileError(
                 f"{gallery}: no gallery, since it has no {MANIFEST}; make one with "
                 "`sa-deploy index people.parquet --out FOLDER`",
@@ -109,6 +133,20 @@ class Manifest:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise _unreadable(path, exc) from exc
+
+
+def seconds_kept(keep: timedelta | None) -> float | None:
+    """How long rows are kept, as a manifest says it.
+
+    Raises:
+        InputError: no time at all, or more than :data:`MOST_KEPT`.
+    """
+    if keep is not None and keep <= timedelta():
+        raise bad_value("keep", keep, "expected more than no time")
+    if keep is not None and keep > MOST_KEPT:
+        most = f"at most {MOST_KEPT.days} days; without it rows are kept for ever"
+        raise bad_value("keep", str(keep), f"expected {most}")
+    return None if keep is None else keep.total_seconds()
 
 
 def _unreadable(path: Path, exc: Exception) -> InputError:

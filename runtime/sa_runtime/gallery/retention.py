@@ -14,29 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime.errors import InputError, bad_value
+from sa_runtime.errors import InputError
 from sa_runtime.gallery.crops import remove_crops
 from sa_runtime.gallery.manifest import Manifest
 from sa_runtime.gallery.rows import Where, expired
 from sa_runtime.gallery.segments import Segment
 from sa_runtime.gallery.store import Store, noted
-
-MOST_KEPT = timedelta(days=365_000)
-"""Longer spans lead out of the calendar."""
-
-
-def seconds_kept(keep: timedelta | None) -> float | None:
-    """How long rows are kept, as a manifest says it.
-
-    Raises:
-        InputError: no time at all, or more than :data:`MOST_KEPT`.
-    """
-    if keep is not None and keep <= timedelta():
-        raise bad_value("keep", keep, "expected more than no time")
-    if keep is not None and keep > MOST_KEPT:
-        most = f"at most {MOST_KEPT.days} days; without it rows are kept for ever"
-        raise bad_value("keep", str(keep), f"expected {most}")
-    return None if keep is None else keep.total_seconds()
 
 
 def limit_of(manifest: Manifest, now: datetime | None = None) -> datetime | None:

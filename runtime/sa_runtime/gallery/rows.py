@@ -219,6 +219,15 @@ def counts_of(tables: Sequence[pa.Table], field: str) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def track_numbers(rows: pa.Table) -> NDArray[np.int64]:
+    """(N,) a number for each row: one for all rows of a track, rows without track by themselves."""
+    alone = pc.is_null(rows["track_id"]).to_numpy()
+    source = rows["source"].cast(pa.string()).combine_chunks().dictionary_encode().indices
+    track = np.unique(pc.fill_null(rows["track_id"], 0).to_numpy(), return_inverse=True)[1]
+    numbers = np.where(alone, -1 - np.arange(len(rows)), source.to_numpy() * len(rows) + track)
+    return np.unique(numbers, return_inverse=True)[1]
+
+
 def expired(rows: pa.Table, before: datetime) -> NDArray[np.bool_]:
     """(N,) whether each row is older: by when it was taken, or else by when it was added."""
     age = pc.coalesce(rows["time"], rows["added"])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.approximate import Method, build_index
-from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest
+from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest, track_numbers
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.retrieval.vectors import Floats, Vectors
@@ -222,7 +222,9 @@ class _OpenSegment:
         names, recall = [VECTORS, NORMS, ROWS], None
         vectors = np.load(self._path / VECTORS, mmap_mode="r")
         part = Part(vectors=vectors, norms=np.concatenate(self._norms), total=self._total)
-        if (built := build_index(method, self._path, part)) is not None:
+        if (
+            built := build_index(method, self._path, part, lambda: track_numbers(rows))
+        ) is not None:
             names.append(built[0])
             recall = built[1]
         sizes = {name: _to_disk(self._path / name) for name in names}

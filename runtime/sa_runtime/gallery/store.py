@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError, bad_value
-from sa_runtime.gallery.manifest import MANIFEST, Manifest
+from sa_runtime.gallery.manifest import MANIFEST, UNFINISHED, Manifest
 from sa_runtime.gallery.segments import (
+    FOLDER,
     Segment,
     SegmentInfo,
     SegmentWriter,
@@ -35,6 +37,8 @@ class Store:
 
     Args:
         path: its folder.
+        new: the state in which a gallery begins that is made by the first change; nothing of it is
+            left where that fails.
 
     Attributes:
         path: as given.
@@ -50,9 +54,13 @@ class Store:
     manifest: Manifest
     segments: list[Segment]
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._load()
+    def __init__(self, path: Path, *, new: Manifest | None = None) -> None:
+        self.path, self._new = path, new
+        if new is None:
+            self._load()
+        else:
+            check_target(path)
+            self.manifest, self.segments = new, []
 
     def _load(self) -> None:
         """Open what the manifest names; another process may replace it meanwhile."""
@@ -73,19 +81,51 @@ class Store:
     @contextmanager
     def changing(self) -> Iterator[Manifest]:
         """Be the only writer, on the newest state."""
+        if self._new is not None:
+            with self._making():
+                yield self._new
+            return
         if not (self.path / MANIFEST).exists():
             Manifest.read(self.path)  # says that it is gone
         with owned(self.path, folder=True):
             self._load()
-            for name in leftovers(self.path, {info.name for info in self.manifest.segments}):
-                remove_segment(self.path, name)
-            remove_leftovers(self.path, Path(MANIFEST).stem, Path(MANIFEST).suffix)
+            self._clean()
+            (self.path / UNFINISHED).unlink(missing_ok=True)
             yield self.manifest
+
+    @contextmanager
+    def _making(self) -> Iterator[None]:
+        """Be the only writer of a folder that is no gallery yet."""
+        made = not self.path.exists()
+        try:
+            with owned(self.path, folder=True):
+                check_target(self.path)
+                (self.path / UNFINISHED).touch()
+                try:
+                    self._clean()
+                    yield
+                finally:
+                    if self._new is not None:
+                        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+                        (self.path / UNFINISHED).unlink(missing_ok=True)
+        finally:
+            if made and self._new is not None:
+                with suppress(OSError):  # another has come meanwhile
+                    self.path.rmdir()
+
+    def _clean(self) -> None:
+        """Remove what writers left that were killed."""
+        for name in leftovers(self.path, {info.name for info in self.manifest.segments}):
+            remove_segment(self.path, name)
+        remove_leftovers(self.path, Path(MANIFEST).stem, Path(MANIFEST).suffix)
 
     def swap(self, manifest: Manifest) -> None:
         """Let another state count, and delete the files that only the old one had."""
         old = {info.name for info in self.manifest.segments}
         manifest.write(self.path)
+        if self._new is not None:
+            self._new = None
+            (self.path / UNFINISHED).unlink()
         self._load()
         for name in old - {info.name for info in manifest.segments}:
             remove_segment(self.path, name)
@@ -129,7 +169,9 @@ def check_target(path: Path) -> None:
         raise bad_value("out", str(path), "a file; expected a folder for the gallery")
     if (path / MANIFEST).exists():
         raise bad_value("out", str(path), "a gallery is there; add to it, or choose another folder")
-    if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+    if path.is_dir() and not {entry.name for entry in path.iterdir() if entry.name[0] != "."} <= (
+        {FOLDER} if (path / UNFINISHED).exists() else set()
+    ):
         raise bad_value("out", str(path), "is not empty and no gallery; choose another folder")
 
 

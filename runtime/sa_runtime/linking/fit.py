@@ -13,7 +13,7 @@ from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.linking.link import Links, link_tracks
 from sa_runtime.linking.measures import LinkMeasures, measure_links
 from sa_runtime.linking.tracks import Ints, Tracks
-from sa_runtime.system.files import atomic_path
+from sa_runtime.system.locking import owned_path
 
 SCHEMA = "sa-deploy.links/1"
 _COARSE, _FINE = 24, 12
@@ -40,7 +40,7 @@ class LinkParameters:
     def write(self, path: Path) -> None:
         """Write them as JSON, atomically."""
         text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
-        with atomic_path(path) as temporary:
+        with owned_path(path) as temporary:
             temporary.write_text(text)
 
     @classmethod

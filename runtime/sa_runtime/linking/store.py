@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from sa_runtime.errors import InputError, MissingFileError, bad_value
 from sa_runtime.linking.link import Links
 from sa_runtime.linking.tracks import Ints, Tracks, join
 from sa_runtime.outputs.parquet import vectors_of
-from sa_runtime.system.files import atomic_path, refuse_inputs, remove_leftovers
-from sa_runtime.system.locking import owned
+from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.locking import owned_path
 
 SCHEMA_KEY, SCHEMA = "sa_deploy.identities", "1"
 COLUMNS = pa.schema(
@@ -122,10 +121,8 @@ def write_identities(path: Path, found: Identities) -> None:
     arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=vector))
     metadata = {SCHEMA_KEY: SCHEMA, METADATA_KEY: found.contract.to_json()}
     schema = COLUMNS.append(pa.field("embedding", vector, nullable=False)).with_metadata(metadata)
-    with owned(path):
-        remove_leftovers(path.parent, re.escape(path.stem), path.suffix)
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary)
+    with owned_path(path) as temporary:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary)
 
 
 def read_identities(path: Path) -> Identities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any
 
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.evaluation import RetrievalReport
-from sa_runtime.system.files import atomic_path
+from sa_runtime.system.files import atomic_path, remove_leftovers
 from sa_runtime.system.locking import locked
 
 
@@ -93,6 +94,7 @@ def append_history(path: Path, entries: Sequence[Entry]) -> list[Entry]:
         InputError: a line that is none of this project's.
     """
     with locked(path):
+        remove_leftovers(path.parent, re.escape(path.stem), path.suffix)
         found = [*read_history(path), *entries]
         with atomic_path(path) as temporary:
             temporary.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in found))

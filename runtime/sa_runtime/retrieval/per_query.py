@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from sa_runtime.datasets.base import ReidDataset
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.retrieval.evaluation import RetrievalReport
-from sa_runtime.system.files import atomic_path, refuse_inputs
+from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.locking import owned_path
 
 SCHEMA = pa.schema(
     [
@@ -74,5 +75,5 @@ def per_query_table(report: RetrievalReport, dataset: ReidDataset) -> pa.Table:
 def write_per_query(path: Path, evaluated: Sequence[tuple[RetrievalReport, ReidDataset]]) -> None:
     """Write the queries of some evaluations one after the other, atomically."""
     tables = [per_query_table(report, dataset) for report, dataset in evaluated]
-    with atomic_path(path) as temporary:
+    with owned_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)

@@ -19,7 +19,8 @@ from sa_runtime.retrieval.metrics import RetrievalResult, evaluate_distances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
 from sa_runtime.retrieval.sheet import INK, PAPER, SUPERSAMPLE, Sheet
 from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors
-from sa_runtime.system.files import atomic_path, refuse_inputs
+from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.locking import owned_path
 
 Verdict = Literal["query", "right", "wrong"]
 
@@ -118,7 +119,7 @@ def ranking_picture(
             )
         )
     picture = _draw(rows, top, _headline(dataset, result, rerank))
-    with atomic_path(out) as temporary:
+    with owned_path(out) as temporary:
         if not cv2.imwrite(str(temporary), picture):
             raise InputError(
                 f"{out}: OpenCV cannot write it; expected a folder that can be written"

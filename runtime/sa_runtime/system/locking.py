@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sa_runtime.errors import InputError
+from sa_runtime.system.files import atomic_path, remove_leftovers
 
 IN_FOLDER = ".lock"
 """The lock of a folder that is being filled, inside it."""
@@ -74,6 +77,8 @@ def owned(target: Path, *, folder: bool = False) -> Iterator[None]:
             path=target,
         ) from exc
     except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(exc.errno, exc.strerror, str(target)) from exc
         raise InputError(
             f"{target}: cannot be written, since {lock.name} cannot be locked ({exc}); choose a "
             "folder that can be written to, on a file system that has locks",
@@ -84,6 +89,25 @@ def owned(target: Path, *, folder: bool = False) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextmanager
+def owned_path(target: Path) -> Iterator[Path]:
+    """:func:`sa_runtime.system.files.atomic_path` for the one writer of a file.
+
+    What writers left that were killed is removed first.
+
+    Raises:
+        InputError: as :func:`owned` does.
+
+    >>> import tempfile
+    >>> with owned_path(Path(tempfile.mkdtemp()) / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    """
+    with owned(target):
+        remove_leftovers(target.parent, re.escape(target.stem), target.suffix)
+        with atomic_path(target) as temporary:
+            yield temporary
 
 
 def _acquired(lock: Path) -> int:

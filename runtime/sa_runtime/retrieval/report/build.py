@@ -18,7 +18,8 @@ from sa_runtime.retrieval.evaluation import STORED, RetrievalReport
 from sa_runtime.retrieval.report.attention import Attention, attention_of
 from sa_runtime.retrieval.report.content import Content, Evaluated, content_of
 from sa_runtime.retrieval.report.thumbnails import thumbnails
-from sa_runtime.system.files import atomic_path, refuse_inputs
+from sa_runtime.system.files import refuse_inputs
+from sa_runtime.system.locking import owned_path
 
 PAGE = "report.html"
 MOST_IMAGES = 4000
@@ -80,7 +81,7 @@ def write_report(
         described["attention"] = _attention(report, seen, on_progress).to_dict()
     pictures = thumbnails(content.images, on_progress)
     target = folder / PAGE
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as page:
+    with owned_path(target) as temporary, temporary.open("w", encoding="utf-8") as page:
         page.writelines(page_of(content, pictures))
     return target
 
