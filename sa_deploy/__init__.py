@@ -186,7 +186,12 @@ if not TYPE_CHECKING:  # a type checker would take any name for an Any
             value = version("sa-deploy")
         elif name in _PUBLIC:
             module, _, attribute = _PUBLIC[name].partition(":")
-            value = getattr(importlib.import_module(module), attribute)
+            try:
+                value = getattr(importlib.import_module(module), attribute)
+            except ModuleNotFoundError as error:
+                from sa_runtime.system.extras import known_package
+
+                raise known_package(error) or error from error
         else:
             raise AttributeError(f"module 'sa_deploy' has no attribute {name!r}")
         globals()[name] = value

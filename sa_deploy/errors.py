@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import Any
 
 from sa_runtime.errors import InputError, SaDeployError
+from sa_runtime.system.extras import known_package
 
 DEBUG_VARIABLE = "SA_DEPLOY_DEBUG"
 """Set to 1, known errors show their traceback too."""
@@ -111,6 +112,8 @@ def known_error(error: BaseException) -> SaDeployError | None:
         return error
     if isinstance(error, KeyboardInterrupt):
         return InterruptedByUserError("interrupted")
+    if isinstance(error, ModuleNotFoundError):
+        return known_package(error)
     if isinstance(error, BrokenPipeError):
         return InputError(
             "the reader of a pipe went away before all was written, as `head` does; files that "

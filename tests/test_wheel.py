@@ -86,9 +86,21 @@ def test_cpu_extra_embeds_images_without_torch(
     assert report["shape"][0] == 3
     assert report["lengths"] == pytest.approx([1, 1, 1], abs=1e-5)
     out = tmp_path / "crops.parquet"
-    command = [environment / "bin" / "sa-deploy", "embed", tiny_onnx_model, images, "--out", out]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    program = str(environment / "bin" / "sa-deploy")
+    command = [program, "embed", str(tiny_onnx_model), str(images), "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
     assert out.is_file()
+    for words in ("demo", f"train --data-dir {images}", f"export {out} --onnx -o run"):
+        done = subprocess.run(
+            [program, *words.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert "needs the package 'torch'" in done.stderr
+        assert done.stderr.endswith("pip install 'sa-deploy[train,export]'\n")
+    assert not (tmp_path / "out").exists()
+    public = [str(python), "-c", "from sa_deploy import train_model"]
+    done = subprocess.run(public, capture_output=True, text=True, check=False)
+    assert "MissingPackageError: this needs the package 'torch'" in done.stderr
 
 
 @pytest.mark.slow

@@ -51,7 +51,10 @@ def demo(
     from sa_runtime.datasets.table import load_dataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.retrieval.picture import ranking_picture
+    from sa_runtime.system.extras import require
 
+    for package in ("torch", "onnxscript", "onnxruntime"):  # before the world is drawn
+        require(package, extra="train,export", purpose="the demo")
     began = time.perf_counter()
     world, run = out / "world", out / "run"
     people, picture = out / "people.parquet", out / "matches.png"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sa_runtime.errors import MissingPackageError
-from sa_runtime.system.extras import require
+from sa_runtime.system.extras import known_package, require
 
 HEARD = """
 import sys, threading
@@ -42,3 +42,20 @@ def test_a_missing_package_names_its_extra() -> None:
         MissingPackageError, match=r"a test needs .*'nothing_here'.*sa-deploy\[cpu\]"
     ):
         require("nothing_here", extra="cpu", purpose="a test")
+
+
+@pytest.mark.parametrize(
+    ("module", "extras"),
+    [("torch.nn", "train,export"), ("h5py", "train"), ("onnxscript", "export"), ("timm", "timm")],
+)
+def test_what_an_import_lacks_is_told_with_the_extras_that_bring_it(
+    module: str, extras: str
+) -> None:
+    error = known_package(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    assert error is not None
+    assert str(error).endswith(f"pip install 'sa-deploy[{extras}]'")
+
+
+@pytest.mark.parametrize("module", ["sa_training.gone", "tor", "numpy", None])
+def test_what_no_extra_brings_is_a_defect(module: str | None) -> None:
+    assert known_package(ModuleNotFoundError("No module", name=module)) is None
