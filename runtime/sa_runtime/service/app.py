@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -21,20 +20,20 @@ from starlette.types import Receive, Scope, Send
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
 from sa_runtime.service import plain, search, v2
-from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, add_docs
 from sa_runtime.service.door import Door
 from sa_runtime.service.drift import Drift
 from sa_runtime.service.gate import Gate, Job
 from sa_runtime.service.keys import Keys
-from sa_runtime.service.link import Kept, link_of
+from sa_runtime.service.link import Kept, header
 from sa_runtime.service.metrics import Metrics
 from sa_runtime.service.models import Models, Served, note_answer
 from sa_runtime.service.refusals import DeadlineError, FullError, RefusedError, busy, malformed
-from sa_runtime.service.replies import named, not_found, refused, version
+from sa_runtime.service.replies import Vectors, named, not_found, refused, version
 from sa_runtime.service.routes import Routes
 from sa_runtime.service.search import Searcher
-from sa_runtime.service.tickets import BatchReport, Ticket
+from sa_runtime.service.tickets import BatchReport
+from sa_runtime.service.waiting import Doorbell, patiently
 from sa_runtime.system.environment import cores
 
 _log = logging.getLogger(__name__)
@@ -74,6 +73,7 @@ class Service:
         self._gallery = gallery
         self._searcher: Searcher | None = None
         self._drift = Drift()
+        self._bell = Doorbell()
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="sa-decode")
         models.on_batch = self._note_batch
         inner = FastAPI(
@@ -217,7 +217,7 @@ class Service:
         self.models.get(name, version)
         async with self.gate.admitted(request) as job:
             with self.models.lease(name) as served:
-                length = request.headers.get(v2.HEADER_LENGTH)
+                length = header(request.scope, v2.HEADER_LENGTH.encode()).decode("latin-1") or None
                 # Tensors in binary are looked at, not copied: a thread would cost more.
                 given = (job.body, length, served.contract, self.limits.max_images)
                 asked = (
@@ -233,12 +233,10 @@ class Service:
                     if asked.binary
                     else await self._aside(v2.write_response, served, vectors, asked)
                 )
-                headers = named(served)
-                if head is not None:
-                    headers[v2.HEADER_LENGTH] = str(head)
-                kind = "application/json" if head is None else plain.BYTES
                 job.stage("write")
-                return Response(body, headers=headers, media_type=kind)
+                if head is not None:
+                    return Vectors(body, head, served)
+                return Response(body, headers=named(served), media_type="application/json")
 
     async def embed(self, request: Request) -> Response:
         """Vectors of image files, or of the boxes of a frame."""
@@ -287,7 +285,7 @@ class Service:
     async def _vectors(self, job: Job, served: Served, crops: Images) -> Embeddings:
         """Let crops wait for their batch, as long as their client does and their time lasts."""
         job.note(model=served.name, people=len(crops))
-        kept: Kept | None = job.request.scope["state"].get("kept")
+        kept: Kept | None = job.state.get("kept")
         place = None if kept is None or kept.batcher is not served.batcher else kept.place
         try:
             ticket = served.batcher.submit(
@@ -296,7 +294,7 @@ class Service:
         except FullError as exc:
             raise busy(str(exc), exc.retry_after_s) from exc
         try:
-            vectors = await _patiently(job, served.batcher, ticket)
+            vectors = await patiently(job, served.batcher, ticket, self._bell)
         except DeadlineError as exc:
             served.statistics.failures += 1
             raise RefusedError(504, f"no answer in time: {exc}", reason="deadline") from exc
@@ -316,57 +314,6 @@ class Service:
     async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run in a thread what would hold up the other requests."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
-
-
-async def _patiently(job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
-    """The vectors of a ticket, unless its client goes away or its time is over.
-
-    Raises:
-        DeadlineError: it is over.
-        RefusedError: the client is gone.
-        RunnerError: the model failed.
-    """
-    loop = asyncio.get_running_loop()
-    settled = loop.create_future()
-
-    def settle(_: object = None) -> None:
-        if not settled.done():
-            settled.set_result(None)
-
-    def done(_: object) -> None:
-        # A loop that is closed has nobody left who waits.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle)
-
-    ticket.future.add_done_callback(done)
-    late = loop.call_at(loop.time() + job.deadline - time.monotonic(), settle)
-    link = link_of(job.request.scope)
-    gone: asyncio.Future[None] | None = None
-    if link is not None:
-        link.on_lost = settle
-    else:  # behind another server than this one's
-        gone = asyncio.ensure_future(_disconnected(job.request))
-        gone.add_done_callback(settle)
-    try:
-        await settled
-        if ticket.future.done():
-            return ticket.future.result()
-        if (gone is not None and gone.done()) or (link is not None and link.lost):
-            raise RefusedError(400, "the client went away", close=True, reason="gone")
-        raise DeadlineError("its time was over before its batch was done")
-    finally:
-        late.cancel()
-        if gone is not None:
-            gone.cancel()
-        if link is not None:
-            link.on_lost = None
-        if not ticket.future.done():
-            batcher.cancel(ticket)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _milliseconds(text: str) -> float:

@@ -9,14 +9,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sa_runtime.service.keys import Keys
-from sa_runtime.service.link import Kept, link_of
+from sa_runtime.service.link import Kept, header, link_of
 from sa_runtime.service.metrics import Metrics
 from sa_runtime.service.refusals import RefusedError
 from sa_runtime.service.replies import as_json, reply_to
@@ -44,7 +44,7 @@ class Answered:
         model: that it asked for.
         people: in it.
         stages: seconds by stage.
-        headers: that it came with.
+        headers: that it came with, as ASGI has them.
     """
 
     method: str
@@ -58,7 +58,7 @@ class Answered:
     model: str
     people: int
     stages: dict[str, float]
-    headers: dict[str, str]
+    headers: Iterable[tuple[bytes, bytes]]
 
 
 class Door:
@@ -101,7 +101,7 @@ class Door:
             return self._enter(scope)
         except RefusedError as exc:
             retry_s, reason, said = exc.retry_after_s, exc.reason, str(exc)
-            if retry_s is None or exc.status != 429 or _header(scope, b"x-request-id"):
+            if retry_s is None or exc.status != 429 or header(scope, b"x-request-id"):
                 return None
         self._metrics.count("", 429, reason)
         body = orjson.dumps({"error": said})
@@ -117,8 +117,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         began = time.monotonic()
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-        asked = headers.get("x-request-id", "")
+        asked = header(scope, b"x-request-id").decode("latin-1")
         state: dict[str, Any] = {"id": asked if _ID.fullmatch(asked) else self._next_id()}
         scope["state"] = state
         scope["fastapi.telemetry"] = None  # newer versions would trace a second time
@@ -175,12 +174,12 @@ class Door:
         finally:
             if kept is not None:
                 kept.give_up()
-            self._note(scope, headers, state, status or 499, time.monotonic() - began)
+            self._note(scope, state, status or 499, time.monotonic() - began)
 
     def _admits(self, scope: Scope, state: dict[str, Any]) -> bool:
         if self._keys is None or scope["path"] in OPEN_PATHS:
             return True
-        given = _header(scope, b"authorization").decode("latin-1")
+        given = header(scope, b"authorization").decode("latin-1")
         kind, _, key = given.partition(" ")
         holder = self._keys.holder(key.strip() if kind.lower() == "bearer" else given)
         if holder is None:
@@ -191,7 +190,6 @@ class Door:
     def _note(
         self,
         scope: Scope,
-        headers: dict[str, str],
         state: dict[str, Any],
         status: int,
         seconds: float,
@@ -210,7 +208,7 @@ class Door:
             model=state.get("model", ""),
             people=state.get("people", 0),
             stages=state.get("stages", {}),
-            headers=headers,
+            headers=scope["headers"],
         )
         self._metrics.note(answered)
         record(answered)
@@ -238,8 +236,3 @@ class Door:
 
 class _GoneError(Exception):
     """The client does not take its answer."""
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    found = (value for key, value in scope["headers"] if key == name)
-    return next(found, b"")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import Request
 
 from sa_runtime.service.limits import Limits
-from sa_runtime.service.link import link_of
+from sa_runtime.service.link import header, link_of
 from sa_runtime.service.refusals import RefusedError, busy, malformed, too_large
 
 
@@ -26,29 +24,31 @@ class Job:
         client: whose it is: the name of its key, else its address.
         began: of ``time.monotonic()``.
         deadline: likewise.
+        state: of the request, where what is known of it is noted.
     """
 
     request: Request
-    body: bytearray
+    body: bytes | bytearray
     client: str
     began: float
     deadline: float
+    state: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Begin to count stages."""
+        self._noted = self.began
+        self._stages: dict[str, float] = self.state.setdefault("stages", {})
 
     def stage(self, name: str, seconds: float | None = None) -> None:
         """Note how long a stage took; since the last one by default."""
-        stages = self._state.setdefault("stages", {})
         if seconds is None:
-            seconds = time.monotonic() - self.began - sum(stages.values())
-        stages[name] = seconds
+            seconds = time.monotonic() - self._noted
+        self._noted += seconds
+        self._stages[name] = seconds
 
     def note(self, *, model: str, people: int) -> None:
         """Note what is asked for."""
-        self._state["model"], self._state["people"] = model, people
-
-    @property
-    def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.request.scope.setdefault("state", {})
-        return state
+        self.state["model"], self.state["people"] = model, people
 
     def hurry(self, seconds: float) -> None:
         """Take a shorter time that the request asks for."""
@@ -68,17 +68,30 @@ class Gate:
         self.requests = 0
         self.held_bytes = 0
 
-    @asynccontextmanager
-    async def admitted(self, request: Request) -> AsyncIterator[Job]:
-        """Let a request in, and read its body.
+    def admitted(self, request: Request) -> _Inside:
+        """Let a request in, and read its body: ``async with`` it, which gives the :class:`Job`.
 
         Raises:
-            RefusedError: too much at a time, too large, too slow, or gone.
+            RefusedError: too much at a time, too large, too slow, or gone; where it is entered.
         """
+        return _Inside(self, request)
+
+
+class _Inside:
+    """A request between its way in and its way out."""
+
+    __slots__ = ("_gate", "_held", "_request")
+
+    def __init__(self, gate: Gate, request: Request) -> None:
+        self._gate, self._request = gate, request
+        self._held = 0
+
+    async def __aenter__(self) -> Job:
         began = time.monotonic()
-        limits = self.limits
-        if self.requests >= limits.max_requests:
-            raise busy(f"{self.requests} requests are being answered; come again in 1 s", 1)
+        gate, request = self._gate, self._request
+        limits = gate.limits
+        if gate.requests >= limits.max_requests:
+            raise busy(f"{gate.requests} requests are being answered; come again in 1 s", 1)
         stated = _stated_length(request)
         if stated is not None and stated > limits.body_bytes:
             raise too_large(
@@ -86,29 +99,35 @@ class Gate:
                 "fewer or smaller images",
                 close=True,
             )
-        self.requests += 1
-        body = bytearray()
-        held = [0]
+        gate.requests += 1
         try:
-            self._hold(stated or 0, held)
-            await self._read(request, body, held)
+            self._hold(stated or 0)
             job = Job(
                 request=request,
-                body=body,
+                body=await self._body(),
                 client=client_of(request),
                 began=began,
                 deadline=began + limits.timeout_ms / 1000,
+                state=request.scope.setdefault("state", {}),
             )
-            job.stage("read")
-            yield job
-        finally:
-            self.requests -= 1
-            self.held_bytes -= held[0]
+        except BaseException:
+            self._leave()
+            raise
+        job.stage("read")
+        return job
 
-    def _hold(self, count: int, held: list[int]) -> None:
-        if count <= held[0]:
+    async def __aexit__(self, *of_error: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._gate.requests -= 1
+        self._gate.held_bytes -= self._held
+
+    def _hold(self, count: int) -> None:
+        if count <= self._held:
             return
-        if self.held_bytes + count - held[0] > self.limits.bodies_bytes:
+        gate = self._gate
+        if gate.held_bytes + count - self._held > gate.limits.bodies_bytes:
             raise RefusedError(
                 429,
                 "the bodies of other requests fill the memory set aside; come again in 1 s",
@@ -116,38 +135,45 @@ class Gate:
                 close=True,
                 reason="overload",
             )
-        self.held_bytes += count - held[0]
-        held[0] = count
+        gate.held_bytes += count - self._held
+        self._held = count
 
-    async def _read(self, request: Request, body: bytearray, held: list[int]) -> None:
-        limits = self.limits
-        link = link_of(request.scope)
-        # What is there whole is not waited for.
-        seconds = None if link is not None and link.whole else limits.read_timeout_s
+    async def _body(self) -> bytes | bytearray:
+        link = link_of(self._request.scope)
+        if link is not None and link.whole:  # what is there is not waited for
+            return await self._read(bytearray())
+        seconds = self._gate.limits.read_timeout_s
+        body = bytearray()
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    message = await request.receive()
-                    if message["type"] == "http.disconnect":
-                        raise RefusedError(400, "the client went away", close=True, reason="gone")
-                    body += message.get("body", b"")
-                    if len(body) > limits.body_bytes:
-                        raise too_large(
-                            f"a body of more than {limits.max_body_mb:g} MB; send fewer or "
-                            "smaller images",
-                            close=True,
-                        )
-                    self._hold(len(body), held)
-                    if not message.get("more_body", False):
-                        return
+                return await self._read(body)
         except TimeoutError:
             raise RefusedError(
                 408,
-                f"the body was not there whole in {limits.read_timeout_s:g} s ({len(body)} bytes "
-                "came)",
+                f"the body was not there whole in {seconds:g} s ({len(body)} bytes came)",
                 close=True,
                 reason="slow",
             ) from None
+
+    async def _read(self, body: bytearray) -> bytes | bytearray:
+        limits = self._gate.limits
+        while True:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedError(400, "the client went away", close=True, reason="gone")
+            part: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) + len(part) > limits.body_bytes:
+                raise too_large(
+                    f"a body of more than {limits.max_body_mb:g} MB; send fewer or smaller images",
+                    close=True,
+                )
+            self._hold(len(body) + len(part))
+            if not (more or body):
+                return part
+            body += part
+            if not more:
+                return body
 
 
 def client_of(request: Request) -> str:
@@ -157,13 +183,14 @@ def client_of(request: Request) -> str:
 
 
 def _stated_length(request: Request) -> int | None:
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    encoding = header(request.scope, b"content-encoding") or b"identity"
+    if encoding.lower() != b"identity":
         raise RefusedError(
             415, "a compressed body; send it as it is, images are compressed already", close=True
         )
-    stated = request.headers.get("content-length")
-    if stated is None:
+    stated = header(request.scope, b"content-length")
+    if not stated:
         return None
-    if not (stated.isascii() and stated.isdigit()) or len(stated) > 15:
+    if not stated.isdigit() or len(stated) > 15:
         raise malformed("content-length: expected a number of bytes")
     return int(stated)

@@ -62,3 +62,12 @@ def link_of(scope: Scope) -> Link | None:
     """The connection of a request; ``None`` behind another server than this one's."""
     found: Link | None = scope.get("extensions", {}).get(_NAME)
     return found
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of a request's header, whose name is in small letters; empty where it has none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return b""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from sa_runtime.service.stages import StageSeconds
 from sa_runtime.service.tickets import BatchReport
 
 if TYPE_CHECKING:
@@ -35,13 +36,12 @@ class Metrics:
             "requests", "Requests by endpoint and status.", ["route", "status"], **made
         )
         self._refused = Counter("refused", "Requests not answered, by reason.", ["reason"], **made)
-        self._seconds = Histogram(
-            "request_seconds",
+        self._seconds = StageSeconds(
+            "sa_deploy_request_seconds",
             "Seconds of answered requests for vectors, by stage and in total.",
-            ["stage"],
-            buckets=_SECONDS,
-            **made,
+            _SECONDS,
         )
+        self.registry.register(self._seconds)
         self._people = Counter("people", "Vectors given.", ["model"], **made)
         self._batch_crops = Histogram(
             "batch_crops", "Crops in a batch.", ["model"], buckets=_CROPS, **made
@@ -87,7 +87,6 @@ class Metrics:
 
         # Looked up by their labels once: a lookup costs as much as counting does.
         self._counted = cache(self._requests.labels)
-        self._stages = cache(self._seconds.labels)
         self._given = cache(self._people.labels)
 
     def count(self, route: str, status: int, reason: str) -> None:
@@ -100,9 +99,7 @@ class Metrics:
         """Count a request and its stages."""
         self.count(answered.route, answered.status, answered.reason)
         if answered.stages and answered.status == 200:
-            for stage, seconds in answered.stages.items():
-                self._stages(stage).observe(seconds)
-            self._stages("total").observe(answered.seconds)
+            self._seconds.note({**answered.stages, "total": answered.seconds})
             self._given(answered.model).inc(answered.people)
 
     def note_batch(self, model: str, report: BatchReport) -> None:

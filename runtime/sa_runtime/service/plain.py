@@ -21,8 +21,8 @@ from sa_runtime.image_files import image_size, kind_of
 from sa_runtime.service.gate import Job
 from sa_runtime.service.limits import Limits
 from sa_runtime.service.refusals import RefusedError, malformed, too_large
+from sa_runtime.service.replies import BYTES
 
-BYTES = "application/octet-stream"
 _FIELDS = 8
 
 

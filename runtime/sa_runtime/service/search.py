@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -13,12 +14,14 @@ import orjson
 
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import Contract, require_same_space
-from sa_runtime.errors import InputError, SaDeployError
+from sa_runtime.errors import SaDeployError
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.manifest import MANIFEST
 from sa_runtime.gallery.rows import Where
 from sa_runtime.service.refusals import RefusedError, malformed
 
+_log = logging.getLogger(__name__)
+_Stamp = tuple[int, int] | None
 LOOK_S = 1.0
 """How often the gallery is looked at."""
 MOST = 1000
@@ -33,7 +36,8 @@ class Searcher:
         contract: of the model whose vectors are sought.
 
     Raises:
-        InputError: no gallery is there, or it is damaged.
+        MissingFileError: no gallery is there.
+        InputError: it is damaged.
         ContractError: it holds vectors of another space.
     """
 
@@ -57,13 +61,14 @@ class Searcher:
             asked: ``k``, ``by``, and ``camera`` and ``source`` that are searched, as texts.
 
         Raises:
-            RefusedError: what cannot be asked for, or a model of another space.
+            RefusedError: what cannot be asked for, a model of another space, or a gallery that
+                cannot be read any more.
         """
         k = _count(asked.get("k", "10"))
         by = asked.get("by", "row")
         source, camera = ((asked[name],) if name in asked else () for name in ("source", "camera"))
+        gallery = self._current()
         try:
-            gallery = self._current()
             require_same_space(
                 contract.space, gallery.contract.space, names=("the model", "the gallery")
             )
@@ -79,10 +84,23 @@ class Searcher:
             if now - self._looked >= LOOK_S:
                 self._looked = now
                 if _stamp(self.path) != self._stamp:
-                    self._stamp, self._gallery = self._opened()
+                    self._open_again()
             return self._gallery
 
-    def _opened(self) -> tuple[tuple[int, int], Gallery]:
+    def _open_again(self) -> None:
+        try:
+            self._stamp, self._gallery = self._opened()
+        except SaDeployError as exc:
+            self._looked = -math.inf  # the next request looks again: what is gone is found no more
+            _log.error("nobody is sought: %s", exc)
+            raise RefusedError(
+                503,
+                "the gallery cannot be read at the moment; come again in 1 s",
+                retry_after_s=1,
+                reason="no gallery",
+            ) from exc
+
+    def _opened(self) -> tuple[_Stamp, Gallery]:
         stamp = _stamp(self.path)  # before it is read: what changes meanwhile is seen next time
         return stamp, Gallery(self.path)
 
@@ -114,9 +132,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> _Stamp:
     try:
         status = (path / MANIFEST).stat()
-    except OSError as exc:
-        raise InputError(f"{path}: the gallery is gone ({exc.strerror})", path=path) from exc
+    except OSError:
+        return None
     return status.st_mtime_ns, status.st_ino

@@ -24,9 +24,10 @@ def record(answered: Answered) -> None:
     end = time.time_ns()
     begin = end - round(answered.seconds * 1e9)
     tracer = api.trace.get_tracer(NAME)
+    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in answered.headers}
     span = tracer.start_span(
         f"{answered.method} {answered.route}",
-        context=api.extract(answered.headers),
+        context=api.extract(headers),
         kind=api.trace.SpanKind.SERVER,
         start_time=begin,
         attributes={

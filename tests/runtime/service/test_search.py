@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sa_deploy import Embedder, Gallery, Where, embed, read_embeddings
-from sa_runtime.errors import ContractError
+from sa_runtime.errors import ContractError, MissingFileError
 from sa_runtime.service.search import Searcher
 from tests.runtime.service.serving import serving
 
@@ -76,6 +76,20 @@ def test_people_are_found_as_in_the_gallery_itself(
         ):
             refused = search(**words)
             assert (refused.status_code, said in refused.json()["error"]) == (status, True)
+        aside = gallery.path.rename(gallery.path.with_name("aside"))
+        for _ in range(2):
+            gone = search()
+            assert (gone.status_code, gone.headers["retry-after"]) == (503, "1")
+            assert str(gallery.path) not in gone.text
+        aside.rename(gallery.path)
+        assert search().status_code == 200
+
+
+def test_a_folder_that_is_no_gallery_is_told_at_the_start(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingFileError, match=r"nowhere: no gallery, .* `sa-deploy index"):
+        Searcher(tmp_path / "nowhere", tiny_model.contract)
 
 
 def test_a_gallery_of_another_space_is_refused(
