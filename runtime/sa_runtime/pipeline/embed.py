@@ -37,7 +37,7 @@ from sa_runtime.pipeline.report import Report
 from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 from sa_runtime.pipeline.targets import Targets, place_of
 from sa_runtime.runners.base import Runner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.table import open_runner, runtimes_for
 from sa_runtime.sources.base import ItemStream, OnSkip, Source, SourceOptions, ignore
 from sa_runtime.sources.listing import listed
 from sa_runtime.sources.live import LiveMode, is_live, live_delay_ms
@@ -129,6 +129,8 @@ def embed(
     held = _several(detections, str, os.PathLike, Detections)
     targets = Targets.of(out, crops, tracks)
     targets.check(_files_read(given, held, model), resume=resume, partition=partition)
+    if isinstance(model, (str, os.PathLike)) and address_of(model) is None:
+        runtimes_for(Path(model))  # a file that is no model is told before sources are read
     if camera is not None and camera_from is not None:
         raise bad_value("camera_from", camera_from, "does not go with `camera`; leave one out")
     rule = None if camera_from is None else camera_rule(camera_from)

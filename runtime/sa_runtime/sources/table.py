@@ -7,10 +7,12 @@ import importlib
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from sa_runtime.errors import InputError
 from sa_runtime.sources.archive import is_archive
 from sa_runtime.sources.base import Source, SourceKind, SourceOptions
+from sa_runtime.sources.images import find_images
 from sa_runtime.sources.pairing import Boxes, Location, pair
 
 _log = logging.getLogger(__name__)
@@ -97,11 +99,14 @@ def _kinds(
         return kinds
     return [
         _named("frames")
-        if kind is not None and not isinstance(one, Source) and _holds_images(os.fspath(one))
+        if kind is not None and not isinstance(one, Source) and _may_hold_frames(os.fspath(one))
         else kind
         for one, kind in zip(given, kinds, strict=True)
     ]
 
 
-def _holds_images(location: str) -> bool:
-    return os.path.isdir(location) or is_archive(location)
+def _may_hold_frames(location: str) -> bool:
+    if os.path.isdir(location):
+        find_images(Path(location))  # or say that there are none, before boxes are looked for
+        return True
+    return is_archive(location)

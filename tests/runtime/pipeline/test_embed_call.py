@@ -130,3 +130,21 @@ def test_an_image_of_too_many_pixels_is_left_out_undecoded(
     assert "90x100 pixels, expected at most 0.008999 million" in told[0]
     with pytest.raises(InputError, match=r"sources\.0\.max_pixels was 8999 and is absent"):
         embed(folder, tiny_model.path, tmp_path / "out", resume=True)
+
+
+def test_what_stands_in_the_place_of_a_model_is_told_first(
+    tiny_model: TinyModel, clip: Clip, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"clip\.mp4: no runtime opens '\.mp4'; expected \.onnx"):
+        embed(tiny_model.path, clip.video, tmp_path / "a.parquet", detections=clip.detections)
+
+
+def test_a_folder_of_videos_is_no_folder_of_frames(
+    tiny_model: TinyModel, clip: Clip, tmp_path: Path
+) -> None:
+    day = tmp_path / "day"
+    day.mkdir()
+    (day / "clip.mp4").symlink_to(clip.video)
+    for boxes in (clip.detections, clip.detections.parent):
+        with pytest.raises(InputError, match=r"day: no images below it.*such as .*day/\*\.mp4"):
+            embed(day, tiny_model.path, tmp_path / "a.parquet", detections=boxes)
