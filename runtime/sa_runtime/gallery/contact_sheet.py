@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from sa_runtime import crops
 from sa_runtime.arrays import Bgr, Image
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.crops import crop_path
 from sa_runtime.image_files import IMAGE_SUFFIXES
-from sa_runtime.retrieval.sheet import GREY, INK, Sheet
+from sa_runtime.retrieval.sheet import GREY, INK, Sheet, write_png
 from sa_runtime.sources.reader import VideoReader
 from sa_runtime.system.files import refuse_inputs
-from sa_runtime.system.locking import owned_path
 
 MOST_QUERIES, MOST_FOUND = 8, 10
 _CROP = (176, 88)
@@ -86,9 +83,7 @@ def contact_sheet(
             first, second = _captions(place, query=not column)
             sheet.text(first, x, y + height + 16, height=7, colour=INK, limit=width)
             sheet.text(second, x, y + height + 30, height=6, colour=GREY, limit=width)
-    with owned_path(out) as temporary:
-        if not cv2.imwrite(str(temporary), sheet.finish()):
-            raise InputError(f"{out}: OpenCV cannot write it; choose another folder")
+    write_png(sheet.finish(), out)
     return sum(image is None for image in images)
 
 

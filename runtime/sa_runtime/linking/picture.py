@@ -5,15 +5,13 @@ from __future__ import annotations
 import colorsys
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from sa_runtime.arrays import Bgr
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.linking.store import Identities
-from sa_runtime.retrieval.sheet import INK, Sheet
+from sa_runtime.retrieval.sheet import INK, Sheet, write_png
 from sa_runtime.system.files import refuse_inputs
-from sa_runtime.system.locking import owned_path
 
 MOST = 60
 """Identities that are drawn, those that most cameras saw first."""
@@ -78,9 +76,7 @@ def draw_timeline(out: Path, found: Identities) -> None:
         value = begin + (end - begin) * place / 4
         x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * place / 4
         sheet.text(f"{value:.4g}", x, foot, height=8, align=place / 4)
-    with owned_path(out) as temporary:
-        if not cv2.imwrite(str(temporary), sheet.finish()):
-            raise InputError(f"{out}: OpenCV cannot write it; expected a folder to write to")
+    write_png(sheet.finish(), out)
 
 
 def _colour(index: int) -> Bgr:

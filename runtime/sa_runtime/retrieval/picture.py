@@ -17,10 +17,9 @@ from sa_runtime.retrieval.distance import Distances, VectorDistances
 from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.metrics import RetrievalResult, evaluate_distances
 from sa_runtime.retrieval.rerank import RerankedDistances, Reranking
-from sa_runtime.retrieval.sheet import INK, PAPER, SUPERSAMPLE, Sheet
+from sa_runtime.retrieval.sheet import INK, PAPER, SUPERSAMPLE, Sheet, write_png
 from sa_runtime.retrieval.vectors import Ints, VectorRows, Vectors
 from sa_runtime.system.files import refuse_inputs
-from sa_runtime.system.locking import owned_path
 
 Verdict = Literal["query", "right", "wrong"]
 
@@ -119,11 +118,7 @@ def ranking_picture(
             )
         )
     picture = _draw(rows, top, _headline(dataset, result, rerank))
-    with owned_path(out) as temporary:
-        if not cv2.imwrite(str(temporary), picture):
-            raise InputError(
-                f"{out}: OpenCV cannot write it; expected a folder that can be written"
-            )
+    write_png(picture, out)
 
 
 def check_picture(out: Path, root: Path) -> None:

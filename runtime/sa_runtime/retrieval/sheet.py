@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sa_runtime import crops
 from sa_runtime.arrays import Bgr, Image
+from sa_runtime.system.locking import owned_path
 
 PAPER: Bgr = (255, 255, 255)
 INK: Bgr = (52, 44, 38)
@@ -77,3 +80,14 @@ class Sheet:
         for x, y, image in self._images:
             sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
         return sheet
+
+
+def write_png(picture: Image, out: Path) -> None:
+    """Write (H, W, 3) uint8 BGR as PNG, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    data = cv2.imencode(".png", picture)[1]
+    with owned_path(out) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,6 +79,12 @@ def owned(target: Path, *, folder: bool = False) -> Iterator[None]:
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(exc.errno, exc.strerror, str(target)) from exc
+        if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise InputError(
+                f"{target}: cannot be written ({os.strerror(exc.errno)}); choose a folder that can "
+                "be written to, or change its permissions",
+                path=target,
+            ) from exc
         raise InputError(
             f"{target}: cannot be written, since {lock.name} cannot be locked ({exc}); choose a "
             "folder that can be written to, on a file system that has locks",
@@ -119,8 +125,9 @@ def _acquired(lock: Path) -> int:
             if _is_still(lock, descriptor):
                 since = datetime.now(UTC).isoformat(timespec="seconds")
                 owner = {"pid": os.getpid(), "host": platform.node(), "since": since}
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+                with suppress(OSError):  # a full disk: others are refused all the same
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -135,3 +136,16 @@ def test_a_file_is_hashed_while_it_is_written(tmp_path: Path) -> None:
         file.write(memoryview(b"two"))
     assert (tmp_path / "a").read_bytes() == b"onetwo"
     assert (file.size_bytes, file.sha256) == (6, sha256_of(tmp_path / "a"))
+
+
+def test_a_disk_without_room_for_a_name_can_be_locked(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with owned(tmp_path / "a"):
+            with pytest.raises(InputError, match="is being written by another process"):
+                owned(tmp_path / "a").__enter__()
+            assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
