@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def test_images_run_as_nobody_in_particular_and_start_what_exists() -> None:
         ]
         assert words[:2] == ["sa-deploy", "serve"]
         assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_the_image_for_gpus_has_the_packages_of_the_extra_that_are_wheels() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    expected = {re.split("[>;]", one)[0] for one in extras["gpu"]} - {"pycuda"}
+    installed = (DEPLOY / "Dockerfile.gpu").read_text().split("'.[serve]' \\\n")[1].split("\n")[0]
+    assert {word.strip("'") for word in installed.split()} == expected
 
 
 def test_the_manifests_keep_the_schemas_of_kubernetes() -> None:

@@ -49,7 +49,9 @@ def test_ten_thousand_hostile_requests(tiny_model: TinyModel) -> None:
         print(f"{dict(found)}; resident {before:.1f} MB, then {after:.1f} MB")
         assert process.poll() is None
         assert found.total() + 1000 == 10_000
-        assert slow == [408] * 300
+        # Half of them come as far as their body: for a tenth of a second the queue has 128 places.
+        assert set(slow) <= {408, 429}
+        assert slow.count(408) >= 150 + 128
         assert all(status is None or 400 <= status < 500 for status in found)
         assert after - before < 20
         with Client(url) as client:
