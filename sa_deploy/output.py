@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,15 @@ def note(text: str) -> None:
     """One line for people, on stderr; none with ``-q``."""
     logs.current()
     _log.info(text)
+
+
+def command_line(*words: object) -> str:
+    """A command of this project to be pasted into a shell, whatever blanks its paths have.
+
+    >>> command_line("embed", "my model.onnx", "IMAGES")
+    "sa-deploy embed 'my model.onnx' IMAGES"
+    """
+    return shlex.join(["sa-deploy", *map(str, words)])
 
 
 def print_error(text: str) -> None:

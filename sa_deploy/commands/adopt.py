@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sa_deploy.options import JsonOutput, Validation
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import command_line, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_export.adopt import AdoptedModel
@@ -363,7 +363,8 @@ def _print(adopted: AdoptedModel, foreign: ForeignModel, chosen: Preprocessing) 
         *adopted.parity.rows(),
     ]
     print_table(str(path), ("what", "value"), rows, figures=False)
-    note(f"next: sa-deploy inspect {path}; sa-deploy embed {path} IMAGES --out embeddings.parquet")
+    words = ("embed", path, "IMAGES", "--out", "embeddings.parquet")
+    note(f"next: {command_line('inspect', path)}; {command_line(*words)}")
 
 
 def _three(text: str | None, flag: str) -> tuple[float, float, float] | None:

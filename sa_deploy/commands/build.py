@@ -10,7 +10,7 @@ import typer
 
 from sa_deploy import logs
 from sa_deploy.options import JsonOutput
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import command_line, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -308,4 +308,5 @@ def _show(built: BuiltEngine, json_output: bool) -> None:
         ("against the ONNX file", "not compared" if cosine is None else f"cosine {cosine:.5f}"),
     ]
     print_table(str(built.path), ("what", "value"), rows, figures=False)
-    note(f"next: sa-deploy embed {built.path} IMAGES --out embeddings.parquet")
+    words = ("embed", built.path, "IMAGES", "--out", "embeddings.parquet")
+    note(f"next: {command_line(*words)}")

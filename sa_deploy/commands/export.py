@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sa_deploy.options import JsonOutput, Validation, ValidationCrops
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import command_line, note, print_json, print_table, progress
 from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -247,7 +247,8 @@ def export(
         return
     for artefact in artefacts:
         print_table(str(artefact.path), ("what", "value"), artefact.rows(), figures=False)
-    note(f"next: sa-deploy embed {artefacts[0].path} IMAGES --out embeddings.parquet")
+    words = ("embed", artefacts[0].path, "IMAGES", "--out", "embeddings.parquet")
+    note(f"next: {command_line(*words)}")
 
 
 def _of_adopted(

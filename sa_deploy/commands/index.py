@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sa_deploy.options import JsonOutput
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import command_line, note, print_json, print_table, progress
 from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,8 +120,7 @@ def index(
             ("feature space", gallery.contract.space),
         ],
     )
-    words = ["sa-deploy", "search", str(out), "--vectors", str(embeddings[0])]
-    note(f"Search it with: {shlex.join(words)}")
+    note(f"Search it with: {command_line('search', out, '--vectors', embeddings[0])}")
 
 
 def _refuse_twice(embeddings: list[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sa_deploy.options import JsonOutput
-from sa_deploy.output import note, print_json, print_table
+from sa_deploy.output import command_line, note, print_json, print_table
 
 if TYPE_CHECKING:
     from sa_export.describe import Description
@@ -68,7 +68,7 @@ def inspect(
         print_table("The engine", ("what", "value"), rows, figures=False)
     note(
         f"vectors of this file compare with those of feature space {contract.space} only; "
-        f"next: sa-deploy embed {model} IMAGES --out embeddings.parquet"
+        f"next: " + command_line("embed", model, "IMAGES", "--out", "embeddings.parquet")
     )
 
 

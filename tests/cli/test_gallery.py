@@ -61,6 +61,8 @@ def test_a_first_run_that_fails_leaves_no_gallery(
         assert (done.returncode, done.stdout) == (2, ""), words
         assert not new.exists()
     (tmp_path / "there").mkdir()
+    done = invoke("index", tmp_path / "there", "--out", new)
+    assert "there: no stored embeddings in it, since it has no _manifest.json" in done.stderr
     assert invoke("index", people, other, "--out", tmp_path / "there").returncode == 2
     assert list((tmp_path / "there").iterdir()) == []
 

@@ -140,6 +140,12 @@ class Manifest:
             fields["shards"] = [Shard(**shard) for shard in fields["shards"]]
             fields["position"] = Position(**fields["position"])
             return cls(**fields)
+        except FileNotFoundError as exc:
+            raise InputError(
+                f"{name or folder}: no stored embeddings in it, since it has no {MANIFEST}; "
+                "expected a folder that `sa-deploy embed --out FOLDER` wrote",
+                path=folder,
+            ) from exc
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
             raise InputError(
                 f"{name or path}: not a manifest that can be read ({exc}); "

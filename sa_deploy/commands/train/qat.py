@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_deploy.output import note, print_json, progress
+from sa_deploy.output import command_line, note, print_json, progress
 
 if TYPE_CHECKING:
     from sa_training.data import TrainingImages
@@ -67,7 +67,8 @@ def fine_tune(task: Task, resume: Path | None, options: QatOptions, json_output:
         print_json(result.to_dict())
         return
     show_result("Fine-tuning", result)
-    note(f"next: sa-deploy export {tuned.path} --onnx --precision int8 --out {options.out}")
+    words = ("export", tuned.path, "--onnx", "--precision", "int8", "--out", options.out)
+    note(f"next: {command_line(*words)}")
 
 
 def _figures(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_deploy.output import note, print_json, print_table, progress
+from sa_deploy.output import command_line, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from sa_training.checkpoints import Checkpoint
@@ -231,7 +231,8 @@ def run(
         said = ", ".join(f"{plan['steps']} at step {plan['step']}" for plan in time["plans"])
         note(f"--time-budget: {time['elapsed_s']:.0f} of {time['budget_s']:.0f} s; planned: {said}")
     show_result("Training", result)
-    note(f"next: sa-deploy export --onnx {checkpoint.path} --out {options.out}")
+    words = ("export", "--onnx", checkpoint.path, "--out", options.out)
+    note(f"next: {command_line(*words)}")
 
 
 def _teacher(path: Path | None, training: TrainingSet, options: TrainingOptions) -> Teacher | None:
