@@ -295,6 +295,33 @@ def hour() -> Recipe:
     )
 
 
+def hour_256() -> Recipe:
+    """The network of :func:`hour` at 256x128, for a GPU or a night: the teacher of smaller ones."""
+    start = hour()
+    return dataclasses.replace(
+        start,
+        name="hour-256",
+        network=dataclasses.replace(start.network, height=256, width=128),
+        epochs=30,
+        lr=1.4e-3,
+        growing="128x64:0.4,192x96:0.7",
+    )
+
+
+def osnet() -> Recipe:
+    """OSNet x0.25 at 256x128 as its makers and trackers run it, from nothing.
+
+    The mean of its last map is the embedding: no parts, no attention. What torchreid and BoxMOT
+    make of the same weights: ``benchmarks/osnet_for_peers.py``.
+    """
+    start = hour()
+    plain = dataclasses.replace(start.network, parts=1, attention="none")
+    network = dataclasses.replace(plain, backbone="osnet_x0_25", height=256, width=128)
+    return dataclasses.replace(
+        start, name="osnet", network=network, epochs=16, pad=10, pretrained="none"
+    )
+
+
 def cifar100_gap() -> Recipe:
     """Classification of 32x32 images: ResNet with global average pooling."""
     network = NetworkConfig(
@@ -345,6 +372,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "authors": authors,
     "strong": strong,
     "hour": hour,
+    "hour-256": hour_256,
+    "osnet": osnet,
     "cpu": cpu,
     "tiny": tiny,
     "cifar100-gap": cifar100_gap,
