@@ -16,7 +16,8 @@ RecipeName = Annotated[
         metavar="NAME",
         rich_help_panel=RECIPE,
         help="Recipe to train by: sa, paper, authors, strong, hour, hour-256, osnet, cpu, tiny, "
-        "ablation-..., cifar100-gap or cifar100-sa; sa by default, hour within a --time-budget on a processor.",
+        "ablation-..., cifar100-gap or cifar100-sa; sa by default, hour within a "
+        "--time-budget on a processor.",
     ),
 ]
 Arch = Annotated[
