@@ -147,6 +147,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     known = [row for row in rows(report) if not math.isnan(row[2])]
+    known.sort(key=lambda row: (round(row[2] / 5), row[1]))  # neighbours' names go up and down
     for index, (contender, speed, mean_precision, _) in enumerate(known):
         filled = contender.endswith(", embed")
         axes.plot(
@@ -154,7 +155,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
             mfc="C0" if filled else "none",
         )  # fmt: skip
         axes.annotate(
-            contender, (speed, mean_precision), fontsize=8, textcoords="offset points",
+            contender, (speed, mean_precision), fontsize=7, textcoords="offset points",
             xytext=(0, 9 if index % 2 else -14), ha="center",
         )  # fmt: skip
     axes.margins(0.2, 0.3)
