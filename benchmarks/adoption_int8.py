@@ -24,9 +24,10 @@ from typer.testing import CliRunner
 
 from benchmarks.record import record
 from sa_export.preprocessing import PRESETS
-from sa_runtime.crops import read_image, resize
+from sa_runtime.crops import resize
 from sa_runtime.datasets.market import load_market
 from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
+from sa_runtime.decoding import read_image
 from sa_training.architectures.osnet import OSNet, osnet_config
 
 WORLD = SyntheticConfig(

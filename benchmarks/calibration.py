@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.linking import world_of
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.gallery.calibration import Stated, calibrate_pairs, rates_at
 from sa_runtime.linking.fit import World, measure_world
 from sa_runtime.linking.link import link_tracks

@@ -40,7 +40,7 @@ from sa_runtime.outputs.parquet import EmbeddingWriter
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import EmbedProgress
 from sa_runtime.runners.base import BaseRunner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.sources.base import ItemStream
 from sa_runtime.sources.reader import quiet_opencv
 from sa_runtime.sources.table import find_sources

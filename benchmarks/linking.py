@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from sa_runtime.datasets.base import JUNK
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.linking.fit import World, fit_links, measure_world
 from sa_runtime.linking.link import link_nearest, link_tracks
 from sa_runtime.linking.tracks import Tracks, mean_vectors

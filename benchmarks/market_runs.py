@@ -71,8 +71,9 @@ PLAN: list[dict[str, Any]] = [
 
 def decoded(data: Path, folder: Path, size: tuple[int, int]) -> Path:
     """The training images at a size, (N, H, W, 3) uint8 BGR in a file."""
-    from sa_runtime.crops import read_image, resize
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.crops import resize
+    from sa_runtime.datasets.loading import load_dataset
+    from sa_runtime.decoding import read_image
 
     path = folder / f"train-{size[0]}x{size[1]}.npy"
     if not path.is_file():
@@ -88,7 +89,7 @@ def train_one(run: dict[str, Any], arguments: argparse.Namespace) -> dict[str, A
     """Train and evaluate; what the file of the run holds."""
     import torch
 
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.system.environment import this_environment
     from sa_training.data import ArrayImages
     from sa_training.evaluation import evaluate_network

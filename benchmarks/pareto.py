@@ -39,7 +39,7 @@ from sa_runtime.bench.client import Client
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.retrieval.evaluation import evaluate
 from sa_runtime.runners.base import BaseRunner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.files import atomic_path
 

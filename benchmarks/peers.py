@@ -168,8 +168,8 @@ def peers(models: dict[str, Path], int8: Path | None) -> list[Peer]:
 
 def people(folder: Path) -> Path:
     """Crops of the synthetic data set at their own sizes, as an ``.npz`` file."""
-    from sa_runtime.crops import read_image
     from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
+    from sa_runtime.decoding import read_image
 
     root = folder / "people"
     write_synthetic(

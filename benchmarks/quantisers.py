@@ -33,7 +33,7 @@ from sa_export.parity import measure_parity
 from sa_runtime.arrays import Images
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 CROPS = 320
 """Calibration crops of each; what NNCF takes by default is 300."""

@@ -47,7 +47,7 @@ import httpx
 import numpy as np
 
 from sa_runtime.runners.base import BaseRunner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.files import atomic_path
 

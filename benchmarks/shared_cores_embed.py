@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.record import record
 from benchmarks.surroundings import in_turns
 from sa_runtime.pipeline.embed import embed
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "onnxruntime, threads spin": {"runtime": "onnxruntime", "spin": True},

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sa_runtime.crops import read_image, resize
+from sa_runtime.crops import resize
 from sa_runtime.datasets.base import Sample, cameras_of, persons_of
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
+from sa_runtime.decoding import read_image
 from sa_runtime.retrieval.labels import Labels
 from sa_runtime.retrieval.metrics import evaluate_vectors
 from sa_training.network import SANetwork

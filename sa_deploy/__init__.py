@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sa_runtime.adapters import adapter
     from sa_runtime.artefact.contract import Contract
     from sa_runtime.datasets.base import ReidDataset
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.detections.base import Detections
     from sa_runtime.detections.options import BoxOptions
     from sa_runtime.detections.table import read_detections
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from sa_runtime.retrieval.rerank import Reranking
     from sa_runtime.retrieval.search import rerank, top_k
     from sa_runtime.runners.base import Runner
-    from sa_runtime.runners.table import open_runner
+    from sa_runtime.runners.opening import open_runner
     from sa_runtime.service.async_client import AsyncClient
     from sa_runtime.service.client import Client
     from sa_training.checkpoints import load_checkpoint
@@ -164,8 +164,8 @@ _PUBLIC = {
     "evaluate": "sa_runtime.retrieval.evaluation:evaluate",
     "export_model": "sa_export.export:export_model",
     "load_checkpoint": "sa_training.checkpoints:load_checkpoint",
-    "load_dataset": "sa_runtime.datasets.table:load_dataset",
-    "open_runner": "sa_runtime.runners.table:open_runner",
+    "load_dataset": "sa_runtime.datasets.loading:load_dataset",
+    "open_runner": "sa_runtime.runners.opening:open_runner",
     "read_detections": "sa_runtime.detections.table:read_detections",
     "read_embeddings": "sa_runtime.outputs.read:read_embeddings",
     "recipe": "sa_training.recipes:recipe",

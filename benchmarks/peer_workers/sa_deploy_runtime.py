@@ -6,7 +6,7 @@ import os
 
 from benchmarks.peer_workers.serve import Embed, serve
 from sa_runtime.embedder import Embedder
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 
 def open_peer(model: str) -> tuple[Embed, dict[str, str]]:

@@ -15,7 +15,7 @@ from sa_export.quantize.quantizer import Calibration
 from sa_runtime.artefact.contract import Contract, Precision
 from sa_runtime.artefact.metadata import contract_text, read_contract
 from sa_runtime.errors import InputError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:

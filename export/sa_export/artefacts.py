@@ -30,7 +30,7 @@ from sa_runtime.artefact.formats import files_of
 from sa_runtime.artefact.reference import REFERENCE_KEY, make_reference
 from sa_runtime.errors import bad_value
 from sa_runtime.runners.base import encode
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import ContractError, InputError, ParityError
 from sa_runtime.outputs.base import StoredEmbeddings
 from sa_runtime.retrieval.compression import WHITENING, Projection, fit_projection
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.system.extras import require
 from sa_runtime.system.files import refuse_inputs
 from sa_runtime.system.locking import owned_path

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_export.crop_set import CropSet, spread
-from sa_runtime.crops import read_image, resize
+from sa_runtime.crops import resize
 from sa_runtime.datasets.base import Sample
 from sa_runtime.datasets.market import FOLDERS, load_market
 from sa_runtime.datasets.synthetic import SyntheticConfig, write_synthetic
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import IMAGE_SUFFIXES, images_below
 from sa_runtime.outputs.manifest import MANIFEST

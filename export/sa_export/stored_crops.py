@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from sa_export.crop_set import CropSet, spread
 from sa_runtime.arrays import Images
-from sa_runtime.crops import crop_batch, read_image
+from sa_runtime.crops import crop_batch
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import has_image_suffix
 from sa_runtime.outputs.manifest import Manifest

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sa_runtime import crops
-from sa_runtime.arrays import Embeddings, Image, Images
+from sa_runtime.arrays import Embeddings, Image, Images, check_image
 from sa_runtime.artefact.contract import Contract
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.runners.base import Runner, fitting_batch_size
 from sa_runtime.runners.calls import Calls
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 Invalid = Literal["raise", "nan", "nearest"]
 """What :meth:`Embedder.embed_boxes` does with a box that holds no pixel of the frame."""
@@ -100,7 +101,7 @@ class Embedder:
                 f"one image of shape {images.shape}, expected a sequence of crops; pass [image]"
             )
         for index, image in enumerate(images):
-            crops.check_image(image, f"crop {index}")
+            check_image(image, f"crop {index}")
 
         def fill(index: int, out: Image) -> None:
             crops.resize(images[index], out.shape[0], out.shape[1], out)
@@ -129,7 +130,7 @@ class Embedder:
         """
         if invalid not in get_args(Invalid):
             raise bad_value("invalid", invalid, f"expected one of {', '.join(get_args(Invalid))}")
-        crops.check_image(frame, "frame")
+        check_image(frame, "frame")
         height, width = frame.shape[:2]
         boxes, valid = crops.clip_boxes(boxes_xyxy, height, width)
         if invalid == "raise" and not valid.all():
@@ -163,7 +164,7 @@ class Embedder:
         """
 
         def fill(index: int, out: Image) -> None:
-            crops.resize(crops.read_image(paths[index]), out.shape[0], out.shape[1], out)
+            crops.resize(read_image(paths[index]), out.shape[0], out.shape[1], out)
 
         return self._embed(len(paths), fill)
 

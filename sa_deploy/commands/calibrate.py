@@ -113,7 +113,7 @@ def _of_dataset(
 
     from sa_runtime.artefact.contract import require_same_space
     from sa_runtime.datasets.base import cameras_of, persons_of
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.gallery.calibration import calibrate_pairs
     from sa_runtime.retrieval.labels import Labels

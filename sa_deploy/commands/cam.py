@@ -126,7 +126,7 @@ def _find(paths: list[Path]) -> list[tuple[Path, bool]]:
 
 
 def _read(path: Path, named: bool) -> Image | None:
-    from sa_runtime.crops import read_image
+    from sa_runtime.decoding import read_image
 
     try:
         return read_image(path)

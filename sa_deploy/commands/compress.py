@@ -115,7 +115,7 @@ def _curve(
     dim: int,
     whitening: float,
 ) -> list[CurvePoint]:
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.retrieval.compression import size_curve
     from sa_runtime.retrieval.evaluation import evaluate
 

@@ -48,7 +48,7 @@ def demo(
         sa-deploy demo
         sa-deploy demo --out out/small --identities 40 --epochs 2
     """
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.embedder import Embedder
     from sa_runtime.retrieval.picture import ranking_picture
     from sa_runtime.system.extras import require
@@ -173,7 +173,8 @@ def _evaluations(
     import numpy as np
 
     from sa_export.parity import crop_embedder
-    from sa_runtime.crops import read_image, resize
+    from sa_runtime.crops import resize
+    from sa_runtime.decoding import read_image
     from sa_runtime.retrieval.evaluation import evaluate, evaluate_embedder
 
     embed_network = crop_embedder(network, "parts")

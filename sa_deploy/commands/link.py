@@ -182,7 +182,7 @@ def _fit(
     data_dir: Path | None,
     json_output: bool,
 ) -> None:
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.linking.fit import World, fit_links
     from sa_runtime.linking.tracks import tracks_of_dataset
     from sa_runtime.outputs.read import read_embeddings

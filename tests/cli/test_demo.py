@@ -41,8 +41,9 @@ def test_an_untrained_network_does_not(demo: tuple[Path, dict[str, Any]]) -> Non
     import torch
 
     from sa_export.parity import crop_embedder
-    from sa_runtime.crops import read_image, resize
-    from sa_runtime.datasets.table import load_dataset
+    from sa_runtime.crops import resize
+    from sa_runtime.datasets.loading import load_dataset
+    from sa_runtime.decoding import read_image
     from sa_runtime.retrieval.evaluation import evaluate_embedder
     from sa_training.network import SANetwork
     from sa_training.recipes import tiny

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from sa_deploy.app import app
 from sa_runtime import crops
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import DetectionError, InputError, VideoError
 from sa_runtime.outputs.read import read_embeddings
 from tests.clip import Clip
@@ -51,7 +52,7 @@ def write_image(path: Path, seed: int) -> NDArray[np.uint8]:
     image = np.random.default_rng(seed).integers(0, 256, (50, 25, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())
-    return crops.read_image(path)
+    return read_image(path)
 
 
 def write_video(path: Path, frames: int, codec: str = "mp4v") -> Path:

@@ -20,7 +20,7 @@ from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.outputs.manifest import Manifest
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.ray import Settings, embed_task, tasks_of
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel

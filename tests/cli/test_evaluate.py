@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sa_runtime import crops
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
+from sa_runtime.decoding import read_image
 from sa_runtime.retrieval.evaluation import labels_of
 from sa_runtime.retrieval.history import read_history
 from sa_runtime.retrieval.metrics import evaluate_vectors
@@ -48,7 +49,7 @@ def test_figures_are_those_of_the_models_own_arithmetic(
     dataset = load_dataset("synthetic", synthetic_root)
     sides: list[Any] = []
     for samples in (dataset.query, dataset.gallery):
-        images = [crops.resize(crops.read_image(sample.path), 32, 16) for sample in samples]
+        images = [crops.resize(read_image(sample.path), 32, 16) for sample in samples]
         sides += [tiny_model.embed(np.stack(images)), labels_of(samples)]
     expected = evaluate_vectors(*sides)
     figures = result[0]

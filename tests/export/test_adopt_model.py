@@ -19,7 +19,7 @@ from sa_export.gates import DEFAULT_GATES
 from sa_export.preprocessing import Preprocessing
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError, ParityError, RunnerError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 H, W, C = 16, 8, 12
 

@@ -18,7 +18,7 @@ from sa_deploy.app import app
 from sa_export.half import half_model
 from sa_export.space import probe_crops
 from sa_runtime.errors import InputError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_training.architectures.osnet import OSNet, osnet_config
 from tests.export.test_foreign_checkpoints import seeded
 

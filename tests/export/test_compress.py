@@ -10,7 +10,7 @@ import pytest
 from sa_export.compress import compress_model
 from sa_runtime.artefact.canary import canary_of
 from sa_runtime.artefact.metadata import read_contract
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.outputs.base import StoredEmbeddings

@@ -26,7 +26,7 @@ from sa_export.foreign_weights import read_foreign_weights
 from sa_export.preprocessing import PRESETS, Preprocessing
 from sa_export.space import probe_crops
 from sa_runtime.errors import CheckpointError, InputError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_training.architectures.fastreid import FastReidBackbone, resnet_of
 from sa_training.architectures.heads import ReidHead, ReidNetwork, pooling
 from sa_training.architectures.osnet import OSNet, osnet_config

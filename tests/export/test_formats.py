@@ -23,7 +23,7 @@ from sa_runtime.artefact.contract import Precision
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.labels import Labels
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_training.checkpoints import Checkpoint
 from sa_training.network import NetworkConfig, SANetwork
 

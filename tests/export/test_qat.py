@@ -18,7 +18,7 @@ from sa_export.options import ExportOptions
 from sa_export.parity import cosines, crop_embedder
 from sa_export.quantize.quantizer import Calibration
 from sa_runtime.errors import DatasetError, InputError, TrainingError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_training.checkpoints import Checkpoint
 from sa_training.data import ArrayImages
 from sa_training.options import TrainingSet

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sa_runtime import crops
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel

@@ -15,9 +15,9 @@ import pytest
 from sa_runtime import errors
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.bench.result import BenchResult
-from sa_runtime.crops import read_image
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.datasets.recognise import recognise
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.decoding import read_image
 from sa_runtime.detections.table import read_detections
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import (
@@ -30,7 +30,7 @@ from sa_runtime.errors import (
     shown,
 )
 from sa_runtime.outputs.read import read_embeddings
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.sources.reader import VideoReader
 from sa_runtime.sources.table import find_sources
 from sa_runtime.system.extras import require

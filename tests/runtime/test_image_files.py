@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sa_runtime import crops
 from sa_runtime.datasets.images import image_fault
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import IMAGE_SUFFIXES, image_size, images_below, jpeg_state
 from sa_runtime.items import Counts
@@ -43,7 +43,7 @@ def test_every_kind_says_its_size_and_is_read(tmp_path: Path, suffix: str) -> No
     assert image_size(data) == (37, 21)
     path = tmp_path / f"a{suffix}"
     path.write_bytes(data)
-    assert crops.read_image(path).shape == (21, 37, 3)
+    assert read_image(path).shape == (21, 37, 3)
     assert image_fault(path, decode=True) is None
 
 
@@ -54,7 +54,7 @@ def test_a_jpeg_with_a_zeroed_middle_is_damaged(
     path = tmp_path / "a.jpg"
     path.write_bytes(zeroed(encoded(".jpg", picture(), *options)))
     with pytest.raises(InputError, match=r"a\.jpg: not a whole image"):
-        crops.read_image(path)
+        read_image(path)
     assert image_fault(path, decode=True) == "cannot be decoded"
     assert capfd.readouterr().err == ""
 
@@ -64,7 +64,7 @@ def test_flat_pictures_are_doubtful_and_right(tmp_path: Path) -> None:
         flat = np.full((600, 800, 3), level, np.uint8)
         path = tmp_path / "a.jpg"
         path.write_bytes(encoded(".jpg", flat, cv2.IMWRITE_JPEG_OPTIMIZE, 1))
-        assert np.abs(crops.read_image(path).astype(int) - level).max() <= 2
+        assert np.abs(read_image(path).astype(int) - level).max() <= 2
     assert jpeg_state(path.read_bytes()).doubtful
 
 
@@ -75,7 +75,7 @@ def test_fill_bytes_before_marks_are_legal(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(filled + data[-2:])
     np.testing.assert_array_equal(
-        crops.read_image(path), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        read_image(path), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     )
 
 
@@ -95,11 +95,11 @@ def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
     with pytest.raises(InputError, match=r"bomb\.png: 16000x16000 pixels, expected at most 100 mi"):
-        crops.read_image(path)
+        read_image(path)
     path.write_bytes(encoded(".png", picture(20, 10)))
     with pytest.raises(InputError, match=r"20x10 pixels, expected at most 0\.0001 million"):
-        crops.read_image(path, max_pixels=100)
-    assert crops.read_image(path, max_pixels=200).shape == (10, 20, 3)
+        read_image(path, max_pixels=100)
+    assert read_image(path, max_pixels=200).shape == (10, 20, 3)
 
 
 def test_folders_are_searched_through_links_once_and_hidden_files_passed_over(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.errors import InputError
 from sa_training.ablation import Ablation, Run, fingerprint, train_seconds, variants
 from sa_training.ablation_compare import compare_runs, comparisons_dict

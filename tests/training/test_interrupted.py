@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from sa_deploy.app import app
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_training.checkpoints import load_checkpoint, weights_sha256
 from sa_training.evaluation import evaluate_network
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sa_runtime.arrays import Image
-from sa_runtime.crops import read_image, resize
+from sa_runtime.crops import resize
 from sa_runtime.datasets.base import Sample
+from sa_runtime.decoding import read_image
 from sa_training.pixels import IMAGENET_MEAN, IMAGENET_STD
 from sa_training.recipes import Recipe
 

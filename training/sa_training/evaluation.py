@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from sa_runtime.arrays import Image
-from sa_runtime.crops import read_image, resize
+from sa_runtime.crops import resize
 from sa_runtime.datasets.base import ReidDataset
+from sa_runtime.decoding import read_image
 from sa_runtime.retrieval.evaluation import Embed, RetrievalReport, evaluate_embedder
 from sa_runtime.retrieval.metrics import CONVENTIONS
 from sa_runtime.retrieval.vectors import Vectors

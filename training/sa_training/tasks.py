@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sa_runtime.datasets.base import ReidDataset, Sample
 from sa_runtime.datasets.cifar100 import is_cifar100
-from sa_runtime.datasets.table import load_datasets
+from sa_runtime.datasets.loading import load_datasets
 from sa_runtime.errors import DatasetError, InputError, bad_value
 from sa_runtime.retrieval.metrics import RetrievalResult
 from sa_runtime.retrieval.per_query import per_query_table

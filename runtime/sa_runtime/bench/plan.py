@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.errors import InputError, MissingPackageError, bad_value, check_fields
 from sa_runtime.runners.base import Options
 from sa_runtime.runners.table import option_names, runner_class, runtimes_for

@@ -48,7 +48,7 @@ class Worker:
 
     def open(self, model: str, runtime: str, options: dict[str, Any]) -> Answer:
         """Open the model and run it once; times are those of a fresh process."""
-        from sa_runtime.runners.table import open_runner
+        from sa_runtime.runners.opening import open_runner
 
         start = time.perf_counter()
         self._runner = runner = open_runner(model, runtime, **options)

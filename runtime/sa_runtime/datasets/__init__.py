@@ -1,1 +1,1 @@
-"""Re-identification data sets: :mod:`sa_runtime.datasets.table` loads one by name."""
+"""Re-identification data sets: :mod:`sa_runtime.datasets.loading` loads one by name."""

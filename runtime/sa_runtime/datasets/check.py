@@ -17,9 +17,10 @@ from sa_runtime.datasets.base import (
     Split,
 )
 from sa_runtime.datasets.images import image_fault
+from sa_runtime.datasets.loading import load_dataset, named
 from sa_runtime.datasets.market import FOLDERS, scan
 from sa_runtime.datasets.published import PUBLISHED, Published
-from sa_runtime.datasets.table import layout_of, load_dataset, named
+from sa_runtime.datasets.table import layout_of
 from sa_runtime.image_files import has_image_suffix
 
 _log = logging.getLogger(__name__)

@@ -48,7 +48,7 @@ def image_fault(path: Path, *, decode: bool = False) -> str | None:
 def _decodes(data: bytes) -> bool:
     import cv2
 
-    from sa_runtime.crops import decode_image
+    from sa_runtime.decoding import decode_image
 
     try:
         return decode_image(data) is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 from sa_runtime import crops
 from sa_runtime.arrays import Bgr, Image
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.crops import crop_path
 from sa_runtime.image_files import IMAGE_SUFFIXES
@@ -135,7 +136,7 @@ def _of_image(row: Mapping[str, Any]) -> Image | None:
 
 def _read(path: Path) -> Image | None:
     try:
-        return crops.read_image(path)
+        return read_image(path)
     except InputError:
         return None
 

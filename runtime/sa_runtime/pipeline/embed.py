@@ -37,7 +37,8 @@ from sa_runtime.pipeline.report import Report
 from sa_runtime.pipeline.result import EmbedProgress, EmbedResult
 from sa_runtime.pipeline.targets import Targets, place_of
 from sa_runtime.runners.base import Runner
-from sa_runtime.runners.table import open_runner, runtimes_for
+from sa_runtime.runners.opening import open_runner
+from sa_runtime.runners.table import runtimes_for
 from sa_runtime.sources.base import ItemStream, OnSkip, Source, SourceOptions, ignore
 from sa_runtime.sources.listing import listed
 from sa_runtime.sources.live import LiveMode, is_live, live_delay_ms

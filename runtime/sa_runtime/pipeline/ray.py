@@ -32,7 +32,7 @@ from sa_runtime.pipeline.ranges import (
     video_of,
 )
 from sa_runtime.pipeline.result import what_was_met
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.sources.base import SourceOptions
 from sa_runtime.sources.listing import listed
 from sa_runtime.sources.range import RangeSource

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sa_runtime import crops
-from sa_runtime.arrays import Embeddings, Images
+from sa_runtime.arrays import Embeddings, Images, check_image
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.items import Item, Row, Sink
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
@@ -220,7 +220,7 @@ class _Pipeline:
         self._ready.close()
 
     def _cut(self, item: Item) -> None:
-        image = crops.check_image(item.image, "image of an item")
+        image = check_image(item.image, "image of an item")
         boxes, valid = crops.clip_boxes(item.boxes, image.shape[0], image.shape[1])
         if len(boxes) != len(item.rows):
             raise InputError(f"an item of {len(boxes)} boxes and {len(item.rows)} rows")

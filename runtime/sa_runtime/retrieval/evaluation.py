@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.base import StoredEmbeddings

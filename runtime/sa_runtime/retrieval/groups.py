@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sa_runtime import crops
 from sa_runtime.datasets.base import Sample
+from sa_runtime.decoding import read_image
 from sa_runtime.image_files import image_size
 from sa_runtime.retrieval.metrics import RetrievalResult
 from sa_runtime.retrieval.vectors import Ints
@@ -139,4 +139,4 @@ def _time(name: str) -> tuple[str | None, str]:
 def _height(path: Path) -> int:
     with path.open("rb") as file:
         size = image_size(file.read(_HEADER_BYTES))
-    return crops.read_image(path).shape[0] if size is None else size[1]
+    return read_image(path).shape[0] if size is None else size[1]

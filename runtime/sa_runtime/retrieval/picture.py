@@ -12,6 +12,7 @@ import numpy as np
 from sa_runtime import crops
 from sa_runtime.arrays import Bgr, Image
 from sa_runtime.datasets.base import JUNK, ReidDataset, Sample, cameras_of, persons_of
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.distance import Distances, VectorDistances
 from sa_runtime.retrieval.labels import Labels
@@ -213,12 +214,12 @@ def _draw(rows: list[_Row], top: int, headline: tuple[str, str]) -> Image:
     for index, row in enumerate(rows):
         y = _HEAD + index * pitch
         below = y + cell_height + 21
-        sheet.crop(crops.read_image(row.query.path), _MARGIN, y, "query")
+        sheet.crop(read_image(row.query.path), _MARGIN, y, "query")
         score = f"AP {100 * row.average_precision:.0f} %"
         sheet.text(score, _MARGIN + cell_width / 2, below, height=9, colour=INK, align=0.5)
         for x, sample, distance in zip(columns, row.found, row.distance, strict=False):
             verdict: Verdict = "right" if sample.person == row.query.person else "wrong"
-            sheet.crop(crops.read_image(sample.path), x, y, verdict)
+            sheet.crop(read_image(sample.path), x, y, verdict)
             sheet.mark(x + 21, below - 4.5, verdict)
             sheet.text(f"{distance:.3f}", x + 40, below, height=9)
     return sheet.finish()

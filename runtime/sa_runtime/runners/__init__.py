@@ -1,1 +1,1 @@
-"""One file per runtime; :mod:`sa_runtime.runners.table` opens one by name."""
+"""One file per runtime; :mod:`sa_runtime.runners.opening` opens one by name."""

@@ -25,7 +25,7 @@ from sa_runtime.artefact.canary import Canary, canary_of, least_cosine
 from sa_runtime.artefact.formats import ARTEFACTS, files_of
 from sa_runtime.errors import InputError, MissingPackageError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Options
-from sa_runtime.runners.table import open_runner, option_names, runner_class, runtimes_for
+from sa_runtime.runners.table import open_on, option_names, runner_class, runtimes_for
 from sa_runtime.system.cache import cache_dir
 from sa_runtime.system.environment import this_environment
 from sa_runtime.system.files import atomic_path
@@ -124,7 +124,7 @@ def open_fastest(
         calibrate = os.environ.get(CALIBRATE_VARIABLE, "1") != "0"
     first = candidates[0]
     if len(candidates) == 1 or not calibrate:
-        runner = open_runner(path, first.runtime, **first.options)
+        runner = open_on(first.runtime, path, **first.options)
         why = "nothing was measured" if len(candidates) > 1 else "nothing else fits"
         left_out = "".join(f"; {name} not taken: {text}" for name, text in skipped.items())
         runner.reason = f"{runner.identity}: first choice for {path.suffix}, {why}{left_out}"
@@ -148,7 +148,7 @@ def open_fastest(
 
 
 def _opened(path: Path, choice: Choice) -> BaseRunner:
-    runner = open_runner(path, choice.runtime, **choice.options)
+    runner = open_on(choice.runtime, path, **choice.options)
     if runner.identity not in choice.measured:  # of a version with other names, or edited
         runner.close()
         raise RunnerError(f"{path}: {runner.identity} was never measured")
@@ -225,9 +225,7 @@ def _calibrated(path: Path, candidates: Sequence[Candidate], skipped: dict[str, 
     with contextlib.ExitStack() as stack:
         for candidate in candidates:
             try:
-                runner = stack.enter_context(
-                    open_runner(path, candidate.runtime, **candidate.options)
-                )
+                runner = stack.enter_context(open_on(candidate.runtime, path, **candidate.options))
                 problem = _problem(runner, candidate, canary, own, cosine)
             except (RunnerError, InputError) as exc:  # InputError: a device it does not know
                 where = str(candidate.options.get("device", "cpu"))

@@ -60,40 +60,41 @@ def runner_class(runtime: str) -> type[BaseRunner]:
     return found
 
 
-def open_runner(model: Path | str, runtime: str = "auto", **options: Any) -> BaseRunner:
-    """Open an artefact on a runtime.
+def option_names(kind: type[BaseRunner]) -> tuple[str, ...]:
+    """Keyword arguments that a runner takes."""
+    parameters = inspect.signature(kind).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def open_on(runtime: str, model: Path, **options: Any) -> BaseRunner:
+    """Open an artefact on one runtime.
 
     Args:
+        runtime: a name of :data:`RUNNERS`.
         model: the artefact.
-        runtime: a name of :data:`RUNNERS`, or ``auto`` for the fastest that this machine has
-            (:func:`sa_runtime.runners.auto.open_fastest`).
         options: passed to the runner.
 
     Raises:
-        InputError: an unknown runtime or option, a missing file, or one the runtime does not open.
-        MissingPackageError: the runtime is not installed.
-        ContractError: the file carries no readable contract.
+        InputError, MissingPackageError, ContractError: as
+            :func:`sa_runtime.runners.opening.open_runner`.
     """
-    path = Path(model)
-    possible = runtimes_for(path)
-    if runtime == "auto":
-        from sa_runtime.runners.auto import open_fastest
-
-        return open_fastest(path, **options)
+    possible = runtimes_for(model)
     kind = runner_class(runtime)
-    possible += FORMATS[path.suffix].on_request
+    possible += FORMATS[model.suffix].on_request
     if runtime not in possible:
         raise bad_value(
             "runtime",
             runtime,
-            f"does not open {path.suffix} files; expected {' or '.join(possible)}",
-            prefix=f"{path}: ",
+            f"does not open {model.suffix} files; expected {' or '.join(possible)}",
+            prefix=f"{model}: ",
         )
     _check_options(runtime, kind, options)
     began = time.perf_counter()
-    runner: BaseRunner = kind(path, **options)
+    runner: BaseRunner = kind(model, **options)
     seconds = round(time.perf_counter() - began, 3)
-    _log.info("%s: opened on %s in %.2f s", path, runner.label, seconds, extra={"seconds": seconds})
+    _log.info(
+        "%s: opened on %s in %.2f s", model, runner.label, seconds, extra={"seconds": seconds}
+    )
     return runner
 
 
@@ -102,9 +103,3 @@ def _check_options(runtime: str, kind: type[BaseRunner], options: dict[str, Any]
     for name in options:
         if name not in known:
             raise bad_value("runtime", runtime, f"no option {name!r}; expected {', '.join(known)}")
-
-
-def option_names(kind: type[BaseRunner]) -> tuple[str, ...]:
-    """Keyword arguments that a runner takes."""
-    parameters = inspect.signature(kind).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

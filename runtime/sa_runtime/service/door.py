@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sa_runtime.service.answered import Answered
 from sa_runtime.service.keys import Keys
 from sa_runtime.service.link import Kept, header, link_of
 from sa_runtime.service.metrics import Metrics
@@ -26,39 +26,6 @@ _log = logging.getLogger("sa_runtime.service.access")
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """Asked without a key: what balancers and orchestrators probe."""
 _ID = re.compile(r"[\w.-]{1,64}")
-
-
-@dataclasses.dataclass(kw_only=True)
-class Answered:
-    """What is known of a request at its end.
-
-    Attributes:
-        method: of HTTP.
-        path: without what was asked for.
-        route: of the table of endpoints, empty where none fits.
-        status: 499 where the client was gone before it was answered.
-        seconds: from its headers to the end of its answer.
-        client: name of its key, else its address.
-        id: of the request.
-        reason: why it was refused; empty where it was not.
-        model: that it asked for.
-        people: in it.
-        stages: seconds by stage.
-        headers: that it came with, as ASGI has them.
-    """
-
-    method: str
-    path: str
-    route: str
-    status: int
-    seconds: float
-    client: str
-    id: str
-    reason: str
-    model: str
-    people: int
-    stages: dict[str, float]
-    headers: Iterable[tuple[bytes, bytes]]
 
 
 class Door:

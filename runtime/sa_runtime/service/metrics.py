@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from sa_runtime.service.answered import Answered
+from sa_runtime.service.gate import Gate
+from sa_runtime.service.models import Models
 from sa_runtime.service.stages import StageSeconds
 from sa_runtime.service.tickets import BatchReport
-
-if TYPE_CHECKING:
-    from sa_runtime.service.door import Answered
-    from sa_runtime.service.gate import Gate
-    from sa_runtime.service.models import Models
 
 _SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),

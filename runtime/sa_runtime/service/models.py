@@ -17,7 +17,7 @@ from typing import Any
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError, SaDeployError, shown
 from sa_runtime.runners.base import Runner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.canary import canary_cosine, known_canary
 from sa_runtime.service.limits import Limits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa_runtime import crops
-from sa_runtime.arrays import Embeddings, Image, Images
+from sa_runtime.arrays import Embeddings, Image, Images, check_image
 from sa_runtime.artefact.contract import Contract
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def resized(images: Sequence[Image] | Images, contract: Contract) -> Images:
     spec = contract.input
     out = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
     for index, image in enumerate(images):
-        crops.check_image(image, f"crop {index}")
+        check_image(image, f"crop {index}")
         crops.resize(image, spec.height, spec.width, out[index])
     return out
 

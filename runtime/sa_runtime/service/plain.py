@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
+from sa_runtime.decoding import decode_image
 from sa_runtime.errors import InputError
 from sa_runtime.image_files import image_size, kind_of
 from sa_runtime.service.gate import Job
@@ -199,7 +200,7 @@ def decode(data: bytes, what: str, limits: Limits) -> Image:
     image = None
     if size is not None:
         try:
-            image = crops.decode_image(data)
+            image = decode_image(data)
         except cv2.error:
             image = None
     if image is None or not image.size:

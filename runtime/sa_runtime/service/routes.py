@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 from fastapi import FastAPI, Request, Response
 
 from sa_runtime.errors import SaDeployError
 from sa_runtime.service import v2
+from sa_runtime.service.gate import Gate
+from sa_runtime.service.limits import Limits
 from sa_runtime.service.models import Models, Served
 from sa_runtime.service.refusals import RefusedError, malformed
 from sa_runtime.service.replies import as_json, version
 
-if TYPE_CHECKING:
-    from sa_runtime.service.app import Service
-
 _MODEL = "/v2/models/{name}"
+
+
+class Host(Protocol):
+    """What the endpoints ask of the service that they belong to."""
+
+    models: Models
+    gate: Gate
+    limits: Limits
+    draining: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are wanted."""
 
 
 class Routes:
@@ -27,9 +39,9 @@ class Routes:
         service: whose they are.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Host) -> None:
         self._service = service
-        self._models: Models = service.models
+        self._models = service.models
 
     def add_to(self, app: FastAPI) -> None:
         """Add them to an application."""

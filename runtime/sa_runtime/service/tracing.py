@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from sa_runtime.service.door import Answered
+from sa_runtime.service.answered import Answered
 
 NAME = "sa_deploy.service"
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sa_runtime import crops
+from sa_runtime.decoding import image_of
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import IMAGE_SUFFIXES, MAX_PIXELS, is_image
 from sa_runtime.items import Counts, Item, Row
@@ -153,7 +153,7 @@ class TarSource:
                 name = f"{self.path}/{member.name}"
                 data = read(archive, member)
                 try:
-                    image = crops.image_of(data, name, max_pixels=self.max_pixels)
+                    image = image_of(data, name, max_pixels=self.max_pixels)
                 except InputError as error:
                     if self.strict:
                         raise

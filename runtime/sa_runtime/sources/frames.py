@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Self
 
-from sa_runtime import crops
+from sa_runtime.decoding import image_of
 from sa_runtime.detections.base import Detections
 from sa_runtime.detections.choice import chosen
 from sa_runtime.detections.options import BoxOptions
@@ -142,7 +142,7 @@ class FrameSource:
                     continue
                 place = f"{self.path}/{name}"
                 try:
-                    image = crops.image_of(load(name), place, max_pixels=self.max_pixels)
+                    image = image_of(load(name), place, max_pixels=self.max_pixels)
                 except InputError as error:
                     if self.strict:
                         raise
@@ -214,7 +214,7 @@ def _size(home: Path, files: Mapping[int, str], options: SourceOptions) -> tuple
         for number in sorted(files):
             name = files[number]
             with contextlib.suppress(InputError):
-                image = crops.image_of(load(name), name, max_pixels=options.max_pixels)
+                image = image_of(load(name), name, max_pixels=options.max_pixels)
                 return image.shape[1], image.shape[0]
     return None
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sa_runtime import crops
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import (
     IMAGE_SUFFIXES,
@@ -105,7 +105,7 @@ class ImageSource:
                 on_skip(_not_utf8(path))
         for done, path in enumerate(self.paths[after.done :], after.done + 1):
             try:
-                image = crops.read_image(path, max_pixels=self.max_pixels)
+                image = read_image(path, max_pixels=self.max_pixels)
             except InputError as error:
                 if self.strict:
                     raise

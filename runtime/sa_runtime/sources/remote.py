@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sa_runtime import crops
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError, MissingFileError
 from sa_runtime.image_files import has_image_suffix, is_image
 from sa_runtime.items import Counts, Item, Row
@@ -194,7 +194,7 @@ class RemoteImages:
         self, address: str, copy: Path, done: int, counts: Counts, on_skip: OnSkip
     ) -> Item | None:
         try:
-            image = crops.read_image(copy, max_pixels=self.options.max_pixels)
+            image = read_image(copy, max_pixels=self.options.max_pixels)
         except InputError as error:
             named = InputError(str(error).replace(str(copy), address))
             if self.strict:

@@ -13,7 +13,7 @@ from sa_runtime.errors import IncompleteError, bad_value
 from sa_runtime.pipeline.ranges import EmbedTask
 from sa_runtime.pipeline.ray import Settings, TaskResult, embed_on_ray, tasks_of
 from sa_runtime.pipeline.result import what_was_met
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.system.environment import cores
 from sa_runtime.system.remote import address_of
 

@@ -11,7 +11,7 @@ from sa_deploy.output import note
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import InputError, bad_value
 from sa_runtime.pipeline.watch import watch
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.sources.base import SourceOptions
 
 if TYPE_CHECKING:

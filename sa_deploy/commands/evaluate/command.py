@@ -182,7 +182,7 @@ def evaluate(
 
 def _load(names: list[str], roots: list[str]) -> list[ReidDataset]:
     """The data sets; two of one name are told apart by their folders."""
-    from sa_runtime.datasets.table import folders_of, load_dataset
+    from sa_runtime.datasets.loading import folders_of, load_dataset
 
     wanted = [part.strip() for name in names for part in name.split(",")]
     folders = folders_of(roots[0] if len(roots) == 1 else [Path(root) for root in roots], wanted)

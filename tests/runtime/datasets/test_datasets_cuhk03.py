@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sa_runtime.datasets.base import cameras_of, persons_of
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.errors import DatasetError, InputError, MissingPackageError
 from tests.runtime.datasets.test_datasets_loaders import rows
 

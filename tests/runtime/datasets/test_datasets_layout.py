@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from sa_runtime.datasets.check import check_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.datasets.recognise import recognise
-from sa_runtime.datasets.table import load_dataset
 from sa_runtime.errors import DatasetError, InputError
 
 if TYPE_CHECKING:

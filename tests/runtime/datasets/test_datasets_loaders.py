@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sa_runtime.datasets import synthetic
 from sa_runtime.datasets.base import ReidDataset, Sample, cameras_of, persons_of
+from sa_runtime.datasets.loading import join, load_dataset, load_datasets
 from sa_runtime.datasets.market import SYNTHETIC_RECORD
-from sa_runtime.datasets.table import ALIASES, DATASETS, LAYOUTS, join, load_dataset, load_datasets
+from sa_runtime.datasets.table import ALIASES, DATASETS, LAYOUTS
 from sa_runtime.errors import DatasetError, InputError
 
 if TYPE_CHECKING:

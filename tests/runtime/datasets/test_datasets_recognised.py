@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sa_runtime.datasets.check import check_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.datasets.recognise import recognise
-from sa_runtime.datasets.table import load_dataset
 from sa_runtime.errors import InputError
 from tests.runtime.datasets.test_datasets_layout import CONFIG, MARKET_FOLDERS
 

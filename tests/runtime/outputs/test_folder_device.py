@@ -13,7 +13,7 @@ import pytest
 from sa_runtime.errors import InputError
 from sa_runtime.outputs.manifest import MANIFEST
 from sa_runtime.pipeline.embed import embed
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sa_runtime.runners.base import BaseRunner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel

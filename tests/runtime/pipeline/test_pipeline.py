@@ -18,7 +18,7 @@ from sa_runtime.items import Item, Row
 from sa_runtime.pipeline.channel import Cancelled, Channel, Ended
 from sa_runtime.pipeline.stages import run_pipeline
 from sa_runtime.runners.base import BaseRunner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel

@@ -18,7 +18,7 @@ from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.ranges import FOLDER, EmbedTask, join, split, unproven, video_of
 from sa_runtime.pipeline.ray import Settings, embed_task, tasks_of
 from sa_runtime.runners.base import Runner
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.sources.reader import VideoReader
 from tests.clip import Clip
 

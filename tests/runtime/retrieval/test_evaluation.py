@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sa_runtime.datasets.base import ReidDataset, Sample
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.retrieval.evaluation import embed_samples, evaluate, evaluate_embedder

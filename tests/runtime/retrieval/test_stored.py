@@ -9,7 +9,7 @@ import pytest
 
 from sa_runtime.artefact.contract import Contract, InputSpec, OutputSpec
 from sa_runtime.datasets.base import ReidDataset
-from sa_runtime.datasets.table import load_dataset
+from sa_runtime.datasets.loading import load_dataset
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import InputError
 from sa_runtime.items import Row

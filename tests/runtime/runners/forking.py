@@ -20,7 +20,7 @@ import numpy as np
 from sa_runtime.arrays import Embeddings
 from sa_runtime.embedder import Embedder
 from sa_runtime.errors import RunnerError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 Call = Callable[[], Embeddings | None]
 

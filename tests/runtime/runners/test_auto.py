@@ -23,8 +23,9 @@ from sa_runtime.artefact.canary import (
 from sa_runtime.errors import ContractError, InputError, MissingPackageError, RunnerError
 from sa_runtime.runners import auto
 from sa_runtime.runners.onnxruntime import OnnxRuntimeRunner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.runners.openvino import OpenVinoRunner
-from sa_runtime.runners.table import RUNNERS, open_runner
+from sa_runtime.runners.table import RUNNERS
 from sa_runtime.system.cache import cache_dir
 from tests.processor import HAS_BF16, needs_bf16
 

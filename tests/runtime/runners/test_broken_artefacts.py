@@ -11,7 +11,8 @@ import pytest
 
 from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from sa_runtime.errors import ContractError, InputError, MissingPackageError, RunnerError
-from sa_runtime.runners.table import RUNNERS, open_runner, runner_class
+from sa_runtime.runners.opening import open_runner
+from sa_runtime.runners.table import RUNNERS, runner_class
 from tests.runtime.runners.test_runners import OPENED
 
 if TYPE_CHECKING:

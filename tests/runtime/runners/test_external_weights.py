@@ -18,7 +18,7 @@ from sa_runtime.artefact.formats import files_of
 from sa_runtime.artefact.metadata import contract_text
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.runners import auto
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.tensorrt.graph import read_graph
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from sa_runtime.errors import RunnerError
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.runners.openvino_graph import lift_reductions
-from sa_runtime.runners.table import open_runner
 from sa_runtime.system.cache import cache_dir
 from tests.processor import needs_bf16
 

@@ -13,7 +13,8 @@ from sa_runtime.artefact.canary import least_cosine
 from sa_runtime.artefact.contract import METADATA_KEY, Contract, InputSpec, OutputSpec
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.runners.base import BaseRunner, Runner
-from sa_runtime.runners.table import RUNNERS, open_runner, runner_class
+from sa_runtime.runners.opening import open_runner
+from sa_runtime.runners.table import RUNNERS, runner_class
 from tests.processor import HAS_BF16, needs_bf16
 
 if TYPE_CHECKING:

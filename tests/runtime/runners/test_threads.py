@@ -19,8 +19,8 @@ from sa_runtime.items import Item, Row
 from sa_runtime.pipeline.stages import run_pipeline
 from sa_runtime.runners.base import BaseRunner
 from sa_runtime.runners.calls import Calls
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.runners.openvino import OpenVinoRunner
-from sa_runtime.runners.table import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_artefacts import TinyArtefacts

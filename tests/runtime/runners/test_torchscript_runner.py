@@ -10,7 +10,7 @@ import pytest
 
 from sa_runtime.artefact.contract import METADATA_KEY
 from sa_runtime.errors import CheckpointError, ContractError, RunnerError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
     from tests.tiny_artefacts import TinyArtefacts
@@ -77,7 +77,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_the_runtime_floor_runs_without_torch(tiny_artefacts: TinyArtefacts) -> None:
     program = f"""
 import sys
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 for runtime in ("onnxruntime", "openvino"):
     open_runner({str(tiny_artefacts.files["onnx"])!r}, runtime).close()
 assert "torch" not in sys.modules

@@ -13,7 +13,7 @@ import pytest
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError, RunnerError
-from sa_runtime.runners.table import open_runner
+from sa_runtime.runners.opening import open_runner
 from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.refusals import DeadlineError, FullError
 from sa_runtime.service.tickets import BatchReport

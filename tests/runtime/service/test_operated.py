@@ -210,7 +210,7 @@ def test_a_runtime_that_is_off_makes_the_service_unready_until_it_is_right_again
 def test_a_canary_of_another_model_is_noticed(
     tiny_model: TinyModel, make_tiny_model: Callable[..., TinyModel]
 ) -> None:
-    from sa_runtime.runners.table import open_runner
+    from sa_runtime.runners.opening import open_runner
 
     with open_runner(tiny_model.path, "onnxruntime") as mine:
         canary = known_canary(mine)

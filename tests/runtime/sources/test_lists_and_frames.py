@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sa_runtime import crops
+from sa_runtime.decoding import read_image
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import DetectionError, InputError, MissingFileError
 from sa_runtime.outputs.base import StoredEmbeddings
@@ -219,7 +220,7 @@ def test_a_sequence_of_motchallenge_brings_its_boxes(
         (str(folder / "img1"), 4, 0.15),
     ]
     assert (result.counts.frames, result.counts.beyond_end) == (2, 1)
-    crop = crops.read_image(folder / "img1" / "000002.png")[5:45, 5:25]
+    crop = read_image(folder / "img1" / "000002.png")[5:45, 5:25]
     expected = tiny_model.embed(np.stack([crops.resize(crop, 32, 16)]))
     np.testing.assert_allclose(stored.vectors[:1], expected, atol=1e-5)
     (folder / "boxes.csv").write_text("frame,x1,y1,x2,y2\n1,1,1,30,50\n")

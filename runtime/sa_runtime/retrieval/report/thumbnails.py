@@ -12,6 +12,7 @@ import numpy as np
 
 from sa_runtime import crops
 from sa_runtime.arrays import Image
+from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError
 
 HEIGHT = 96
@@ -36,7 +37,7 @@ def thumbnails(
 
 def _thumbnail(path: Path) -> str:
     try:
-        image = crops.read_image(path)
+        image = read_image(path)
     except InputError:
         image = _MISSING
     width = min(WIDEST, max(1, round(HEIGHT * image.shape[1] / image.shape[0])))
