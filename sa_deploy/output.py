@@ -10,18 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from sa_deploy import logs
 from sa_deploy.progress import progress as progress
+from sa_deploy.tables import parts_of_table
 
 _log = logging.getLogger("sa_deploy")
-
-_WIDEST_FIGURE = 16
-"""Characters; what is longer is text."""
 
 
 class _Output(Console):
@@ -67,23 +63,12 @@ def print_table(
 ) -> None:
     """A table on stdout; the first column is text, the others figures, or text as well.
 
-    Text wraps between words and figures never do, so that a table of few columns fits a terminal
-    of 80. Only what has no space in it, such as a path, is broken where it must be.
+    Text wraps between words and figures never do. What has no space in it, such as a path, is
+    broken where a table of text must; in one of figures it stands whole above its row instead.
     """
-    # A cell such as 'sa-deploy[gpu]' is text, not markup.
-    cells = [[escape(str(cell)) for cell in row] for row in rows]
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for index, column in enumerate(columns):
-        right = figures and index > 0
-        widest = max(map(len, [*column.split(), *(row[index] for row in cells)]))
-        table.add_column(
-            column,
-            justify="right" if right else "left",
-            overflow="fold",
-            min_width=widest if right and widest <= _WIDEST_FIGURE else None,
-        )
-    for row in cells:
-        table.add_row(*row)
+    cells = [[str(cell) for cell in row] for row in rows]
     console = _Output(highlight=False)
-    console.print(title, style="bold", markup=False, soft_wrap=True)
-    console.print(table)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    for part in parts_of_table(columns, cells, figures=figures, width=console.width):
+        # A name is one line for whoever pastes it, whatever the terminal makes of it.
+        console.print(part, soft_wrap=isinstance(part, Text), crop=False)

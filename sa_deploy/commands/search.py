@@ -218,7 +218,7 @@ def _print(gallery: Gallery | DatabaseGallery, results: list[dict[str, Any]]) ->
             _title(gallery, result),
             ("rank", "distance", *(name.removesuffix("_id") for name in shown)),
             [
-                (row["rank"], f"{row['distance']:.4f}", *(_cell(row[name]) for name in shown))
+                (row["rank"], f"{row['distance']:.4f}", *(_cell(name, row[name]) for name in shown))
                 for row in rows
             ],
         )
@@ -240,5 +240,17 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return row | {name: value.isoformat() for name, value in times.items()}
 
 
-def _cell(value: Any) -> str:
-    return "-" if value is None else str(value)
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return _short_time(value) if name == "time" else str(value)
+
+
+def _short_time(text: str) -> str:
+    """A time as `--from` takes it, without zeros at its end.
+
+    >>> _short_time("2026-05-01T08:00:00.120000+00:00"), _short_time("2026-05-01T08:00:00+00:00")
+    ('2026-05-01T08:00:00.12Z', '2026-05-01T08:00:00Z')
+    """
+    whole, _, fraction = text.removesuffix("+00:00").partition(".")
+    return ".".join(filter(None, (whole, fraction.rstrip("0")))) + "Z"
