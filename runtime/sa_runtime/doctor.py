@@ -254,7 +254,7 @@ def _binding(machine: Machine) -> Finding:
         name=name,
         status="missing",
         detail="neither pycuda nor cuda-bindings is installed; engines need one of them",
-        fix="pip install pycuda || pip install cuda-bindings",
+        fix="pip install cuda-bindings",
     )
 
 

@@ -185,7 +185,7 @@ def open_device(index: int = 0, binding: str | None = None) -> Device:
             return device
     raise MissingPackageError(
         f"running an engine needs {' or '.join(wanted)}, which is not installed. "
-        "Install one: pip install pycuda (needs the CUDA toolkit), or pip install cuda-bindings"
+        "Install one: pip install cuda-bindings, or pip install pycuda (needs the CUDA toolkit)"
     )
 
 

@@ -33,7 +33,7 @@ class PycudaDevice(Device):
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
-        self._driver: Any = require("pycuda.driver", extra="gpu", purpose="running an engine")
+        self._driver: Any = require("pycuda.driver", extra="pycuda", purpose="running an engine")
         self._raw = ctypes.CDLL("libcuda.so.1")
         self._call("cuInit", self._driver.init)
         device = self._call("cuDeviceGet", self._driver.Device, index, context=f"GPU {index}")
