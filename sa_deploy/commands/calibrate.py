@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from sa_deploy.output import note, print_json, print_table, progress
 if TYPE_CHECKING:
     from sa_runtime.gallery.calibration import Calibration, Stated
     from sa_runtime.gallery.gallery import Gallery
+    from sa_runtime.outputs.base import StoredEmbeddings
 
 
 def calibrate(
@@ -38,7 +40,11 @@ def calibrate(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="Artefact that embeds a data set; no default."),
+        typer.Option(
+            metavar="MODEL",
+            help="Artefact that embeds a data set, or stored embeddings of it (Parquet of "
+            "`sa-deploy embed`); no default.",
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
@@ -72,7 +78,7 @@ def calibrate(
 
     Examples:
         sa-deploy calibrate gallery --model model.onnx --data-dir Market-1501
-        sa-deploy calibrate gallery --marked who.csv --false-accepts 1e-4
+        sa-deploy calibrate gallery --model market.parquet --data-dir Market-1501
     """
     from sa_runtime.errors import InputError
     from sa_runtime.gallery.calibration import Stated
@@ -109,31 +115,32 @@ def _of_dataset(
     options: dict[str, Any],
     stated: Stated,
 ) -> Calibration:
-    import numpy as np
-
-    from sa_runtime.artefact.contract import require_same_space
-    from sa_runtime.datasets.base import cameras_of, persons_of
     from sa_runtime.datasets.loading import load_dataset
     from sa_runtime.embedder import Embedder
-    from sa_runtime.gallery.calibration import calibrate_pairs
-    from sa_runtime.retrieval.labels import Labels
+    from sa_runtime.gallery.labelled import calibrate_images
+    from sa_runtime.outputs.read import read_embeddings
+    from sa_runtime.retrieval.stored import is_stored
 
     images = load_dataset(dataset, data_dir)
-    sides: list[Any] = []
-    with Embedder(model, **options) as embedder:
-        spaces = embedder.space, gallery.contract.space
-        require_same_space(*spaces, names=("the model", f"the gallery {gallery.path}"))
-        total = len(images.query) + len(images.gallery)
-        with progress(f"embed on {embedder.runner.name}", total) as advance:
-            for samples in (images.query, images.gallery):
-                parts = [np.zeros((0, embedder.dim), np.float32)]
-                for start in range(0, len(samples), 512):
-                    some = samples[start : start + 512]
-                    parts.append(embedder.embed_paths([sample.path for sample in some]))
-                    advance(len(some))
-                labels = Labels(person=persons_of(samples), camera=cameras_of(samples))
-                sides += [np.concatenate(parts), labels]
-    return calibrate_pairs(*sides, origin=f"{images.name} in {data_dir}", stated=stated)
+    origin = f"{images.name} in {data_dir}"
+    total = len(images.query) + len(images.gallery)
+    with ExitStack() as stack:
+        made_by: Embedder | StoredEmbeddings
+        if is_stored(model):
+            made_by, on = read_embeddings(model), "stored vectors"
+        else:
+            made_by = embedder = stack.enter_context(Embedder(model, **options))
+            on = embedder.runner.name
+        advance = stack.enter_context(progress(f"embed on {on}", total))
+        return calibrate_images(
+            gallery,
+            made_by,
+            images,
+            name=str(model),
+            origin=origin,
+            stated=stated,
+            on_progress=advance,
+        )
 
 
 def _print(gallery: Gallery, made: Calibration) -> None:

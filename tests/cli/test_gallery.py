@@ -174,6 +174,11 @@ def test_a_track_finds_others_and_not_itself(
     without = invoke(*words, "--source", tmp_path / "a.mp4", "--picture", sheet)
     assert "pictures are not there any more" in without.stderr
     assert colours_of_the_query(sheet) == {(232, 228, 224)}
+    gone = invoke("search", tmp_path / "gallery", "--track", 999, "--source", tmp_path / "a.mp4")
+    assert gone.returncode == 2
+    tracks = sorted(set(Gallery(tmp_path / "gallery").tracks(str(tmp_path / "a.mp4"))))
+    assert f"--track 999: not among the tracks of {tmp_path / 'a.mp4'}; there are " in gone.stderr
+    assert str(tracks[0]) in gone.stderr.split("there are ")[1]
     none = invoke(*words, "--source", tmp_path / "a.mp4", "--camera", "b", "--from", "1000")
     assert none.returncode == 0
     assert "nothing found" in none.stdout
@@ -187,7 +192,8 @@ def test_what_is_searched_for_must_be_one_thing(gallery: Path, crops: Path) -> N
     done = invoke("search", gallery, "--image", crops / "1.png")
     assert "pass --model" in done.stderr
     done = invoke("search", gallery, "--track", 1)
-    assert "not in the gallery" in done.stderr
+    assert f"--track 1: not among the tracks of the gallery {gallery}; its rows are" in done.stderr
+    assert "of no track; search by an image or by vectors" in done.stderr
     done = invoke("search", gallery, "--vectors", "x.parquet", "--source", "y")
     assert "--in-source" in done.stderr
 
@@ -256,6 +262,15 @@ def test_calibrating_on_a_data_set_gives_verdicts(
     refused = invoke(*words, "--false-accepts", "1e-9")
     assert refused.returncode == 2
     assert "--false-accepts 1e-09" in refused.stderr
+    images = tmp_path / "images.parquet"
+    folders = (synthetic_root / "query", synthetic_root / "bounding_box_test")
+    said("embed", tiny_onnx_model, *folders, "--out", images)
+    stored = said("calibrate", gallery, "--model", images, *data, "--false-accepts", "0.02")
+    assert stored["match_below"] == pytest.approx(made["match_below"], abs=1e-4)
+    assert stored["genuine_pairs"] == made["genuine_pairs"]
+    less = invoke("calibrate", gallery, "--model", people, *data)
+    assert less.returncode == 2
+    assert "no row of the image" in less.stderr
     neither = invoke("calibrate", gallery)
     assert neither.returncode == 2
     assert "expected --marked FILE" in neither.stderr

@@ -143,6 +143,11 @@ class DatabaseGallery:
             if not self._engine.count(bearers, None):
                 raise bad_value(field, name, "no row of the database has it")
 
+    def tracks(self, source: str | None = None) -> list[int]:
+        """The ids of its tracks, ascending; of one source, or of all."""
+        rows = self._engine.read(Where(source=() if source is None else (source,))).rows
+        return sorted(set(rows["track_id"].to_pylist()) - {None})
+
     def search(
         self,
         query: Stored | Vectors,

@@ -28,6 +28,7 @@ from sa_runtime.gallery.rows import (
     Where,
     counts_of,
     names_of,
+    tracks_of,
 )
 from sa_runtime.gallery.scan import Part, nearest_rows
 from sa_runtime.gallery.segments import Segment
@@ -359,6 +360,10 @@ class Gallery:
     def check_names(self, where: Where) -> None:
         """Refuse a name that no row bears; see ``Where.check_names``."""
         where.check_names([segment.rows for segment in self._store.segments])
+
+    def tracks(self, source: str | None = None) -> list[int]:
+        """The ids of its tracks, ascending; of one source, or of all."""
+        return tracks_of([segment.rows for segment in self._store.segments], source)
 
     def _no_vectors(self) -> Floats:
         return np.zeros((0, self.contract.output.dim), np.float32)

@@ -18,6 +18,9 @@ from sa_runtime.gallery.rows import Where
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.retrieval.vectors import Floats
 
+_RANGES = 8
+"""So many ranges of tracks are listed in a message."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Query:
@@ -54,13 +57,7 @@ def track_query(gallery: Gallery | DatabaseGallery, track: int, source: str | No
     found = gallery.read(where)
     sources = sorted(set(found.rows["source"].to_pylist()))
     if not sources:
-        wanted = f"track {track}" + (f" of {source}" if source is not None else "")
-        raise InputError(
-            f"{wanted}: not in the gallery {gallery.path}; its sources are listed by "
-            "`sa-deploy gallery info`",
-            parameter="track",
-            value=track,
-        )
+        raise _no_track(gallery, track, source)
     if len(sources) > 1:
         raise InputError(
             f"track {track}: in {len(sources)} sources, {sources[0]} and {sources[1]} among them; "
@@ -80,6 +77,39 @@ def track_query(gallery: Gallery | DatabaseGallery, track: int, source: str | No
         rows=(middle,),
         leave_out=dataclasses.replace(where, source=(sources[0],)),
     )
+
+
+def _no_track(gallery: Gallery | DatabaseGallery, track: int, source: str | None) -> InputError:
+    """What is said where a source is there and the track is not."""
+    there = gallery.tracks(source)
+    holder = f"the gallery {gallery.path}" if source is None else source
+    if there:
+        known = f"there are {_ranges(there)}"
+    else:
+        known = "its rows are of no track; search by an image or by vectors"
+    return InputError(
+        f"track={track}: not among the tracks of {holder}; {known}", parameter="track", value=track
+    )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, as few words as say them; the first of many.
+
+    >>> _ranges([1, 2, 3, 5, 8, 9])
+    '1 to 3, 5, 8, 9'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    said = [
+        f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
+        for run in runs[:_RANGES]
+    ]
+    more = sum(map(len, runs[_RANGES:]))
+    return ", ".join(said) + (f" and {more} more" if more else "")
 
 
 def image_query(

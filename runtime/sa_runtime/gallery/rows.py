@@ -219,6 +219,16 @@ def counts_of(tables: Sequence[pa.Table], field: str) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def tracks_of(tables: Sequence[pa.Table], source: str | None = None) -> list[int]:
+    """The ids of tracks, ascending; of one source, or of all."""
+    where = Where(source=() if source is None else (source,))
+    found: set[int | None] = set()
+    for table in tables:
+        meant = table["track_id"].filter(pa.array(where.of(table)))
+        found |= set(pc.unique(meant).to_pylist())
+    return sorted(number for number in found if number is not None)
+
+
 def track_numbers(rows: pa.Table) -> NDArray[np.int64]:
     """(N,) a number for each row: one for all rows of a track, rows without track by themselves."""
     alone = pc.is_null(rows["track_id"]).to_numpy()

@@ -152,6 +152,16 @@ class RetrievalReport:
         }
 
 
+def require_both_sides(dataset: ReidDataset) -> None:
+    """Raise InputError where a data set has no queries or no gallery."""
+    for name, samples in (("query", dataset.query), ("gallery", dataset.gallery)):
+        if not samples:
+            raise InputError(
+                f"data set {dataset.name} in {dataset.root} has no {name} images to evaluate on; "
+                "check it with `sa-deploy data check`"
+            )
+
+
 def labels_of(samples: Sequence[Sample]) -> Labels:
     """Persons and cameras of some samples."""
     return Labels(person=persons_of(samples), camera=cameras_of(samples))
@@ -292,12 +302,7 @@ def evaluate_embedder(
         InputError: a data set without queries or gallery, an image that cannot be read, or no
             query with a match.
     """
-    for name, samples in (("query", dataset.query), ("gallery", dataset.gallery)):
-        if not samples:
-            raise InputError(
-                f"data set {dataset.name} in {dataset.root} has no {name} images to evaluate on; "
-                "check it with `sa-deploy data check`"
-            )
+    require_both_sides(dataset)
     started = time.perf_counter()
     query = embed_samples(embed, dataset.query, on_progress)
     gallery = embed_samples(embed, dataset.gallery, on_progress)

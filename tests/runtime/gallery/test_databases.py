@@ -96,6 +96,9 @@ def test_a_track_of_a_database_is_searched_for(tmp_path: Path, suffix: str) -> N
         assert found.index.shape == (1, 70)
         with pytest.raises(InputError, match="no row of the database has it"):
             track_query(other, 3, "c9.mp4")
+        for one in (gallery, other):
+            with pytest.raises(InputError, match=r"tracks of c1\.mp4; there are 0 to 7$"):
+                track_query(one, 10, "c1.mp4")
 
 
 def test_what_a_database_cannot_answer_is_refused(tmp_path: Path, suffix: str) -> None:
