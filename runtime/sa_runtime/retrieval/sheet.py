@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,15 @@ INK: Bgr = (52, 44, 38)
 GREY: Bgr = (138, 128, 120)
 
 SUPERSAMPLE = 3
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPITAL = 21
 """Height of a capital at font scale 1 (OpenCV 4; the outline font of OpenCV 5 comes close)."""
+_OUTLINES = hasattr(cv2, "FontFace")
+"""Whether OpenCV has its outline fonts (from 5 on): Latin, Greek, Cyrillic, Chinese, Japanese and
+Korean among them. The strokes of OpenCV 4 are ASCII."""
+_LEAST = 0.75
+"""Of the height asked for, which text of a limited width keeps."""
+_GAP = "..."
 
 
 class Sheet:
@@ -55,15 +63,13 @@ class Sheet:
             height: of a capital.
             colour: of the text.
             align: the share of its width that lies left of x.
-            limit: largest width; wider text is made smaller.
+            limit: largest width; wider text is made smaller, and loses its middle where that
+                would be too small to read.
         """
-        font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height * SUPERSAMPLE / 12))
-        scale = height * SUPERSAMPLE / _CAPITAL
-        (width, _), _ = cv2.getTextSize(text, font, scale, weight)
-        if width > limit * SUPERSAMPLE:
-            scale, width = scale * limit * SUPERSAMPLE / width, round(limit * SUPERSAMPLE)
+        weight = max(1, round(height * SUPERSAMPLE / 12))
+        text, scale, width = _fitted(drawable(text), height, weight, limit * SUPERSAMPLE)
         origin = (round(x * SUPERSAMPLE - width * align), round(y * SUPERSAMPLE))
-        cv2.putText(self.large, text, origin, font, scale, colour, weight, cv2.LINE_AA)
+        cv2.putText(self.large, text, origin, _FONT, scale, colour, weight, cv2.LINE_AA)
 
     def fill(self, colour: Bgr, *, x: int, y: int, height: int, width: int) -> None:
         """A rectangle whose upper left corner is at (x, y)."""
@@ -80,6 +86,37 @@ class Sheet:
         for x, y, image in self._images:
             sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
         return sheet
+
+
+def drawable(text: str, *, outlines: bool = _OUTLINES) -> str:
+    """Text in letters that there are: what strokes lack loses its accents, or becomes ``?``.
+
+    >>> drawable("Őry, Zoë", outlines=False), drawable("入口 3", outlines=False)
+    ('Ory, Zoe', '?? 3')
+    """
+    if outlines:
+        return text
+    apart = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in apart if not unicodedata.combining(letter))
+    return plain.encode("ascii", "replace").decode("ascii")
+
+
+def _fitted(text: str, height: float, weight: int, limit: float) -> tuple[str, float, int]:
+    """Text, font scale and width in pixels, as wide as it may be."""
+    scale = height * SUPERSAMPLE / _CAPITAL
+    kept = text
+    while len(text) > 2 and _width(kept, scale * _LEAST, weight) > limit:
+        # As much from the end as from the beginning: a number there tells names apart.
+        half = (len(text) - 1) // 2
+        text = text[:half] + text[-half:]
+        kept = text[:half] + _GAP + text[half:]
+    scale *= min(1, limit / max(1, _width(kept, scale, weight)))
+    return kept, scale, _width(kept, scale, weight)
+
+
+def _width(text: str, scale: float, weight: int) -> int:
+    (width, _), _ = cv2.getTextSize(text, _FONT, scale, weight)
+    return int(width)
 
 
 def write_png(picture: Image, out: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sa_runtime import crops
 from sa_runtime.errors import InputError
 from sa_runtime.gallery.contact_sheet import check_sheet, contact_sheet
+from sa_runtime.retrieval.sheet import INK, Sheet, drawable
 from tests.clip import Clip
 
 BOX = {"left": 20.0, "top": 30.0, "width": 60.0, "height": 120.0}
@@ -54,3 +55,27 @@ def test_a_sheet_is_a_png_outside_the_gallery(tmp_path: Path) -> None:
     (tmp_path / "g").mkdir()
     with pytest.raises(InputError, match="is read; write elsewhere"):
         check_sheet(tmp_path / "g" / "a.png", tmp_path / "g")
+
+
+def written(text: str, *, limit: float = np.inf) -> Any:
+    sheet = Sheet(40, 600)
+    sheet.text(text, 10, 30, height=12, colour=INK, limit=limit)
+    return sheet.finish()
+
+
+@pytest.mark.parametrize("name", ["Ádám Őry-Łukasz", "入口カメラ", "вход", "είσοδος", "입구"])
+def test_names_of_other_scripts_are_written(name: str) -> None:
+    if not hasattr(cv2, "FontFace"):
+        pytest.skip("OpenCV 4 has strokes for ASCII only")
+    drawn = written(name)
+    for other in ("?" * len(name), name[::-1], drawable(name, outlines=False)):
+        assert (drawn != written(other)).any()
+
+
+def test_a_long_caption_stays_readable_and_keeps_its_end() -> None:
+    name = "camera-of-the-northern-entrance_2026-05-01_08-00-00_part_{}.mp4, track {}"
+    drawn = written(name.format(3, 17), limit=120)
+    ink = np.argwhere((drawn < 200).any(axis=2))
+    assert ink[:, 1].max() <= 10 + 120 + 2
+    assert np.ptp(ink[:, 0]) >= 0.6 * 12
+    assert (drawn != written(name.format(3, 18), limit=120)).any()
