@@ -29,6 +29,7 @@ _MARKED = re.compile(r"`([a-z_][\w.]*)(?:=([^`]*))?`")
 _ALIASES = {
     "address": "ray_address",
     "batch": "batch_size",
+    "connect_timeout_s": "server_timeout",
     "delay_us": "max_delay_us",
     "embeddings": "embedding",
     "fields": "set",
@@ -41,6 +42,7 @@ _ALIASES = {
     "people_per_video": "people",
     "seconds": "duration",
     "target": "int8_target",
+    "timeout_s": "server_timeout",
     "video_seconds": "seconds",
     "workers": "ray_workers",
     "workspace_gib": "workspace",

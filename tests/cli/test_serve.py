@@ -33,10 +33,10 @@ pytest_plugins = ("tests.tiny_onnx",)
 
 
 @contextmanager
-def served(*words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process, and its address; it is stopped by SIGTERM at the end."""
+def served(*words: object, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and its address (port 0: any that is free); it is stopped by SIGTERM."""
     command = [sys.executable, "-m", "sa_deploy", "serve", *map(str, words)]
-    command += ["--port", "0", "--json", "--runtime", "onnxruntime"]
+    command += ["--port", str(port), "--json", "--runtime", "onnxruntime"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
@@ -83,6 +83,20 @@ def test_what_the_service_decides_is_not_said_twice(tmp_path: Path) -> None:
     done = invoke(*words, "--server", "http://127.0.0.1:9", "--runtime", "openvino")
     assert done.returncode == 2
     assert "--runtime openvino: the service decides that" in done.stderr
+
+
+def test_a_service_that_is_not_there_is_told_with_the_option_that_waits_longer(
+    tmp_path: Path,
+) -> None:
+    words = ["embed", "model", tmp_path, "--out", tmp_path / "x.parquet", "--server-timeout", 0.5]
+    done = invoke(*words, "--server", "http://127.0.0.1:9")
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "http://127.0.0.1:9: nobody answers there" in said
+    assert "a longer --server-timeout waits longer" in said
+    done = invoke(*words)
+    assert done.returncode == 2
+    assert "--server-timeout 0.5: goes with --server" in done.stderr
 
 
 @pytest.mark.parametrize(

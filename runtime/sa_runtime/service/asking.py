@@ -1,14 +1,10 @@
-"""What the two clients of a service share: how requests look, when they are sent again."""
+"""What the two clients of a service share: what they are made of, and how requests look."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
-import random
-import ssl
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,13 +23,13 @@ from sa_runtime.errors import (
     bad_value,
     shown,
 )
+from sa_runtime.service.attempts import Patience, message_of
 from sa_runtime.service.pem import trusted
 from sa_runtime.system.extras import require
 
 if TYPE_CHECKING:
     import httpx
 
-_log = logging.getLogger(__name__)
 KEY_VARIABLE = "SA_DEPLOY_KEY"
 """The API key, where none is given."""
 CA_VARIABLE, CERTIFICATE_VARIABLE = "SA_DEPLOY_CA", "SA_DEPLOY_CERTIFICATE"
@@ -42,9 +38,6 @@ PRIVATE_KEY_VARIABLE = "SA_DEPLOY_PRIVATE_KEY"
 MODEL_HEADER = "serve_multiplexed_model_id"
 """By which Ray Serve finds a replica that holds the model."""
 _HEADER_LENGTH = "inference-header-content-length"
-AGAIN = (429, 502, 503)
-"""Answers of a service, or of what stands before it, that ask to come again."""
-_LONGEST_WAIT_S = 20.0
 _LONGEST_S = 1e6
 _ROOM = 64 * 1024
 """Of a body, for what is said beside the images in it."""
@@ -87,26 +80,29 @@ class Call:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     files: list[tuple[str, tuple[str, bytes, str]]] | None = None
 
-    def words(self, timeout_s: float) -> dict[str, Any]:
-        """Arguments of ``httpx.Client.request``."""
+    def words(self, timeout_s: float, connect_s: float) -> dict[str, Any]:
+        """Arguments of ``httpx.Client.request``; the times are of the whole, and to connect in."""
         return {
             "method": self.method,
             "url": self.path,
             "content": None if self.files else self.content,
             "files": self.files,
             "headers": self.headers,
-            "timeout": timeout_s,
+            "timeout": (connect_s, timeout_s, timeout_s, timeout_s),
         }
 
 
 class Common(ABC):
-    """What the two clients share: what they are made of, how requests look, when they come again.
+    """What the two clients share: what they are made of, and how requests look.
 
     Args:
         url: of the service.
         model: name of one of its models; its first by default.
         key: for a service that wants one; ``SA_DEPLOY_KEY`` of the environment by default.
-        timeout_s: for a request, with all its attempts.
+        timeout_s: for a request, with all its attempts; as long, a service is waited for that
+            answered before and is away.
+        connect_timeout_s: to connect in; as long, a service is waited for that has not answered
+            yet. More than ``timeout_s`` counts as that.
         connections: requests in flight at most.
         ca: certificates in PEM that the service's own is signed by, ``SA_DEPLOY_CA`` by default;
             those of certifi where neither is given.
@@ -126,6 +122,7 @@ class Common(ABC):
         model: str = "",
         key: str | None = None,
         timeout_s: float = 60.0,
+        connect_timeout_s: float = 10.0,
         connections: int = 4,
         ca: Path | str | None = None,
         certificate: Path | str | None = None,
@@ -134,16 +131,16 @@ class Common(ABC):
         _require_address(url)
         if connections < 1:
             raise bad_value("connections", connections, "expected at least 1")
-        if not 0 < timeout_s < _LONGEST_S:
-            raise bad_value(
-                "timeout_s", timeout_s, f"expected more than 0 and less than {_LONGEST_S:g}"
-            )
+        for name, value in (("timeout_s", timeout_s), ("connect_timeout_s", connect_timeout_s)):
+            if not 0 < value < _LONGEST_S:
+                raise bad_value(name, value, f"expected more than 0 and less than {_LONGEST_S:g}")
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
+        self.connect_timeout_s = min(connect_timeout_s, timeout_s)
+        self._patience = Patience(self.url, timeout_s, self.connect_timeout_s)
         self.connections = connections
         self._model = model
         self._found: ServerInfo | None = None
-        self.waited = False  # for a service that is away: said once
         self._httpx: Any = require("httpx", extra="client", purpose="the client of a service")
         given = os.environ.get
         # A file that a key was read from ends with a line's end.
@@ -161,7 +158,7 @@ class Common(ABC):
                 "base_url": self.url,
                 "headers": headers,
                 "limits": self._httpx.Limits(max_connections=connections),
-                "timeout": timeout_s,
+                "timeout": self._httpx.Timeout(timeout_s, connect=self.connect_timeout_s),
                 "trust_env": False,
                 "verify": trusted(
                     self.url,
@@ -176,38 +173,12 @@ class Common(ABC):
     def _open(self, options: dict[str, Any]) -> None:
         """Make the connections; ``options`` are of ``httpx.Client`` and ``httpx.AsyncClient``."""
 
-    def _gave_up(self, outcome: httpx.Response | Exception) -> RunnerError:
-        # Since TLS 1.3 whoever is refused for his certificate may only see the connection end.
-        asks = self.url.startswith("https://") and isinstance(outcome, Exception)
-        return RunnerError(
-            f"{self.url}: no answer in {self.timeout_s:g} s ({_said(outcome)}); is the service up, "
-            "and is it asked for more than it can do? A longer `timeout_s` waits longer"
-            + ("; does it ask its clients for certificates (`certificate`)?" if asks else "")
-        )
-
-    def _untrusted(self, error: Exception) -> InputError | None:
-        """What another attempt would fail with likewise: the two do not trust each other."""
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return None  # as a service that is stopped ends a connection
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return InputError(
-                f"{self.url}: its certificate is not trusted ({cause.verify_message}); pass `ca`, "
-                f"or set {CA_VARIABLE}, where it is signed by certificates of your own"
-            )
-        return InputError(
-            f"{self.url}: no TLS with it ({cause.reason or cause}); where it asks its clients for "
-            f"certificates, pass `certificate`, or set {CERTIFICATE_VARIABLE}"
-        )
-
     def _checked(self, response: httpx.Response | Exception) -> httpx.Response:
         assert not isinstance(response, Exception)
         status = response.status_code
         if status < 400:
             return response
-        text = f"{self.url}: {_message(response)} (status {status})"
+        text = f"{self.url}: {message_of(response)} (status {status})"
         if status == 401:
             raise InputError(f"{text}; pass `key`, or set {KEY_VARIABLE}")
         raise RunnerError(text) if status >= 500 else InputError(text)
@@ -298,54 +269,6 @@ class Common(ABC):
         )
 
 
-class Attempts:
-    """When a request is sent again, until its time is over.
-
-    Args:
-        client: whose it is.
-    """
-
-    def __init__(self, client: Common) -> None:
-        self._client, self._made = client, 0
-        self._until = time.monotonic() + client.timeout_s
-
-    @property
-    def left_s(self) -> float:
-        """Time that is left."""
-        return max(self._until - time.monotonic(), 0.001)
-
-    def pause_s(self, outcome: httpx.Response | Exception) -> float | None:
-        """How long to wait before the next attempt; ``None`` where the answer is the last one.
-
-        Args:
-            outcome: of the attempt: its answer, or what it failed with.
-
-        Raises:
-            RunnerError: no time is left for another one.
-            InputError: another one would fail likewise.
-        """
-        # By chance, so that those refused together do not come together.
-        backoff_s: float = min(0.1 * 2 ** min(self._made, 10), _LONGEST_WAIT_S)
-        wait_s = backoff_s * random.uniform(0.5, 1.0)
-        if isinstance(outcome, Exception):
-            if untrusted := self._client._untrusted(outcome):
-                raise untrusted from outcome
-        elif outcome.status_code not in AGAIN:
-            return None
-        else:
-            stated = outcome.headers.get("retry-after", "")
-            if stated.isascii() and stated.isdigit():
-                wait_s += min(int(stated[:6]), _LONGEST_WAIT_S)
-        if isinstance(outcome, Exception) and not self._client.waited:
-            self._client.waited = True
-            _log.warning("%s: no answer yet (%s); asking again", self._client.url, _said(outcome))
-        if time.monotonic() + wait_s >= self._until:
-            cause = outcome if isinstance(outcome, Exception) else None
-            raise self._client._gave_up(outcome) from cause
-        self._made += 1
-        return wait_s
-
-
 def _require_address(url: str) -> None:
     """Refuse what is no address of a service."""
     try:
@@ -365,16 +288,3 @@ def _require_address(url: str) -> None:
     ):
         hidden = f"{url.partition('@')[0][:8]}..." if "@" in url else url
         raise bad_value("server", hidden, "expected an address such as http://127.0.0.1:8000")
-
-
-def _said(outcome: httpx.Response | Exception) -> str:
-    if isinstance(outcome, Exception):
-        return str(outcome) or type(outcome).__name__
-    return f"{outcome.status_code} {_message(outcome)}"
-
-
-def _message(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"])[:400]
-    except (ValueError, KeyError, TypeError):
-        return response.reason_phrase

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
-from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo
+from sa_runtime.service.asking import Call, Common, ServerInfo
+from sa_runtime.service.attempts import Attempts
 from sa_runtime.service.parts import joined, resized
 
 if TYPE_CHECKING:
@@ -100,14 +101,14 @@ class AsyncClient(Common):
         await self.close()
 
     async def _send(self, call: Call) -> httpx.Response:
-        attempts = Attempts(self)
-        while True:
-            outcome: httpx.Response | Exception
-            try:
-                async with self._places:
-                    outcome = await self._http.request(**call.words(attempts.left_s))
-            except self._httpx.TransportError as exc:
-                outcome = exc
-            if (pause_s := attempts.pause_s(outcome)) is None:
-                return self._checked(outcome)
-            await asyncio.sleep(pause_s)
+        async with self._places:
+            attempts = Attempts(self._patience)  # its time begins when it is its turn
+            while True:
+                outcome: httpx.Response | Exception
+                try:
+                    outcome = await self._http.request(**call.words(*attempts.left_s))
+                except self._httpx.TransportError as exc:
+                    outcome = exc
+                if (pause_s := attempts.pause_s(outcome)) is None:
+                    return self._checked(outcome)
+                await asyncio.sleep(pause_s)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +18,9 @@ from numpy.typing import ArrayLike
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.service.asking import Attempts, Call, Common, ServerInfo
+from sa_runtime.errors import RunnerError
+from sa_runtime.service.asking import Call, Common, ServerInfo
+from sa_runtime.service.attempts import Attempts
 from sa_runtime.service.parts import joined, parts_of, resized
 
 if TYPE_CHECKING:
@@ -32,7 +37,8 @@ class Client(Common):
 
     Crops are cut and resized here, by the same code as everywhere, and travel as bytes; what is
     more than a request takes is sent in several, ``connections`` of them at a time. A service that
-    is busy is asked again when it says, until ``timeout_s`` is over. Any thread may call it.
+    is busy is asked again when it says, and one that is away, until ``timeout_s`` is over. Any
+    thread may call it.
 
     What it is made of is said at :class:`sa_runtime.service.asking.Common`.
     """
@@ -40,6 +46,8 @@ class Client(Common):
     def _open(self, options: dict[str, Any]) -> None:
         self._http: httpx.Client = self._httpx.Client(**options)
         self._senders = ThreadPoolExecutor(self.connections, thread_name_prefix="sa-client")
+        self._closed = threading.Event()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     @property
     def info(self) -> ServerInfo:
@@ -126,8 +134,15 @@ class Client(Common):
             return False
 
     def close(self) -> None:
-        """Close the connections; closing twice is allowed."""
-        self._senders.shutdown()
+        """Close the connections; closing twice is allowed.
+
+        Requests in flight are given up, those of other threads too.
+        """
+        self._closed.set()
+        for one in list(self._sockets):
+            with suppress(OSError):  # closed by the service
+                one.shutdown(socket.SHUT_RDWR)  # whoever waits there is waked
+        self._senders.shutdown(cancel_futures=True)
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -161,13 +176,21 @@ class Client(Common):
                 future.cancel()
 
     def _send(self, call: Call) -> httpx.Response:
-        attempts = Attempts(self)
+        attempts = Attempts(self._patience)
         while True:
             outcome: httpx.Response | Exception
             try:
-                outcome = self._http.request(**call.words(attempts.left_s))
+                outcome = self._http.request(
+                    **call.words(*attempts.left_s), extensions={"trace": self._note_socket}
+                )
             except self._httpx.TransportError as exc:
                 outcome = exc
             if (pause_s := attempts.pause_s(outcome)) is None:
                 return self._checked(outcome)
-            time.sleep(pause_s)
+            if self._closed.wait(pause_s):
+                raise RunnerError(f"{self.url}: the client was closed before an answer came")
+
+    def _note_socket(self, event: str, info: dict[str, Any]) -> None:
+        """Called by httpx in every step of a request."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._sockets.add(info["return_value"].get_extra_info("socket"))

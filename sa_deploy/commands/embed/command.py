@@ -169,6 +169,13 @@ def embed(
             "that it has there. This process runs it by default.",
         ),
     ] = None,
+    server_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a --server that is away or busy is asked again; a minute by default.",
+        ),
+    ] = None,
     config: Config = None,
     save_config: SaveConfig = None,
     json_output: JsonOutput = False,
@@ -202,7 +209,7 @@ def embed(
     require_workers(split_frames)
     with (
         detecting.detection(given, chosen) as found,
-        opened(model, server, runtime, options) as runner,
+        opened(model, server, server_timeout, runtime, options) as runner,
         progress("embed", None) as advance,
     ):
         common: dict[str, Any] = {

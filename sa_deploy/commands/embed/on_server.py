@@ -12,10 +12,17 @@ from sa_runtime.errors import bad_value
 if TYPE_CHECKING:
     from sa_runtime.runners.base import Runner
 
+WAIT_S = 60.0
+"""For a service that does not answer."""
+
 
 @contextmanager
 def opened(
-    model: Path, server: str | None, runtime: str, options: Mapping[str, str]
+    model: Path,
+    server: str | None,
+    server_timeout: float | None,
+    runtime: str,
+    options: Mapping[str, str],
 ) -> Iterator[Runner | None]:
     """The model of a service; ``None`` where none is named.
 
@@ -24,6 +31,8 @@ def opened(
         RunnerError: the service does not answer.
     """
     if server is None:
+        if server_timeout is not None:
+            raise bad_value("server_timeout", server_timeout, "goes with `server`")
         yield None
         return
     given = {**({} if runtime == "auto" else {"runtime": runtime}), **options}
@@ -32,7 +41,9 @@ def opened(
     from sa_runtime.service.client import Client
     from sa_runtime.service.remote import ServerRunner
 
-    with Client(server, model=str(model)) as client:
+    # One that the script before has only just started is waited for, too.
+    wait_s = WAIT_S if server_timeout is None else server_timeout
+    with Client(server, model=str(model), timeout_s=wait_s, connect_timeout_s=wait_s) as client:
         yield ServerRunner(client)
 
 
