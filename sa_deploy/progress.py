@@ -106,7 +106,10 @@ class ProgressLines:
         description: str | None = None,
     ) -> None:
         """Remember how far it is."""
-        self._done = self._done + count if completed is None else completed
+        before = self._done
+        self._done = before + count if completed is None else completed
+        if self._done < before:
+            self._first = None  # other work begins
         self._total = self._total if total is None else total
         self._detail = self._detail if description is None else description
         if self._first is None:

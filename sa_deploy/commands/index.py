@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sa_deploy.commands.gallery.indexing import told
 from sa_deploy.options import JsonOutput
 from sa_deploy.output import command_line, note, print_json, print_table, progress
 from sa_runtime.errors import InputError
@@ -98,10 +99,16 @@ def index(
     )
     kept = None if keep is None else duration(keep)
     began = time.perf_counter()
-    with progress("index", None) as advance:
-        stored = _counted(each_embeddings(embeddings), advance)
+    with progress("index", None, unit="row") as advance:
         gallery, added = add_to(
-            out, stored, labels=labels, known=known, keep=kept, dtype=dtype, method=method
+            out,
+            _counted(each_embeddings(embeddings), advance),
+            labels=labels,
+            known=known,
+            keep=kept,
+            dtype=dtype,
+            method=method,
+            on_index=told(advance),
         )
     seconds = time.perf_counter() - began
     if json_output:

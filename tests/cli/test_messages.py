@@ -162,3 +162,14 @@ def test_work_of_unknown_length_says_how_long_it_takes() -> None:
     lines = ProgressLines("Building engine", None, clock=lambda: now[0])
     now[0] = 130.0
     assert lines.line() == "Building engine: 2 min so far"
+
+
+def test_work_that_follows_is_estimated_by_its_own_pace() -> None:
+    now = [0.0]
+    lines = ProgressLines("index", None, "row", clock=lambda: now[0])
+    lines.advance(completed=50_000)
+    now[0] = 10.0
+    lines.advance(completed=0, total=50_000, description="build the index")
+    now[0] = 70.0
+    lines.advance(completed=25_000)
+    assert lines.line() == "index: row 25000 of 50000, 50 %, 1 min left (build the index)"

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from sa_runtime.errors import InputError, bad_value
-from sa_runtime.gallery.approximate import Method
+from sa_runtime.gallery.approximate import Method, OnIndex
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.ingest import Known, add_rows
 from sa_runtime.gallery.manifest import MANIFEST, Manifest
@@ -26,6 +26,7 @@ def add_to(
     keep: timedelta | None = None,
     dtype: StoredType | None = None,
     method: Method | None = None,
+    on_index: OnIndex | None = None,
 ) -> tuple[Gallery, int]:
     """Add rows to the gallery in a folder, which is made where there is none.
 
@@ -37,6 +38,7 @@ def add_to(
         keep: how long rows are kept; a gallery that is there keeps its own where it is None.
         dtype: of a new gallery, float32 by default; one that is there has its own.
         method: of a new gallery, exact by default; likewise.
+        on_index: as for :class:`Gallery`.
 
     Returns:
         The gallery, and rows added.
@@ -49,7 +51,7 @@ def add_to(
     path = Path(path)
     parts = iter(stored)
     if (path / MANIFEST).exists():
-        gallery = Gallery(path)
+        gallery = Gallery(path, on_index=on_index)
         for name, asked, held in (
             ("dtype", dtype, gallery.dtype),
             ("method", method, gallery.method),
@@ -68,5 +70,7 @@ def add_to(
         raise InputError("nothing to add: expected at least one file of stored embeddings")
     new = Manifest.new(first.contract, dtype or "float32", method or "exact", keep)
     rows = chain([first], parts)
-    added = add_rows(Store(path, new=new), rows, labels or RowLabels(), known)
+    store = Store(path, new=new)
+    store.on_index = on_index
+    added = add_rows(store, rows, labels or RowLabels(), known)
     return Gallery(path), added

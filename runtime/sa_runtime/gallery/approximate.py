@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from sa_runtime.gallery.scan import Part, nearest_rows
+from sa_runtime.gallery.scan import Part, distances_of, nearest_rows
 from sa_runtime.retrieval.vectors import Floats, Ints
 
 Method = Literal["exact", "hnsw", "ivfpq"]
@@ -24,12 +24,16 @@ METHODS: dict[str, str] = {"hnsw": "sa_runtime.gallery.graph", "ivfpq": "sa_runt
 """Method -> module, which has the functions of :class:`Kind`; ``exact`` has no index."""
 MOST_WANTED = 1000
 """Neighbours; who wants more is given the exact ones."""
+OnIndex = Callable[[int, int], None]
+"""Called while an index is built: rows that are in it, and all rows that come into it."""
 RECALL_AT = 10
 RECALL_QUERIES = 400
 _HELD_OUT = 10
 """One row in so many at most is held out, so that nearly the whole index is measured."""
 _ADDED = 16_384
 """Rows that are added at a time."""
+_COMPARED = 2**21
+"""Numbers that are compared again at a time."""
 
 
 class Index(Protocol):
@@ -73,7 +77,11 @@ def kind_of(method: str) -> Kind:
 
 
 def build_index(
-    method: Method, folder: Path, part: Part, tracks: Callable[[], Ints]
+    method: Method,
+    folder: Path,
+    part: Part,
+    tracks: Callable[[], Ints],
+    on_index: OnIndex | None = None,
 ) -> tuple[str, float] | None:
     """Write the index of a segment.
 
@@ -82,6 +90,7 @@ def build_index(
         folder: of the segment.
         part: all its rows.
         tracks: gives (N,) the number of each row's track.
+        on_index: told how far it is.
 
     Returns:
         Name of the file, and recall: of the 10 rows that are nearest to a row whose track is not in
@@ -94,7 +103,7 @@ def build_index(
     held = held_out(tracks(), rng)
     others = np.setdiff1d(np.arange(len(part)), held)
     index = kind.new(part, others)
-    _add(index, part, others)
+    _add(index, part, others, on_index)
     query = part.vectors[np.sort(rng.permutation(held)[:RECALL_QUERIES])].astype(np.float32)
     exact, _ = nearest_rows(query, [dataclasses.replace(part, keep=others)], RECALL_AT)
     found = index_rows(index, query, RECALL_AT, part)[0]
@@ -124,8 +133,10 @@ def held_out(tracks: Ints, rng: np.random.Generator) -> Ints:
     return np.sort(rng.permutation(len(tracks))[: min(most, RECALL_QUERIES)])
 
 
-def _add(index: Index, part: Part, rows: Ints) -> None:
+def _add(index: Index, part: Part, rows: Ints, on_index: OnIndex | None = None) -> None:
     for start in range(0, len(rows), _ADDED):
+        if on_index is not None:
+            on_index(start, len(part))
         some = rows[start : start + _ADDED]
         index.add(some, np.asarray(part.vectors[some], np.float32))
 
@@ -135,17 +146,21 @@ def index_rows(index: Index, query: Floats, k: int, part: Part) -> tuple[Ints, F
 
     -1 and infinite where it finds fewer.
     """
+    found = index.candidates(query, k)
+    some = max(1, _COMPARED // max(1, found.shape[1] * query.shape[1]))
     nearest = np.full((len(query), k), -1)
     distance = np.full((len(query), k), np.inf, np.float32)
-    for number, found in enumerate(index.candidates(query, k)):
-        # Of equal distances the lower row comes first.
-        rows = np.sort(found[found >= 0])
-        some = np.asarray(part.vectors[rows], np.float32)
-        norms = np.einsum("nd,nd->n", some, some)
-        one = Part(vectors=some, norms=norms, total=some.sum(axis=0, dtype=float))
-        order, exact = nearest_rows(query[number : number + 1], [one], k)
-        nearest[number, : order.shape[1]] = rows[order[0]]
-        distance[number, : order.shape[1]] = exact[0]
+    for start in range(0, len(query), some):
+        # Of equal distances the lower row comes first; nobody comes last.
+        rows = np.sort(np.where(found < 0, len(part), found)[start : start + some], axis=1)
+        there = rows < len(part)
+        vectors = np.asarray(part.vectors[np.where(there, rows, 0)], np.float32)
+        far = np.where(there, distances_of(query[start : start + some], vectors), np.inf)
+        order = np.argsort(far, axis=1, kind="stable")[:, :k]
+        block = slice(start, start + some), slice(0, order.shape[1])
+        chosen = np.take_along_axis(rows, order, axis=1)
+        nearest[block] = np.where(chosen < len(part), chosen, -1)
+        distance[block] = np.take_along_axis(far, order, axis=1)
     return nearest, distance
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import InputError, bad_value
-from sa_runtime.gallery.approximate import MOST_WANTED, Method
+from sa_runtime.gallery.approximate import MOST_WANTED, Method, OnIndex
 from sa_runtime.gallery.by_index import by_index
 from sa_runtime.gallery.calibration import Calibration
 from sa_runtime.gallery.comparable import query_vectors
@@ -58,6 +58,8 @@ class Gallery:
 
     Args:
         path: a folder that :meth:`create` or ``sa-deploy index`` made.
+        on_index: called while an index is built, with the rows that are in it and all that come
+            into it; with millions of rows that takes minutes.
 
     Raises:
         MissingFileError: no gallery is there.
@@ -65,9 +67,10 @@ class Gallery:
         ContractError: its contract was changed.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, on_index: OnIndex | None = None) -> None:
         self.path = Path(path)
         self._store = Store(self.path)
+        self._store.on_index = on_index
 
     @classmethod
     def create(

@@ -14,6 +14,8 @@ from sa_runtime.system.extras import require
 FILE = "graph.usearch"
 LEAST_ROWS = 1000
 _CONNECTIVITY, _ADD, _SEARCH = 24, 160, 160
+_SLOW = ("auto", "serial")
+"""Kernels of usearch where the processor has no instructions for a type."""
 
 
 def check() -> None:
@@ -23,15 +25,20 @@ def check() -> None:
 
 def new(part: Part, rows: Ints) -> Graph:
     """See :class:`sa_runtime.gallery.approximate.Kind`; it learns nothing."""
-    return Graph(
-        _usearch().Index(
-            ndim=part.vectors.shape[1],
-            metric="l2sq",
-            dtype="f16",
-            connectivity=_CONNECTIVITY,
-            expansion_add=_ADD,
-            expansion_search=_SEARCH,
-        )
+    graph = _empty(part.vectors.shape[1], "bf16")
+    if graph.hardware_acceleration in _SLOW:
+        graph = _empty(part.vectors.shape[1], "f16")
+    return Graph(graph)
+
+
+def _empty(dim: int, dtype: str) -> Any:
+    return _usearch().Index(
+        ndim=dim,
+        metric="l2sq",
+        dtype=dtype,
+        connectivity=_CONNECTIVITY,
+        expansion_add=_ADD,
+        expansion_search=_SEARCH,
     )
 
 

@@ -120,11 +120,7 @@ class _Search:
         self._doubled = np.multiply(self._moved, np.float32(-2))
         # float64, so that what is subtracted from a limit is not rounded itself.
         self._norms = np.einsum("qd,qd->q", self._moved, self._moved, dtype=np.float64)
-        lengths = np.sqrt(np.einsum("qd,qd->q", query, query, dtype=np.float64))
-        span = (float(lengths.max()) + np.sqrt(longest)) ** 2
-        # A sum of squared differences stays below 2**52 of these units, which are the same for all
-        # vectors of about unit length.
-        self._unit = 2.0 ** (np.ceil(np.log2(max(span, 8.0))) - 52)
+        self._unit = _unit(query, longest)
         self._best_index = np.full((len(query), k), np.iinfo(np.int64).max)
         self._best = np.full((len(query), k), np.inf)
         self._product = np.empty(0, np.float32)
@@ -193,11 +189,47 @@ class _Search:
             part = slice(start, start + _HITS)
             difference = rows[row[part]].astype(np.float64)
             difference -= self._query[query[part]]
-            difference *= difference
-            difference /= self._unit
-            found[part] = np.rint(difference, out=difference).sum(axis=1)
-        exact: NDArray[np.float64] = found * self._unit
-        return exact
+            found[part] = _squares(difference, self._unit)
+        return found
+
+
+def distances_of(query: Floats, rows: Floats) -> NDArray[np.float64]:
+    """Distances as :func:`nearest_rows` gives them, of some rows of each query.
+
+    Args:
+        query: (Q, D) of about unit length.
+        rows: (Q, H, D) likewise.
+
+    Returns:
+        (Q, H), which round to float32 as those do.
+    """
+    longest = float(np.einsum("qhd,qhd->qh", rows, rows).max(initial=0))
+    difference = rows.astype(np.float64)
+    difference -= query[:, None]
+    return _squares(difference, _unit(query, longest))
+
+
+def _unit(query: Floats, longest: float) -> float:
+    """What squared differences are multiples of, so that their sum is exact.
+
+    A sum stays below 2**52 of these units, which are the same for all vectors of about unit length.
+
+    Args:
+        query: (Q, D).
+        longest: largest squared length of a row.
+    """
+    lengths = np.sqrt(np.einsum("qd,qd->q", query, query, dtype=np.float64))
+    span = (float(lengths.max(initial=0)) + np.sqrt(longest)) ** 2
+    unit: float = 2.0 ** (np.ceil(np.log2(max(span, 8.0))) - 52)
+    return unit
+
+
+def _squares(difference: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
+    """Sums over the last axis of squares, in whole units; the argument is overwritten."""
+    difference *= difference
+    difference /= unit
+    exact: NDArray[np.float64] = np.rint(difference, out=difference).sum(axis=-1) * unit
+    return exact
 
 
 def _centre(parts: Sequence[Part]) -> Floats | None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.gallery.approximate import Method, build_index
+from sa_runtime.gallery.approximate import Method, OnIndex, build_index
 from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest, track_numbers
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
@@ -125,6 +125,7 @@ class SegmentWriter:
         dtype: of the stored vectors.
         most_rows: rows of a segment.
         method: of the index that is written beside the vectors, if any.
+        on_index: told how far an index is.
 
     Attributes:
         written: the finished segments; all of them when the block has ended well.
@@ -139,10 +140,11 @@ class SegmentWriter:
         *,
         most_rows: int | None = None,
         method: Method = "exact",
+        on_index: OnIndex | None = None,
     ) -> None:
         self.written: list[SegmentInfo] = []
         self._gallery, self._dim, self._dtype = gallery, dim, np.dtype(dtype)
-        self._method = method
+        self._method, self._on_index = method, on_index
         self.most_rows = most_rows or max(1, MOST_BYTES // (dim * self._dtype.itemsize))
         self._open: _OpenSegment | None = None
 
@@ -182,7 +184,7 @@ class SegmentWriter:
 
     def _finish(self) -> None:
         if self._open is not None:
-            self.written.append(self._open.finish(self._method))
+            self.written.append(self._open.finish(self._method, self._on_index))
             self._open = None
 
 
@@ -210,7 +212,7 @@ class _OpenSegment:
         self._rows.append(rows)
         self.count += len(rows)
 
-    def finish(self, method: Method) -> SegmentInfo:
+    def finish(self, method: Method, on_index: OnIndex | None) -> SegmentInfo:
         self._file.seek(0)
         self._header(self.count)
         self._file.close()
@@ -222,9 +224,8 @@ class _OpenSegment:
         names, recall = [VECTORS, NORMS, ROWS], None
         vectors = np.load(self._path / VECTORS, mmap_mode="r")
         part = Part(vectors=vectors, norms=np.concatenate(self._norms), total=self._total)
-        if (
-            built := build_index(method, self._path, part, lambda: track_numbers(rows))
-        ) is not None:
+        built = build_index(method, self._path, part, lambda: track_numbers(rows), on_index)
+        if built is not None:
             names.append(built[0])
             recall = built[1]
         sizes = {name: _to_disk(self._path / name) for name in names}

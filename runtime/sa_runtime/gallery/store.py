@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError, bad_value
+from sa_runtime.gallery.approximate import OnIndex
 from sa_runtime.gallery.manifest import MANIFEST, UNFINISHED, Manifest
 from sa_runtime.gallery.segments import (
     FOLDER,
@@ -44,6 +45,7 @@ class Store:
         path: as given.
         manifest: the state that was read last.
         segments: what it names.
+        on_index: told how far an index is that is built; nobody by default.
 
     Raises:
         MissingFileError: no gallery is there.
@@ -56,6 +58,7 @@ class Store:
 
     def __init__(self, path: Path, *, new: Manifest | None = None) -> None:
         self.path, self._new = path, new
+        self.on_index: OnIndex | None = None
         if new is None:
             self._load()
         else:
@@ -134,7 +137,11 @@ class Store:
         """Of new segments."""
         manifest = self.manifest
         return SegmentWriter(
-            self.path, manifest.contract.output.dim, manifest.dtype, method=manifest.method
+            self.path,
+            manifest.contract.output.dim,
+            manifest.dtype,
+            method=manifest.method,
+            on_index=self.on_index,
         )
 
     def without(

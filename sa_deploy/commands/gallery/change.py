@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sa_deploy.commands.gallery.indexing import indexing
 from sa_deploy.commands.gallery.info import GalleryFolder
 from sa_deploy.options import JsonOutput
 from sa_deploy.output import print_json
@@ -64,8 +65,8 @@ def remove(
         start=None if start is None else time_of(start, "start"),
         end=None if end is None else time_of(end, "end"),
     )
-    opened = Gallery(gallery)
-    removed = opened.remove(where, crops=crops)
+    with indexing("remove") as on_index:
+        removed = Gallery(gallery, on_index=on_index).remove(where, crops=crops)
     left = Gallery(gallery)
     if json_output:
         remaining = left.count(where)
@@ -93,8 +94,10 @@ def keep(
     from sa_runtime.gallery.gallery import Gallery
     from sa_runtime.gallery.rows import duration as span
 
-    opened = Gallery(gallery)
-    forgotten = opened.set_keep(None if duration == "ever" else span(duration))
+    kept = None if duration == "ever" else span(duration)
+    with indexing("forget") as on_index:
+        opened = Gallery(gallery, on_index=on_index)
+        forgotten = opened.set_keep(kept)
     if json_output:
         print_json({"forgotten": forgotten, "rows": len(opened), "keep": duration})
         return
@@ -110,7 +113,8 @@ def compact(gallery: GalleryFolder, json_output: JsonOutput = False) -> None:
     """
     from sa_runtime.gallery.gallery import Gallery
 
-    before, after = Gallery(gallery).compact()
+    with indexing("compact") as on_index:
+        before, after = Gallery(gallery, on_index=on_index).compact()
     if json_output:
         print_json({"segments_before": before, "segments": after})
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from sa_runtime.gallery.queries import track_query
 from sa_runtime.gallery.rows import Where
 from sa_runtime.outputs.base import OutputOptions, Progress, StoredEmbeddings, StoredType
 from sa_runtime.outputs.columns import rows_of
+from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.outputs.table import output_kind
 from tests.runtime.gallery.conftest import contract_of, people
 
@@ -99,6 +102,38 @@ def test_a_track_of_a_database_is_searched_for(tmp_path: Path, suffix: str) -> N
         for one in (gallery, other):
             with pytest.raises(InputError, match=r"tracks of c1\.mp4; there are 0 to 7$"):
                 track_query(one, 10, "c1.mp4")
+
+
+def removed_by_its_own_means(path: Path, source: str) -> None:
+    """As `docs/guide/what-is-kept.md` says."""
+    page = Path(__file__).parents[3] / "docs" / "guide" / "what-is-kept.md"
+    fences = re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    fence = next(text for text in fences if f"people.{path.suffix[1:]}" in text)
+    exec(fence.replace(f"people{path.suffix}", str(path)).replace("c1.mp4", source), {})
+
+
+@pytest.mark.filterwarnings("ignore:optimize:UserWarning")
+def test_what_a_database_is_told_to_remove_is_in_none_of_its_files(
+    tmp_path: Path, suffix: str
+) -> None:
+    ada, other = people(200, source="ada-lovelace.mp4"), people(200, source="c2.mp4", seed=3)
+    path = database(tmp_path / f"people.{suffix}", [ada, other])
+    forms = [[vector.tobytes(), pickle.dumps(vector.tolist())[20:-5]] for vector in ada.vectors]
+
+    def still_there() -> tuple[int, bool]:
+        content = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+        vectors = sum(any(form in content for form in two) for two in forms)
+        return vectors, b"ada-lovelace" in content
+
+    assert still_there() == (200, True)
+    removed_by_its_own_means(path, "ada-lovelace.mp4")
+    assert still_there() == (0, False)
+    with DatabaseGallery(path) as left:
+        assert left.search(ada, 200, by="row").index.min() == 200
+        with pytest.raises(InputError, match="no row of the database has it"):
+            left.check_names(Where(source=("ada-lovelace.mp4",)))
+    with pytest.raises(InputError, match="was changed after it was written, with 400 rows"):
+        read_embeddings(path)
 
 
 def test_what_a_database_cannot_answer_is_refused(tmp_path: Path, suffix: str) -> None:

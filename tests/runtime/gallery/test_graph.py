@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError, MissingPackageError
 from sa_runtime.gallery import graph
@@ -43,6 +45,18 @@ def test_the_recall_shown_is_that_of_queries_which_are_not_there(gallery: Galler
     assert 0.9 < gallery.recall < 1
 
 
+def test_who_waits_for_a_graph_is_told_how_far_it_is(gallery: Gallery, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    shutil.copytree(gallery.path, tmp_path / "copy")
+    copy = Gallery(tmp_path / "copy", on_index=lambda done, total: told.append((done, total)))
+    copy.add([people(20_000, source="large.mp4", seed=2)])
+    assert told == [(0, 20_000), (16_384, 20_000)]
+    copy.remove(Where(source=("small.mp4",)))
+    assert len(told) == 2  # that segment has no graph
+    copy.remove(Where(source=("c1.mp4",), track=3))
+    assert told[2:] == [(0, ROWS - ROWS // 50)]
+
+
 def test_distances_are_those_of_the_exact_search(gallery: Gallery) -> None:
     query = people(60, seed=5)
     one, two = gallery.search(query, 10), gallery.search(query, 10, exact=True)
@@ -63,12 +77,29 @@ def test_what_is_filtered_or_asked_for_in_masses_is_exact(gallery: Gallery) -> N
     assert gallery.search(query, 40, by="track").index.shape == (20, 40)
 
 
+def in_two_bytes(vector: NDArray[np.float32]) -> list[bytes]:
+    """As a graph may hold it: float16, or bfloat16 rounded or cut."""
+    bits = vector.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    cut = bits >> 16
+    return [
+        vector.astype(np.float16).tobytes(),
+        *(some.astype(np.uint16).tobytes() for some in (rounded, cut)),
+    ]
+
+
 def test_removing_makes_a_new_graph(tmp_path: Path) -> None:
     made = Gallery.create(tmp_path / "g", contract_of(), method="hnsw")
     made.add([people(1500, tracks=10)])
     own = people(1500, tracks=10).vectors
+    before = next((tmp_path / "g").rglob(graph.FILE)).read_bytes()
+    assert all(any(form in before for form in in_two_bytes(vector)) for vector in own)
     made.remove(Where(track=3))
     assert made.recall is not None
+    after = b"".join(path.read_bytes() for path in (tmp_path / "g").rglob("*") if path.is_file())
+    for vector in own[3::10]:
+        assert vector.tobytes() not in after
+        assert not any(form in after for form in in_two_bytes(vector))
     found = made.search(own[3:4], 5)
     assert not any(row["track_id"] == 3 for row in found.rows(0))
     assert found.distance[0, 0] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,15 @@ def test_removing_makes_the_lists_anew(tmp_path: Path) -> None:
     made.add([people(ROWS, tracks=100)])
     own = people(ROWS, tracks=100).vectors
     made.remove(Where(track=3))
+    # Codes are learnt and written by the rows that are left: the file is that of a gallery which
+    # never had the others.
+    never = Gallery.create(tmp_path / "never", contract_of(), method="ivfpq")
+    rest = people(ROWS, tracks=100)
+    left = np.flatnonzero(np.arange(ROWS) % 100 != 3)
+    rows, vectors = rest.rows.take(left), rest.vectors[left]
+    never.add([dataclasses.replace(rest, rows=rows, vectors=vectors)])
+    codes = [next(one.path.rglob(ivfpq.FILE)).read_bytes() for one in (made, never)]
+    assert codes[0] == codes[1]
     found = made.search(own[3:4], 5)
     assert not any(row["track_id"] == 3 for row in found.rows(0))
     made.remove(Where(start=5.0))
