@@ -31,7 +31,8 @@ class Admission:
     A burst may fill the queue. Where somebody was refused a moment ago more is asked than the model
     can do, and a long queue would only let all wait: then as many may wait as are run at a time, so
     that those who are let in wait no longer than at full load. Where the model runs out of work all
-    the same, as between bursts, the queue is too short for them, and a burst may fill it again.
+    the same, as between bursts, for longer than half of such a batch takes, the queue is too short
+    for them, and a burst may fill it again.
 
     Args:
         most: crops that may wait.
@@ -45,6 +46,7 @@ class Admission:
         self.most = self.bound = most
         self._few = min(at_a_time, most)
         self._refused = -math.inf
+        self._idle = math.inf  # since when
         self._usual = 1.0
         self._places: deque[Place] = deque()
         self._kept = 0
@@ -56,13 +58,18 @@ class Admission:
         Args:
             calm_s: that a full queue takes.
         """
-        calm = time.monotonic() - self._refused > max(calm_s, CALM_S)
-        return self.most if calm else self._few
+        now = time.monotonic()
+        if now - self._idle > calm_s * self._few / self.most / 2:
+            self._refused = -math.inf
+        return self.most if now - self._refused > max(calm_s, CALM_S) else self._few
 
     def idle(self) -> None:
-        """The model has nothing to do."""
-        with self._lock:
-            self._refused = -math.inf
+        """The model has nothing to do from now on, or had nothing before."""
+        self._idle = min(self._idle, time.monotonic())
+
+    def busy(self) -> None:
+        """The model has something to do."""
+        self._idle = math.inf
 
     def keep(self, waiting: int, calm_s: float) -> Place | None:
         """A place for a request of which only the headers are known; ``None`` where there is none.

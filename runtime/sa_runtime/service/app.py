@@ -33,7 +33,7 @@ from sa_runtime.service.replies import Vectors, named, not_found, refused, versi
 from sa_runtime.service.routes import Routes
 from sa_runtime.service.search import Searcher
 from sa_runtime.service.tickets import BatchReport
-from sa_runtime.service.waiting import Doorbell, patiently
+from sa_runtime.service.waiting import Doorbell, Waiting
 from sa_runtime.system.environment import cores
 
 _log = logging.getLogger(__name__)
@@ -153,13 +153,11 @@ class Service:
         while True:
             await asyncio.sleep(self._check_s)
             for served in list(self.models):
-                served.users += 1
-                try:
-                    await asyncio.to_thread(served.check)
-                except SaDeployError as exc:
-                    _log.error("%s: not ready: %s", served.name, exc)
-                finally:
-                    served.users -= 1
+                with served:
+                    try:
+                        await asyncio.to_thread(served.check)
+                    except SaDeployError as exc:
+                        _log.error("%s: not ready: %s", served.name, exc)
                 found = await asyncio.to_thread(self._drift.measure, served)
                 self.metrics.note_drift(served.name, found)
 
@@ -216,7 +214,7 @@ class Service:
         """Vectors of crops at the model's size, by the open inference protocol."""
         self.models.get(name, version)
         async with self.gate.admitted(request) as job:
-            with self.models.lease(name) as served:
+            with self.models.get(name) as served:
                 length = header(request.scope, v2.HEADER_LENGTH.encode()).decode("latin-1") or None
                 # Tensors in binary are looked at, not copied: a thread would cost more.
                 given = (job.body, length, served.contract, self.limits.max_images)
@@ -274,7 +272,7 @@ class Service:
             if "timeout_ms" in request.query_params:
                 job.hurry(_milliseconds(request.query_params["timeout_ms"]) / 1000)
             pictures = await plain.read_pictures(job, self.limits)
-            with self.models.lease(name) as served:
+            with self.models.get(name) as served:
                 crops = await self._aside(plain.cut, pictures, served.contract, self.limits)
                 job.stage("decode")
                 vectors = await self._vectors(job, served, crops)
@@ -287,14 +285,19 @@ class Service:
         job.note(model=served.name, people=len(crops))
         kept: Kept | None = job.state.get("kept")
         place = None if kept is None or kept.batcher is not served.batcher else kept.place
+        waiting = Waiting(self._bell)
         try:
             ticket = served.batcher.submit(
-                crops, client=job.client, deadline=job.deadline, place=place
+                crops,
+                client=job.client,
+                deadline=job.deadline,
+                place=place,
+                on_over=waiting.ring,
             )
         except FullError as exc:
             raise busy(str(exc), exc.retry_after_s) from exc
         try:
-            vectors = await patiently(job, served.batcher, ticket, self._bell)
+            vectors = await waiting.patiently(job, served.batcher, ticket)
         except DeadlineError as exc:
             served.statistics.failures += 1
             raise RefusedError(504, f"no answer in time: {exc}", reason="deadline") from exc

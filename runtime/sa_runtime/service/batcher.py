@@ -138,6 +138,7 @@ class Batcher:
         client: str = "",
         deadline: float = math.inf,
         place: Place | None = None,
+        on_over: Callable[[], None] = lambda: None,
     ) -> Ticket:
         """Let crops wait for their batch.
 
@@ -146,6 +147,7 @@ class Batcher:
             client: whose they are.
             deadline: of ``time.monotonic()``.
             place: that was kept for them.
+            on_over: called when there is an answer, in the thread that has it.
 
         Raises:
             FullError: the queue takes no more.
@@ -157,9 +159,10 @@ class Batcher:
             client=client,
             deadline=deadline,
             vectors=np.empty((len(crops), dim), np.float32),
+            on_over=on_over,
         )
         if not len(crops):
-            ticket.future.set_result(ticket.vectors)
+            ticket.end()
             return ticket
         with self._changed:
             if self._closing:
@@ -177,8 +180,8 @@ class Batcher:
     def cancel(self, ticket: Ticket) -> None:
         """Give up a ticket: what no batch has taken is not run."""
         with self._changed:
+            ticket.over = True
             self._drop(ticket)
-        ticket.future.cancel()
 
     def close(self) -> None:
         """Run what waits, then stop; closing twice is allowed."""
@@ -205,6 +208,7 @@ class Batcher:
                             return
                         self._admission.idle()
                     self._changed.wait(self._patience())
+                self._admission.busy()
                 batch, late = self._take()
                 running = sum(part.stop - part.start for part in batch)
                 self._running += running
@@ -212,7 +216,7 @@ class Batcher:
                 if self._waiting:
                     self._changed.notify()  # another lane, of what is left
             for ticket in late:
-                ticket.fail(DeadlineError("its time was over while it waited for a batch"))
+                ticket.end(DeadlineError("its time was over while it waited for a batch"))
             if batch:
                 self._run(batch)
             with self._changed:
@@ -308,7 +312,7 @@ class Batcher:
                 whole = ticket.done == len(ticket.crops)
             if whole:
                 ticket.infer_s = now - ticket.came - ticket.queued_s
-                ticket.give()
+                ticket.end()
 
     def _run_alone(self, batch: list[Slice]) -> tuple[Embeddings, list[tuple[int, str]]]:
         """Each part by itself, so that one that fails does not take the others with it.
@@ -328,7 +332,7 @@ class Batcher:
                 known = exc if isinstance(exc, SaDeployError) else RunnerError(_line(exc))
                 with self._changed:
                     self._drop(part.ticket)
-                part.ticket.fail(known)
+                part.ticket.end(known)
         dim = self._runner.contract.output.dim
         return (np.concatenate(kept) if kept else np.zeros((0, dim), np.float32)), failures
 

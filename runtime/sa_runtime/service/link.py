@@ -13,6 +13,7 @@ from sa_runtime.service.admission import Place
 from sa_runtime.service.batcher import Batcher
 
 _NAME = "sa_deploy.link"
+_HEADERS = "sa_deploy.headers"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -66,8 +67,7 @@ def link_of(scope: Scope) -> Link | None:
 
 def header(scope: Scope, name: bytes) -> bytes:
     """The value of a request's header, whose name is in small letters; empty where it has none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            found: bytes = value
-            return found
-    return b""
+    known: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if known is None:
+        known = scope[_HEADERS] = dict(reversed(scope["headers"]))  # the first of a name counts
+    return known.get(name, b"")

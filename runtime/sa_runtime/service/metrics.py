@@ -86,12 +86,13 @@ class Metrics:
         # Looked up by their labels once: a lookup costs as much as counting does.
         self._counted = cache(self._requests.labels)
         self._given = cache(self._people.labels)
+        self._refused_for = cache(self._refused.labels)
 
     def count(self, route: str, status: int, reason: str) -> None:
         """Count a request by its endpoint, its status, and why it was refused, if it was."""
         self._counted(route or "none", status).inc()
         if reason:
-            self._refused.labels(reason).inc()
+            self._refused_for(reason).inc()
 
     def note(self, answered: Answered) -> None:
         """Count a request and its stages."""

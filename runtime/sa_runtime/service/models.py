@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +67,13 @@ class Statistics:
 class Served:
     """An open model and the queue before it.
 
+    A swap closes it once nobody uses it: ``with served:``, on the thread of the event loop.
+
     Attributes:
         name: that requests call it by.
         path: of the artefact.
         version: 1, and one more with every swap.
+        users: that are in such a block.
         healthy: whether its last canary passed.
         cosine: of that canary.
         fault: what its last canary said; empty where it passed.
@@ -102,6 +104,13 @@ class Served:
             lanes=settings.lanes,
             on_batch=self._note_batch,
         )
+
+    def __enter__(self) -> Served:
+        self.users += 1
+        return self
+
+    def __exit__(self, *of_error: object) -> None:
+        self.users -= 1
 
     @property
     def contract(self) -> Contract:
@@ -195,16 +204,6 @@ class Models:
         if version and version != str(served.version):
             raise RefusedError(404, f"{name} has version {served.version}, not {version[:20]!r}")
         return served
-
-    @contextmanager
-    def lease(self, name: str = "") -> Iterator[Served]:
-        """A model that stays open meanwhile; for the thread of the event loop."""
-        served = self.get(name)
-        served.users += 1
-        try:
-            yield served
-        finally:
-            served.users -= 1
 
     async def reload(self, name: str, *, any_space: bool = False) -> Served:
         """Open a model's file again and put it in the place of the one that runs.

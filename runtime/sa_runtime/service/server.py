@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import gc
 import ipaddress
 import logging
 import signal
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001
 """Between threads of Python: how long a batch that is done waits while requests are read."""
+OBJECTS = 20_000
+"""Made and not freed until Python looks for cycles: more than all requests have at a time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,13 +243,8 @@ class Server(uvicorn.Server):
         # What clients send wrong is told to them and counted: it must not fill the disk.
         for name in ("uvicorn.error", "python_multipart"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
-        try:
-            with quiet_opencv():
-                self.run(sockets=[self._listening])
-        finally:
-            sys.setswitchinterval(before)
+        with quiet_opencv(), _brisk():
+            self.run(sockets=[self._listening])
         if self.cut_off:
             raise IncompleteError(
                 f"{self.cut_off} requests were cut off when their time was over; allow more with "
@@ -295,6 +293,26 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+@contextlib.contextmanager
+def _brisk() -> Iterator[None]:
+    """Short turns of the threads, and few searches for cycles of objects.
+
+    By default a search comes every few requests, while their objects are still in use: these count
+    as old, and after enough of them all old objects are searched, those of libraries too.
+    """
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        sys.setswitchinterval(interval)
 
 
 def _tls(address: Address) -> dict[str, Any]:

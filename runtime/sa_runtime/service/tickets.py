@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from concurrent.futures import Future
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,7 +21,10 @@ class Ticket:
         crops: (N, H, W, 3) uint8.
         client: whose they are; clients are served in turn.
         deadline: of ``time.monotonic()``; crops that wait longer are not run.
-        future: gets the (N, D) vectors, or the error.
+        vectors: (N, D) float32, whole once it is over without an error.
+        on_over: called when there is an answer, in the thread that has it.
+        over: whether it has its answer, or is given up.
+        error: instead of vectors.
         queued_s: until the first of them was run.
         infer_s: from then until the last of them was done.
     """
@@ -30,7 +33,9 @@ class Ticket:
     client: str
     deadline: float
     vectors: Embeddings
-    future: Future[Embeddings] = dataclasses.field(default_factory=Future)
+    on_over: Callable[[], None]
+    over: bool = False
+    error: Exception | None = None
     came: float = dataclasses.field(default_factory=time.monotonic)
     queued_s: float = 0.0
     infer_s: float = 0.0
@@ -42,15 +47,21 @@ class Ticket:
         """Crops that no batch has taken."""
         return len(self.crops) - self.taken
 
-    def give(self) -> None:
-        """Hand the vectors over, unless nobody waits for them any more."""
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_result(self.vectors)
+    def end(self, error: Exception | None = None) -> None:
+        """Hand the vectors over, or an error; nothing where nobody waits for them any more."""
+        if not self.over:
+            self.over, self.error = True, error
+            self.on_over()
 
-    def fail(self, error: Exception) -> None:
-        """Hand an error over instead."""
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+    def answer(self) -> Embeddings:
+        """The vectors of a ticket that is over.
+
+        Raises:
+            Exception: that it ended with.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.vectors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

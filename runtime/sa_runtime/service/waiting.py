@@ -40,45 +40,58 @@ class Doorbell:
             self._calls.popleft()()
 
 
-async def patiently(job: Job, batcher: Batcher, ticket: Ticket, bell: Doorbell) -> Embeddings:
-    """The vectors of a ticket, unless its client goes away or its time is over.
+class Waiting:
+    """The wait of one request, from before its crops join the queue.
 
-    Raises:
-        DeadlineError: it is over.
-        RefusedError: the client is gone.
-        RunnerError: the model failed.
+    Args:
+        bell: of the service.
     """
-    loop = asyncio.get_running_loop()
-    settled = loop.create_future()
 
-    def settle(_: object = None) -> None:
-        if not settled.done():
-            settled.set_result(None)
+    def __init__(self, bell: Doorbell) -> None:
+        self._bell = bell
+        self._loop = asyncio.get_running_loop()
+        self._settled = self._loop.create_future()
 
-    ticket.future.add_done_callback(lambda _: bell.ring(loop, settle))
-    late = loop.call_at(loop.time() + job.deadline - time.monotonic(), settle)
-    link = link_of(job.request.scope)
-    gone: asyncio.Future[None] | None = None
-    if link is not None:
-        link.on_lost = settle
-    else:  # behind another server than this one's
-        gone = asyncio.ensure_future(_disconnected(job.request))
-        gone.add_done_callback(settle)
-    try:
-        await settled
-        if ticket.future.done():
-            return ticket.future.result()
-        if (gone is not None and gone.done()) or (link is not None and link.lost):
-            raise RefusedError(400, "the client went away", close=True, reason="gone")
-        raise DeadlineError("its time was over before its batch was done")
-    finally:
-        late.cancel()
-        if gone is not None:
-            gone.cancel()
+    def ring(self) -> None:
+        """There is an answer; from any thread."""
+        self._bell.ring(self._loop, self._settle)
+
+    def _settle(self, _: object = None) -> None:
+        if not self._settled.done():
+            self._settled.set_result(None)
+
+    async def patiently(self, job: Job, batcher: Batcher, ticket: Ticket) -> Embeddings:
+        """The vectors of a ticket, unless its client goes away or its time is over.
+
+        Raises:
+            DeadlineError: it is over.
+            RefusedError: the client is gone.
+            RunnerError: the model failed.
+        """
+        loop = self._loop
+        late = loop.call_at(loop.time() + job.deadline - time.monotonic(), self._settle)
+        link = link_of(job.request.scope)
+        gone: asyncio.Future[None] | None = None
         if link is not None:
-            link.on_lost = None
-        if not ticket.future.done():
-            batcher.cancel(ticket)
+            link.on_lost = self._settle
+        else:  # behind another server than this one's
+            gone = asyncio.ensure_future(_disconnected(job.request))
+            gone.add_done_callback(self._settle)
+        try:
+            await self._settled
+            if ticket.over:
+                return ticket.answer()
+            if (gone is not None and gone.done()) or (link is not None and link.lost):
+                raise RefusedError(400, "the client went away", close=True, reason="gone")
+            raise DeadlineError("its time was over before its batch was done")
+        finally:
+            late.cancel()
+            if gone is not None:
+                gone.cancel()
+            if link is not None:
+                link.on_lost = None
+            if not ticket.over:
+                batcher.cancel(ticket)
 
 
 async def _disconnected(request: Request) -> None:

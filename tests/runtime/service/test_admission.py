@@ -35,7 +35,21 @@ def test_bursts_with_pauses_between_them_fill_the_queue_each_time() -> None:
     assert not queue.admits(100, 1, 0.0)
     assert not queue.admits(8, 1, 0.0)
     queue.idle()
+    time.sleep(0.001)
     assert queue.admits(8, 90, 0.0)
+
+
+def test_a_model_that_runs_out_of_work_for_a_moment_is_not_idle() -> None:
+    queue = Admission(16, 8)
+    full_s = 100.0  # of which half a batch is a quarter
+    assert not queue.admits(16, 1, full_s)
+    queue.idle()
+    assert queue.limit(full_s) == 8
+    queue.busy()
+    assert queue.limit(0.0001) == 8  # the pause is over, however short a batch is
+    queue.idle()
+    time.sleep(0.001)
+    assert queue.limit(0.0001) == 16
 
 
 def test_a_request_of_many_people_has_the_chance_of_one_of_few_under_overload() -> None:
