@@ -9,6 +9,10 @@ as many as it answered, with a queue of a batch for each lane and one more. What
 queue is worked off once does not count: as long a burst may last. Then, at half of the first rate,
 how long answers take.
 
+All connections of a ``hey`` that is given a rate ask at the same moments. Several of them, begun
+one after the other, ask evenly, as many clients that know nothing of each other do;
+``--in-step`` measures with bursts.
+
 Clients and service share the processor's cores, and what either takes of them is noted. With
 ``--apart`` the service and the bare runner, of as many threads, have the first core and the clients
 the others, so that what the load costs whoever makes it is taken from neither.
@@ -53,6 +57,7 @@ from sa_runtime.system.files import atomic_path
 
 SCHEMA = "sa-deploy.benchmarks.serve/1"
 TURNS = 3
+WAVES = 8
 JSON = "application/json"
 LITSERVE = Path(__file__).with_name("peer_workers") / "litserve_onnx.py"
 
@@ -97,27 +102,40 @@ def hey(
     kind: str = "application/octet-stream",
     skip_s: float = 0.0,
     cores: set[int] | None = None,
+    waves: int = 1,
 ) -> dict[str, Any]:
     """Requests for some seconds, as fast as answers come or at a rate; what came back.
 
-    Requests of the first ``skip_s``, beyond these seconds, are made and not counted.
+    The first ``skip_s``, beyond these seconds, do not count. At a rate, connections ask in so many
+    ``waves``, evenly one after the other.
     """
     seconds += skip_s
-    command = ["hey", "-z", f"{seconds:g}s", "-c", str(clients), "-m", "POST", "-D", str(body)]
-    command += ["-T", kind, "-t", "30", "-o", "csv"]
-    command += [word for header in headers for word in ("-H", header)]
-    command += ["-q", f"{rate / clients:.6f}"] if rate else []
+    waves = min(waves, clients) if rate else 1
+    words = ["-z", f"{seconds:g}s", "-m", "POST", "-D", str(body), "-T", kind, "-t", "30"]
+    words += ["-o", "csv", *(word for header in headers for word in ("-H", header))]
+    words += ["-q", f"{rate / clients:.6f}"] if rate else []
+    pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if cores:
-        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
-    done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
+    begun = time.perf_counter()
+
+    def wave(number: int) -> list[dict[str, str]]:
+        if number:
+            time.sleep(number / waves * clients / rate)
+        later_s = time.perf_counter() - begun
+        some = clients // waves + (number < clients % waves)
+        command = [*pinned, "hey", "-c", str(some), *words, url]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = list(csv.DictReader(io.StringIO(done.stdout)))
+        return [{**row, "offset": f"{float(row['offset']) + later_s}"} for row in found]
+
+    with ThreadPoolExecutor(waves) as pool:
+        rows = [row for found in pool.map(wave, range(waves)) for row in found]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    rows = [row for row in rows if float(row["offset"]) >= skip_s]
     answered = [row for row in rows if row["status-code"] == "200"]
     ends = [float(row["offset"]) + float(row["response-time"]) for row in answered]
-    within = [end for end in ends if end <= seconds]
+    within = [end for end in ends if skip_s <= end <= seconds]
+    rows = [row for row in rows if skip_s <= float(row["offset"]) <= seconds]
     counted_s = seconds - skip_s
     found: dict[str, Any] = {
         "answers": dict(Counter(row["status-code"] for row in rows)),
@@ -207,6 +225,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.apart:
         os.sched_setaffinity(0, {min(every)})  # this process, and the service that it starts
     theirs: dict[str, Any] = {"cores": every - {min(every)} if options.apart else every}
+    theirs["waves"] = 1 if options.in_step else WAVES
     with (
         tempfile.TemporaryDirectory() as name,
         open_runner(options.model, options.runtime) as runner,
@@ -263,6 +282,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "threads": threads,
         "people": people,
         "apart": options.apart,
+        "in_step": options.in_step,
         "queue_crops": queue,
         "clients": clients,
         "bare": alone,
@@ -315,6 +335,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1, help="crops in a request")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
     parser.add_argument("--apart", action="store_true", help="clients have cores of their own")
+    parser.add_argument("--in-step", action="store_true", help="all clients ask at one moment")
     parser.add_argument("--litserve", help="Python of an environment that has LitServe")
     parser.add_argument("--out", type=Path, help="file that the run is added to")
     options = parser.parse_args()

@@ -56,10 +56,10 @@ class Admission:
         """Crops that may wait now.
 
         Args:
-            calm_s: that a full queue takes.
+            calm_s: that a full queue takes, and what is run before it.
         """
         now = time.monotonic()
-        if now - self._idle > calm_s * self._few / self.most / 2:
+        if now - self._idle > calm_s * self._few / (self._few + self.most) / 2:
             self._refused = -math.inf
         return self.most if now - self._refused > max(calm_s, CALM_S) else self._few
 

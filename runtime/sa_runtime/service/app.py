@@ -28,7 +28,7 @@ from sa_runtime.service.keys import Keys
 from sa_runtime.service.link import Kept, header
 from sa_runtime.service.metrics import Metrics
 from sa_runtime.service.models import Models, Served, note_answer
-from sa_runtime.service.refusals import DeadlineError, FullError, RefusedError, busy, malformed
+from sa_runtime.service.refusals import DeadlineError, RefusedError, malformed
 from sa_runtime.service.replies import Vectors, named, not_found, refused, version
 from sa_runtime.service.routes import Routes
 from sa_runtime.service.search import Searcher
@@ -195,11 +195,7 @@ class Service:
             asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
             name = asked[0]
         batcher = self.models.get(name if name in self.models.files else "").batcher
-        try:
-            place = batcher.expect(self.limits.timeout_ms / 1000)
-        except FullError as exc:
-            raise busy(str(exc), exc.retry_after_s) from exc
-        return Kept(batcher=batcher, place=place)
+        return Kept(batcher=batcher, place=batcher.expect(self.limits.timeout_ms / 1000))
 
     def _note_batch(self, served: Served, report: BatchReport) -> None:
         self.metrics.note_batch(served.name, report)
@@ -286,16 +282,9 @@ class Service:
         kept: Kept | None = job.state.get("kept")
         place = None if kept is None or kept.batcher is not served.batcher else kept.place
         waiting = Waiting(self._bell)
-        try:
-            ticket = served.batcher.submit(
-                crops,
-                client=job.client,
-                deadline=job.deadline,
-                place=place,
-                on_over=waiting.ring,
-            )
-        except FullError as exc:
-            raise busy(str(exc), exc.retry_after_s) from exc
+        ticket = served.batcher.submit(
+            crops, client=job.client, deadline=job.deadline, place=place, on_over=waiting.ring
+        )
         try:
             vectors = await waiting.patiently(job, served.batcher, ticket)
         except DeadlineError as exc:

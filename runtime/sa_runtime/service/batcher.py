@@ -109,9 +109,10 @@ class Batcher:
 
     @property
     def _full_s(self) -> float:
-        """How long a full queue takes."""
+        """How long a full queue takes, and what is run before it."""
         speed = self._crops_per_s * len(self._lanes)
-        return self._admission.most / speed if speed else 0.0
+        most = self._admission.most + len(self._lanes) * self.batch_size
+        return most / speed if speed else 0.0
 
     def _full(self) -> FullError:
         retry, most = self._retry_s, self._admission.bound

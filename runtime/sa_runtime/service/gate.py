@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from sa_runtime.service.limits import Limits
 from sa_runtime.service.link import header, link_of
-from sa_runtime.service.refusals import RefusedError, busy, malformed, too_large
+from sa_runtime.service.refusals import FullError, RefusedError, malformed, too_large
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -91,7 +91,7 @@ class _Inside:
         gate, request = self._gate, self._request
         limits = gate.limits
         if gate.requests >= limits.max_requests:
-            raise busy(f"{gate.requests} requests are being answered; come again in 1 s", 1)
+            raise FullError(f"{gate.requests} requests are being answered; come again in 1 s", 1)
         stated = _stated_length(request)
         if stated is not None and stated > limits.body_bytes:
             raise too_large(

@@ -30,20 +30,20 @@ class RefusedError(Exception):
         self.reason = reason
 
 
-class DeadlineError(Exception):
-    """The time of a request was over before its vectors were there."""
-
-
-class FullError(Exception):
-    """The queue takes no more crops.
+class FullError(RefusedError):
+    """A request for which there is no place at the moment: status 429.
 
     Args:
-        retry_after_s: when it is likely to.
+        message: one line for the client.
+        retry_after_s: when there is likely to be one.
     """
 
     def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+        super().__init__(429, message, retry_after_s=retry_after_s, reason="overload")
+
+
+class DeadlineError(Exception):
+    """The time of a request was over before its vectors were there."""
 
 
 def malformed(message: str) -> RefusedError:
@@ -54,8 +54,3 @@ def malformed(message: str) -> RefusedError:
 def too_large(message: str, *, close: bool = False) -> RefusedError:
     """A request above a limit: status 413."""
     return RefusedError(413, message, close=close, reason="too large")
-
-
-def busy(message: str, retry_after_s: int) -> RefusedError:
-    """A request that comes at a bad moment: status 429, with a time to come again."""
-    return RefusedError(429, message, retry_after_s=retry_after_s, reason="overload")

@@ -41,7 +41,7 @@ def test_bursts_with_pauses_between_them_fill_the_queue_each_time() -> None:
 
 def test_a_model_that_runs_out_of_work_for_a_moment_is_not_idle() -> None:
     queue = Admission(16, 8)
-    full_s = 100.0  # of which half a batch is a quarter
+    full_s = 100.0  # of which half a batch is a sixth
     assert not queue.admits(16, 1, full_s)
     queue.idle()
     assert queue.limit(full_s) == 8
