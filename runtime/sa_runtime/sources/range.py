@@ -10,7 +10,7 @@ import numpy as np
 
 from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, ignore
-from sa_runtime.sources.people import FrameBoxes, boxes_by_frame, item_of
+from sa_runtime.sources.people import FrameBoxes, boxes_by_frame
 from sa_runtime.sources.reader import Frame, VideoReader, frame_digest
 from sa_runtime.sources.video import VideoSource
 
@@ -73,22 +73,9 @@ class RangeSource:
         asked: deque[FrameBoxes | None] = deque()
 
         def numbers() -> Iterator[int]:
-            begun = after.done >= self.first
-            for boxes in boxes_by_frame(detections, max(after.done, self.first - 1)):
-                if self.stop and boxes.frame >= self.stop:
-                    break
-                if not begun and boxes.frame > self.first:
-                    asked.append(None)
-                    yield self.first
-                begun = True
+            for number, boxes in self._wanted(after.done):
                 asked.append(boxes)
-                yield boxes.frame
-            if not begun:
-                asked.append(None)
-                yield self.first
-            if self.stop:
-                asked.append(None)
-                yield self.stop
+                yield number
 
         with VideoReader(video.path) as reader:
             if after.digest:
@@ -105,23 +92,27 @@ class RangeSource:
                     continue
                 counts.frames += 1
                 waiting -= len(boxes.ltwh)
-                item = item_of(
-                    frame.image,
-                    boxes,
-                    video.boxes,
-                    counts,
-                    source=str(video.path),
-                    timestamp_s=frame.timestamp_s,
-                    camera=video.camera,
-                    normalized=detections.normalized,
-                )
+                item = video.item(frame, boxes, counts)
                 if item.rows:
                     yield item
             counts.beyond_end += waiting
-            if waiting and reader.truncated and not counts.truncated_videos:
-                counts.truncated_videos.append(
-                    f"{video.path}: ends at frame {reader.decoded} of {reader.announced}"
-                )
+            if waiting and not counts.truncated_videos:
+                video.note_cut(reader, counts)
+
+    def _wanted(self, done: int) -> Iterator[tuple[int, FrameBoxes | None]]:
+        """The frames behind ``done`` with their boxes; the two ends without, if they have none."""
+        begun = done >= self.first
+        for boxes in boxes_by_frame(self.video.detections, max(done, self.first - 1)):
+            if self.stop and boxes.frame >= self.stop:
+                break
+            if not begun and boxes.frame > self.first:
+                yield self.first, None
+            begun = True
+            yield boxes.frame, boxes
+        if not begun:
+            yield self.first, None
+        if self.stop:
+            yield self.stop, None
 
 
 def ranges(video: VideoSource, frames: int) -> list[tuple[int, int]]:

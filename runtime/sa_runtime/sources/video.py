@@ -16,7 +16,7 @@ from sa_runtime.image_files import IMAGE_SUFFIXES
 from sa_runtime.items import Counts, Item
 from sa_runtime.sources.base import START, OnSkip, Place, SourceOptions, ignore
 from sa_runtime.sources.people import FrameBoxes, boxes_by_frame, item_of
-from sa_runtime.sources.reader import VideoReader, frame_digest
+from sa_runtime.sources.reader import Frame, VideoReader, frame_digest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,23 +108,32 @@ class VideoSource:
                 boxes = asked.popleft()
                 counts.frames += 1
                 waiting -= len(boxes.ltwh)
-                item = item_of(
-                    frame.image,
-                    boxes,
-                    self.boxes,
-                    counts,
-                    source=str(self.path),
-                    timestamp_s=frame.timestamp_s,
-                    camera=self.camera,
-                    normalized=detections.normalized,
-                )
+                item = self.item(frame, boxes, counts)
                 if item.rows:
                     yield item
             counts.beyond_end += waiting
-            if waiting and video.truncated:
-                counts.truncated_videos.append(
-                    f"{self.path}: ends at frame {video.decoded} of {video.announced}"
-                )
+            if waiting:
+                self.note_cut(video, counts)
+
+    def item(self, frame: Frame, boxes: FrameBoxes, counts: Counts) -> Item:
+        """A frame with its people; boxes that cannot be used are counted."""
+        return item_of(
+            frame.image,
+            boxes,
+            self.boxes,
+            counts,
+            source=str(self.path),
+            timestamp_s=frame.timestamp_s,
+            camera=self.camera,
+            normalized=self.detections.normalized,
+        )
+
+    def note_cut(self, reader: VideoReader, counts: Counts) -> None:
+        """Name the video if it ended before the frames that it announces."""
+        if reader.truncated:
+            counts.truncated_videos.append(
+                f"{self.path}: ends at frame {reader.decoded} of {reader.announced}"
+            )
 
     def digest(self, item: Item) -> str:
         """Hash of the frame and its time: by number alone, containers may lead to another frame."""

@@ -7,6 +7,7 @@ columns run around it: 0 is the person's left, 32 the front, 64 the right, 96 th
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -19,6 +20,8 @@ from sa_runtime.datasets.synthetic.people import Person
 ROWS, COLUMNS = 64, 128
 FRONT, BACK = COLUMNS // 4, 3 * COLUMNS // 4
 Texture = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+"""What broadcasts to (64, 128) bool."""
 
 _DOWN = (np.arange(ROWS)[:, None] + 0.5) / ROWS
 _AROUND = (np.arange(COLUMNS)[None, :] + 0.5) / COLUMNS
@@ -43,43 +46,50 @@ def cloth(pattern: str, colours: tuple[Bgr, ...], scale: float, seed: int) -> Te
     """
     texture = _filled(colours[0])
     second = colours[1]
-    v, t = _DOWN, _AROUND
-    hoops = (v * 6 / scale) % 1 < 0.5
-    bars = (t * round(16 / scale)) % 1 < 0.5
-    if pattern == "hoops":
-        _fill(texture, hoops, second)
-    elif pattern == "pinstripes":
-        _fill(texture, (t * round(22 / scale)) % 1 < 0.4, second)
-    elif pattern == "checks":
-        _fill(texture, hoops ^ bars, second)
+    if pattern in _PATCHES:
+        _fill(texture, _PATCHES[pattern](scale), second)
     elif pattern == "plaid":
         mixed = tuple((a + b) // 2 for a, b in zip(colours[0], second, strict=True))
-        _fill(texture, hoops ^ bars, (mixed[0], mixed[1], mixed[2]))
-        _fill(texture, hoops & bars, second)
-    elif pattern == "block-top":
-        _fill(texture, v < 0.25 + 0.2 * scale, second)
-    elif pattern == "block-bottom":
-        _fill(texture, v > 0.9 - 0.2 * scale, second)
-    elif pattern == "band":
-        _fill(texture, np.abs(v - 0.42) < 0.12 * scale, second)
+        _fill(texture, _hoops(scale) ^ _bars(scale), (mixed[0], mixed[1], mixed[2]))
+        _fill(texture, _hoops(scale) & _bars(scale), second)
     elif pattern == "gradient":
-        mix = np.clip((v - 0.15) / 0.7, 0, 1)[..., None]
+        mix = np.clip((_DOWN - 0.15) / 0.7, 0, 1)[..., None]
         texture[:] = (1 - mix) * np.array(colours[0]) + mix * np.array(second)
-    elif pattern == "dots":
-        row = (v * 8 / scale) % 1 - 0.5
-        column = (t * round(20 / scale) + 0.5 * (np.floor(v * 8 / scale) % 2)) % 1 - 0.5
-        _fill(texture, row**2 + column**2 < 0.09, second)
-    elif pattern == "diagonal":
-        _fill(texture, (v * 4 / scale + t * round(6 / scale)) % 1 < 0.45, second)
-    elif pattern == "halves":
-        _fill(texture, np.cos(2 * np.pi * t) > 0, second)
-    elif pattern == "sides":
-        _fill(texture, np.abs(np.cos(2 * np.pi * t)) > 0.8, second)
     elif pattern == "camouflage":
         blots = _blots(seed, 3 * scale)
         _fill(texture, blots > 0.3, second)
         _fill(texture, blots < -0.6, colours[-1])
     return texture
+
+
+def _hoops(scale: float) -> Mask:
+    return (_DOWN * 6 / scale) % 1 < 0.5
+
+
+def _bars(scale: float) -> Mask:
+    return (_AROUND * round(16 / scale)) % 1 < 0.5
+
+
+def _dots(scale: float) -> Mask:
+    row = (_DOWN * 8 / scale) % 1 - 0.5
+    moved = 0.5 * (np.floor(_DOWN * 8 / scale) % 2)
+    column = (_AROUND * round(20 / scale) + moved) % 1 - 0.5
+    return row**2 + column**2 < 0.09
+
+
+_PATCHES: dict[str, Callable[[float], Mask]] = {
+    "hoops": _hoops,
+    "pinstripes": lambda scale: (_AROUND * round(22 / scale)) % 1 < 0.4,
+    "checks": lambda scale: _hoops(scale) ^ _bars(scale),
+    "block-top": lambda scale: 0.25 + 0.2 * scale > _DOWN,
+    "block-bottom": lambda scale: 0.9 - 0.2 * scale < _DOWN,
+    "band": lambda scale: np.abs(_DOWN - 0.42) < 0.12 * scale,
+    "dots": _dots,
+    "diagonal": lambda scale: (_DOWN * 4 / scale + _AROUND * round(6 / scale)) % 1 < 0.45,
+    "halves": lambda scale: np.cos(2 * np.pi * _AROUND) > 0,
+    "sides": lambda scale: np.abs(np.cos(2 * np.pi * _AROUND)) > 0.8,
+}
+"""Patterns of one colour on the ground: where it lies, at so many times the usual size."""
 
 
 def upper(person: Person) -> Texture:
@@ -213,7 +223,7 @@ def _filled(colour: Bgr) -> Texture:
     return texture
 
 
-def _fill(texture: Texture, mask: NDArray[np.bool_], colour: Bgr) -> None:
+def _fill(texture: Texture, mask: Mask, colour: Bgr) -> None:
     texture[np.broadcast_to(mask, (ROWS, COLUMNS))] = colour
 
 
