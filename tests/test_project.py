@@ -92,6 +92,13 @@ def test_the_lowest_versions_are_those_that_are_promised() -> None:
         assert f"{installed[name]}.".startswith(f"{least}."), name
 
 
+def test_every_extra_stands_on_the_page_of_installing() -> None:
+    text = (ROOT / "docs" / "guide" / "install.md").read_text()
+    rows = re.findall(r"^\| (`[\w`, ]+`) \|", text, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"\w+", row)]
+    assert sorted(named) == sorted(set(PROJECT["optional-dependencies"]) - {"dev"})
+
+
 def test_the_version_stands_in_the_readme_and_the_changes() -> None:
     version = PROJECT["version"]
     assert f"sa_deploy-{version}-py3-none-any.whl" in (ROOT / "README.md").read_text()
