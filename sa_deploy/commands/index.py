@@ -132,11 +132,13 @@ def index(
 
 def _refuse_twice(embeddings: list[Path]) -> None:
     """Rows of a file that is named twice would be in the gallery twice."""
+    from sa_runtime.system.files import real
+
     seen = set()
     for path in embeddings:
-        if path.resolve() in seen:
+        if real(path) in seen:
             raise InputError(f"{path}: given twice; leave one out")
-        seen.add(path.resolve())
+        seen.add(real(path))
 
 
 def _method(gallery: Gallery) -> str:

@@ -129,6 +129,7 @@ def search(
         sa-deploy search gallery --image query.jpg --model model.onnx
         sa-deploy search gallery --track 17 --source c1.mp4 --camera c2
     """
+    from sa_runtime.errors import InputError
     from sa_runtime.gallery.contact_sheet import check_sheet, contact_sheet
     from sa_runtime.gallery.databases import DatabaseGallery, is_database
     from sa_runtime.gallery.gallery import Gallery
@@ -136,7 +137,9 @@ def search(
 
     opened = DatabaseGallery(gallery) if is_database(gallery) else Gallery(gallery)
     if picture is not None:
-        check_sheet(picture, gallery)
+        check_sheet(picture, gallery, crop_folder=crops)
+    elif crops is not None:
+        raise InputError(f"--crops {crops}: for the pictures of --picture FILE.png; pass it too")
     opened.forget_if_possible()
     where = Where(
         camera=tuple(camera or ()),
@@ -146,6 +149,7 @@ def search(
     )
     options = runner_options(cache=cache, device=device, threads=threads)
     runner = {"runtime": runtime, "batch_size": batch_size, **options}
+    _check_sources(opened, where.source)
     query = _query(opened, image or [], track, source, vectors, model, runner)
     found = opened.search(query, top, where=where, leave_out=query.leave_out, by=by, exact=exact)
     results = [
@@ -169,6 +173,19 @@ def search(
         print_json({**said, "recall": recall, "results": results})
     else:
         _print(opened, results)
+
+
+def _check_sources(gallery: Gallery | DatabaseGallery, names: tuple[str, ...]) -> None:
+    """As the search itself does, with the name that the option has here."""
+    from sa_runtime.errors import InputError
+    from sa_runtime.gallery.rows import Where
+
+    for name in names:
+        try:
+            gallery.check_names(Where(source=(name,)))
+        except InputError as exc:
+            said = str(exc).replace(f"source={name!r}", f"in_source={name!r}", 1)
+            raise InputError(said, parameter="in_source", value=name) from exc
 
 
 def _query(

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sa_runtime.gallery.gallery import Gallery
+from sa_runtime.outputs.parquet import vector_array
 from sa_runtime.outputs.read import read_embeddings
 from tests.cli.invoke import invoke
 
@@ -274,3 +277,85 @@ def test_calibrating_on_a_data_set_gives_verdicts(
     neither = invoke("calibrate", gallery)
     assert neither.returncode == 2
     assert "expected --marked FILE" in neither.stderr
+
+
+def changed(people: Path, name: str, change: Callable[[Any], Any]) -> Path:
+    """A file of embeddings with other vectors, as somebody may write it."""
+    table = pq.read_table(people)
+    vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False))
+    column = vector_array(np.asarray(change(vectors.copy()), np.float32))
+    place = table.schema.get_field_index("embedding")
+    table = table.set_column(place, pa.field("embedding", column.type, nullable=False), column)
+    pq.write_table(table, people.with_name(name))
+    return people.with_name(name)
+
+
+def zero(vectors: Any) -> Any:
+    vectors[3] = 0
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("change", "said_of_it"),
+    [
+        (zero, "the vector of row 3 is of length 0, expected the length 1"),
+        (lambda vectors: 100 * vectors, "the vector of row 0 is of length 100, expected"),
+        (lambda vectors: np.nan * vectors, "the vector of row 0 is not finite, expected"),
+    ],
+)
+def test_vectors_that_no_model_gives_are_refused(
+    change: Callable[[Any], Any], said_of_it: str, gallery: Path, tmp_path: Path
+) -> None:
+    odd = changed(tmp_path / "people.parquet", "odd.parquet", change)
+    for words in (("index", odd, "-o", tmp_path / "new"), ("search", gallery, "--vectors", odd)):
+        done = invoke(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{odd}: {said_of_it}" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_equal_vectors_and_float16_are_searched(gallery: Path, tmp_path: Path) -> None:
+    people = tmp_path / "people.parquet"
+    equal = changed(people, "equal.parquet", lambda vectors: np.repeat(vectors[:1], 6, axis=0))
+    half = changed(people, "half.parquet", lambda vectors: vectors.astype(np.float16))
+    for file, expected in ((equal, [0, 0, 0, 0, 0, 0]), (half, [0, 1, 2, 3, 4, 4])):
+        results = said("search", gallery, "--vectors", file, "--top", 1)["results"]
+        names = [result["found"][0]["source"] for result in results]
+        assert names == [str(tmp_path / "crops" / f"{number}.png") for number in expected]
+
+
+def test_odd_questions_end_in_an_answer_or_a_way_out(gallery: Path, tmp_path: Path) -> None:
+    people = tmp_path / "people.parquet"
+    none = tmp_path / "none.parquet"
+    pq.write_table(pq.read_table(people).slice(0, 0), none)
+    vectors = ("--vectors", people)
+    picture = ("--picture", tmp_path / "sheet.png")
+    for words, way_out in (
+        (("--vectors", none), f"{none}: holds no vectors; expected at least one"),
+        ((*vectors, "--in-source", "x"), "--in-source x: no row of the gallery has it"),
+        ((*vectors, *picture, "--crops", tmp_path / "no"), "no such folder; expected crops"),
+        ((*vectors, "--crops", tmp_path), "pass it too"),
+        (("--image", people, "--model", tmp_path), f"{tmp_path}: a folder; expected a model"),
+    ):
+        done = invoke("search", gallery, *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert way_out in done.stderr
+    for top in (10**7, 10**30):
+        results = said("search", gallery, *vectors, "--top", top)["results"]
+        assert [len(result["found"]) for result in results] == [6] * 6
+    never = invoke("gallery", "keep", gallery, "0d")
+    assert "KEEP 0d: expected a number and a unit" in never.stderr
+    marks = tmp_path / "who.csv"
+    marks.write_text("source,track_id,person\ngone.mp4,1,Ada\n")
+    unknown = invoke("calibrate", gallery, "--marked", marks)
+    assert unknown.returncode == 2
+    assert f"{marks}: marks the source 'gone.mp4', of which the gallery" in unknown.stderr
+
+
+def test_links_in_a_circle_are_told(gallery: Path, tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    for words in ((tmp_path / "people.parquet", "-o", circle), (circle, "-o", tmp_path / "new")):
+        done = invoke("index", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert str(circle) in done.stderr

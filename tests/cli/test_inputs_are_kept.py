@@ -52,6 +52,8 @@ def stored(folder: Path) -> None:
         "evaluate {0}/model.onnx -d synthetic --data-dir {0}/world --picture {0}/world/a.png",
         "evaluate {0}/model.onnx -d synthetic --data-dir {0}/world --per-query {0}/world/a.parquet",
         "evaluate {0}/model.onnx -d synthetic --data-dir {0}/world --report {0}/world",
+        "evaluate {0}/people.parquet -d synthetic --data-dir {0}/world --per-query "
+        "{0}/people.parquet",
         "embed {0}/model.onnx {0}/world/query --out {0}/world/query/people.parquet",
         "embed {0}/model.onnx {0}/world/query --out {0}/model.onnx/",
         "index {0}/people.parquet --out {0}/people.parquet",

@@ -39,8 +39,9 @@ def metadata_text(path: Path, key: str) -> str | None:
         InputError: no such file, another suffix, or a file that is broken.
     """
     if not path.is_file():
+        there = "a folder" if path.is_dir() else "no such file"
         raise MissingFileError(
-            f"{path}: no such file; expected a model that `sa-deploy export` wrote", path=path
+            f"{path}: {there}; expected a model that `sa-deploy export` wrote", path=path
         )
     if path.suffix not in ARTEFACTS:
         raise InputError(

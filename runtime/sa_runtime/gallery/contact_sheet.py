@@ -11,7 +11,7 @@ from sa_runtime import crops
 from sa_runtime.arrays import Bgr, Image
 from sa_runtime.decoding import read_image
 from sa_runtime.errors import InputError
-from sa_runtime.gallery.crops import crop_path
+from sa_runtime.gallery.crops import crop_path, require_crops
 from sa_runtime.image_files import IMAGE_SUFFIXES
 from sa_runtime.retrieval.sheet import GREY, INK, Sheet, write_png
 from sa_runtime.sources.reader import VideoReader
@@ -25,12 +25,14 @@ _COLOURS: dict[str | None, Bgr] = {"match": (115, 158, 0), "perhaps": (0, 159, 2
 # Told apart by colour-blind people (Okabe and Ito); the caption says it again.
 
 
-def check_sheet(out: Path, gallery: Path) -> None:
-    """Refuse a target that is no PNG file, or lies in the gallery.
+def check_sheet(out: Path, gallery: Path, *, crop_folder: Path | None = None) -> None:
+    """Refuse a target that is no PNG file, or lies in the gallery, and crops that are not there.
 
     Raises:
-        InputError: it is.
+        InputError: it is, or they are not.
     """
+    if crop_folder is not None:
+        require_crops(crop_folder)
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: a picture is written as PNG; expected a name that ends in .png")
     refuse_inputs(out, [gallery], parameter="picture")

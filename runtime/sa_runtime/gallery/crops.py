@@ -32,11 +32,7 @@ def remove_crops(folder: Path, tables: Sequence[pa.Table], where: Where) -> int:
     Raises:
         MissingFileError: no such folder.
     """
-    if not folder.is_dir():
-        raise MissingFileError(
-            f"{folder}: no such folder; expected crops that `sa-deploy embed --crops` wrote",
-            path=folder,
-        )
+    require_crops(folder)
     removed = 0
     for table in tables:
         meant = pa.array(np.flatnonzero(where.of(table)))
@@ -46,3 +42,12 @@ def remove_crops(folder: Path, tables: Sequence[pa.Table], where: Where) -> int:
                 path.unlink()
                 removed += 1
     return removed
+
+
+def require_crops(folder: Path) -> None:
+    """Raise MissingFileError where a folder of crops is not there."""
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"{folder}: no such folder; expected crops that `sa-deploy embed --crops` wrote",
+            path=folder,
+        )

@@ -114,7 +114,7 @@ def nearest_groups(
     Returns:
         (Q, k') rows and distances; see :class:`Found`.
     """
-    waiting = np.arange(queries)
+    waiting, k = np.arange(queries), max(1, min(k, total))
     if by == "row":
         return nearest(k, waiting)
     index = np.full((queries, k), NOBODY)

@@ -10,7 +10,7 @@ import numpy as np
 from sa_runtime.errors import InputError, MissingFileError, shown
 from sa_runtime.gallery.calibration import Calibration, Stated, calibrate_pairs
 from sa_runtime.gallery.gallery import Gallery
-from sa_runtime.gallery.rows import Where
+from sa_runtime.gallery.rows import Where, names_of
 from sa_runtime.retrieval.labels import Labels
 
 COLUMNS = ("source", "track_id", "person")
@@ -80,8 +80,13 @@ def calibrate_marked(
     Raises:
         InputError: marks of which the gallery has no rows, or as ``calibrate_pairs`` says.
     """
-    tables = [segment.rows for segment in gallery.segments]
-    Where(source=tuple(sorted({source for source, _ in marks}))).check_names(tables)
+    there = set(names_of([segment.rows for segment in gallery.segments], "source"))
+    for source, _ in marks:
+        if source not in there:
+            raise InputError(
+                f"{origin}: marks the source {shown(source)}, of which the gallery {gallery.path} "
+                "has no row; its sources are listed by `sa-deploy gallery info`"
+            )
     stored = gallery.read(Where(source=tuple({source for source, _ in marks})))
     columns = [stored.rows[name].to_pylist() for name in ("source", "track_id", "camera")]
     names, cameras, rows = [], [], []
@@ -92,7 +97,10 @@ def calibrate_marked(
             names.append(person)
             cameras.append(camera if camera is not None else source)
     if not rows:
-        raise InputError(f"{origin}: marks no row of the gallery {gallery.path}; see its track_id")
+        raise InputError(
+            f"{origin}: marks no row of the gallery {gallery.path}; expected a track_id of its "
+            "sources, as `sa-deploy search --json` shows them, or none for images"
+        )
     numbers = np.unique(np.array(names), return_inverse=True)[1] + 1
     known, camera_id = np.unique(np.array(cameras), return_inverse=True)
     labels = Labels(person=numbers.astype(np.int64), camera=camera_id.astype(np.int64))

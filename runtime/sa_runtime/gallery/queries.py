@@ -137,9 +137,15 @@ def image_query(
 
 
 def stored_query(path: Path) -> Query:
-    """Every row that ``sa-deploy embed`` wrote, as a query of its own."""
+    """Every row that ``sa-deploy embed`` wrote, as a query of its own.
+
+    Raises:
+        InputError: a file that cannot be read, or holds no rows.
+    """
     found = read_embeddings(path)
     rows = found.rows.to_pylist()
+    if not rows:
+        raise InputError(f"{path}: holds no vectors; expected at least one to search for")
     return Query(
         vectors=found.vectors,
         contract=found.contract,

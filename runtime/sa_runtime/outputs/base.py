@@ -8,8 +8,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import Contract
+from sa_runtime.errors import InputError
 from sa_runtime.items import Counts, Position, Row
 
 if TYPE_CHECKING:
@@ -20,6 +24,10 @@ StoredType = Literal["float32", "float16"]
 PART_ROWS = 50_000
 PART_SECONDS = 600.0
 """A part is also closed after this long, since a stopped run loses what was not."""
+_MEASURED = 65_536
+"""Rows whose lengths are taken at a time."""
+_OFF = 0.01
+"""More than a length is off that was stored as float16."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,3 +159,28 @@ class OutputKind(Protocol):
 
     def read(self, target: Path, *, unfinished: bool) -> Sequence[StoredEmbeddings]:
         """What is stored, file by file; ``unfinished`` also takes what a stopped run left."""
+
+
+def require_unit_length(vectors: NDArray[np.floating], path: Path | str) -> None:
+    """Refuse vectors that no model of this project gives, since distances of them mean nothing.
+
+    Args:
+        vectors: (N, D).
+        path: where they stand, for messages.
+
+    Raises:
+        InputError: a row is not finite, or its length is off by more than float16 rounds.
+    """
+    for start in range(0, len(vectors), _MEASURED):
+        some = vectors[start : start + _MEASURED]
+        length = np.sqrt(np.einsum("nd,nd->n", some, some, dtype=np.float32))
+        # Not a number compares with nothing.
+        right = np.abs(length - 1) <= _OFF
+        if not right.all():
+            row = int(np.flatnonzero(~right)[0])
+            found = f"of length {length[row]:.4g}" if np.isfinite(length[row]) else "not finite"
+            raise InputError(
+                f"{path}: the vector of row {start + row} is {found}, expected the length 1 that "
+                "models give; leave the row out, or embed again",
+                path=path,
+            )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.errors import ContractError, InputError
 from sa_runtime.items import Row
-from sa_runtime.outputs.base import StoredEmbeddings
+from sa_runtime.outputs.base import StoredEmbeddings, require_unit_length
 from sa_runtime.outputs.columns import (
     SCHEMA_VERSION,
     TRACK_SCHEMA,
@@ -120,12 +120,7 @@ def _stored(arrays: dict[str, NDArray[Any]], path: Path) -> StoredEmbeddings:
             f"contract says {dim} numbers a row; embed again",
             path=path,
         )
-    if not (finite := np.isfinite(vectors).all(axis=1)).all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise InputError(
-            f"{path}: the vector of row {row} is not finite; leave the row out, or embed again",
-            path=path,
-        )
+    require_unit_length(vectors, path)
     columns = {
         field.name: _values(arrays[field.name], field)
         for field in TRACK_SCHEMA

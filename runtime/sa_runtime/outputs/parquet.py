@@ -15,7 +15,7 @@ from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import METADATA_KEY, Contract
 from sa_runtime.errors import ContractError, InputError, MissingFileError
 from sa_runtime.items import Row
-from sa_runtime.outputs.base import StoredEmbeddings
+from sa_runtime.outputs.base import StoredEmbeddings, require_unit_length
 from sa_runtime.outputs.columns import (
     ROW_NUMBER,
     SCHEMA_KEY,
@@ -165,7 +165,7 @@ def vectors_of(table: pa.Table, dim: int, path: Path | str) -> Embeddings:
     """(N, dim) float32 of the column, which must be what the contract says.
 
     Raises:
-        InputError: it is absent, of another width, or holds a number that is not finite.
+        InputError: it is absent, of another width, or holds a vector that is not of unit length.
     """
     stored = table.schema.field("embedding").type if "embedding" in table.column_names else None
     if stored is None or not (
@@ -182,12 +182,7 @@ def vectors_of(table: pa.Table, dim: int, path: Path | str) -> Embeddings:
     chunks = [chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]
     flat = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
     vectors = flat.astype(np.float32, copy=False).reshape(-1, dim)
-    if not np.isfinite(vectors).all():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise InputError(
-            f"{path}: the vector of row {row} is not finite; leave the row out, or embed again",
-            path=path,
-        )
+    require_unit_length(vectors, path)
     return vectors
 
 

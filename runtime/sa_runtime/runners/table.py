@@ -34,8 +34,9 @@ def runtimes_for(model: Path) -> tuple[str, ...]:
         InputError: no such file, or none does.
     """
     if not model.is_file():
+        there = "a folder" if model.is_dir() else "no such file"
         raise MissingFileError(
-            f"{model}: no such file; expected a model that `sa-deploy export` wrote", path=model
+            f"{model}: {there}; expected a model that `sa-deploy export` wrote", path=model
         )
     if model.suffix not in FORMATS:
         raise InputError(

@@ -143,15 +143,23 @@ def refuse_inputs(
     Raises:
         InputError: the target is one of them, or lies in a folder among them.
     """
-    where = target.resolve()
+    where = real(target)
     for given in map(Path, inputs):
         if given.is_dir():
-            if where.is_relative_to(given.resolve()):
+            if where.is_relative_to(real(given)):
                 raise bad_value(parameter, str(target), f"{given} is read; write elsewhere")
         elif given.exists() and (
-            where == given.resolve() or (target.exists() and target.samefile(given))
+            where == real(given) or (target.exists() and target.samefile(given))
         ):
             raise bad_value(parameter, str(target), "it is read; write to another file")
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, links followed; links in a circle are left, and fail where they are used.
+
+    ``Path.resolve`` raises RuntimeError for them in Python 3.11 and 3.12.
+    """
+    return Path(os.path.realpath(path))
 
 
 def _to_disk(path: Path) -> None:

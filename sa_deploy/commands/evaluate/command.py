@@ -153,7 +153,7 @@ def evaluate(
         most_images=report_images,
         history=history,
     )
-    files.check([Path(root) for root in data_dir], alone=len(models) == len(dataset) == 1)
+    files.check([Path(root) for root in data_dir], models, alone=len(models) == len(dataset) == 1)
     found = evaluate_models(
         models,
         _load(dataset, data_dir),

@@ -15,6 +15,7 @@ from sa_runtime.retrieval.history import append_history, check_history, entry_of
 from sa_runtime.retrieval.per_query import check_per_query, write_per_query
 from sa_runtime.retrieval.picture import check_picture, ranking_picture
 from sa_runtime.retrieval.report.build import check_report, write_report
+from sa_runtime.system.files import refuse_inputs
 
 if TYPE_CHECKING:
     from sa_runtime.retrieval.evaluations import Evaluations
@@ -33,16 +34,21 @@ class Files:
     most_images: int
     history: Path | None
 
-    def check(self, roots: Sequence[Path], *, alone: bool) -> None:
+    def check(self, roots: Sequence[Path], models: Sequence[str], *, alone: bool) -> None:
         """Refuse what cannot be written, before anything is embedded.
 
         Args:
             roots: folders of the data sets.
+            models: what is evaluated.
             alone: whether there is one model and one data set.
 
         Raises:
             InputError: a name that is refused, or a picture of several.
         """
+        for name in ("picture", "per_query", "report", "history"):
+            target: Path | None = getattr(self, name)
+            if target is not None:
+                refuse_inputs(target, models, parameter=name)
         if self.picture is not None:
             if not alone:
                 raise InputError("--picture shows one model on one data set; leave it out here")

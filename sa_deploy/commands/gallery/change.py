@@ -77,7 +77,7 @@ def remove(
 
 def keep(
     gallery: GalleryFolder,
-    duration: Annotated[
+    keep: Annotated[
         str,
         typer.Argument(
             metavar="DURATION", help="How long rows are kept: 30d, 12h, 2w; or `ever`, for ever."
@@ -92,14 +92,14 @@ def keep(
         sa-deploy gallery keep gallery ever
     """
     from sa_runtime.gallery.gallery import Gallery
-    from sa_runtime.gallery.rows import duration as span
+    from sa_runtime.gallery.rows import duration
 
-    kept = None if duration == "ever" else span(duration)
+    kept = None if keep == "ever" else duration(keep)
     with indexing("forget") as on_index:
         opened = Gallery(gallery, on_index=on_index)
         forgotten = opened.set_keep(kept)
     if json_output:
-        print_json({"forgotten": forgotten, "rows": len(opened), "keep": duration})
+        print_json({"forgotten": forgotten, "rows": len(opened), "keep": keep})
         return
     typer.echo(f"{forgotten:,} rows forgotten, {len(opened):,} rows left in {gallery}")
 
