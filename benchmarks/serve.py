@@ -10,8 +10,8 @@ queue is worked off once does not count: as long a burst may last. Then, at half
 how long answers take.
 
 All connections of a ``hey`` that is given a rate ask at the same moments. Several of them, begun
-one after the other, ask evenly, as many clients that know nothing of each other do;
-``--in-step`` measures with bursts.
+one after the other, ask evenly, as many clients that know nothing of each other do; with
+``--waves 1`` all ask at once.
 
 Clients and service share the processor's cores, and what either takes of them is noted. With
 ``--apart`` the service and the bare runner, of as many threads, have the first core and the clients
@@ -57,7 +57,6 @@ from sa_runtime.system.files import atomic_path
 
 SCHEMA = "sa-deploy.benchmarks.serve/1"
 TURNS = 3
-WAVES = 8
 JSON = "application/json"
 LITSERVE = Path(__file__).with_name("peer_workers") / "litserve_onnx.py"
 
@@ -225,7 +224,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.apart:
         os.sched_setaffinity(0, {min(every)})  # this process, and the service that it starts
     theirs: dict[str, Any] = {"cores": every - {min(every)} if options.apart else every}
-    theirs["waves"] = 1 if options.in_step else WAVES
+    theirs["waves"] = options.waves
     with (
         tempfile.TemporaryDirectory() as name,
         open_runner(options.model, options.runtime) as runner,
@@ -282,7 +281,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "threads": threads,
         "people": people,
         "apart": options.apart,
-        "in_step": options.in_step,
+        "waves": options.waves,
         "queue_crops": queue,
         "clients": clients,
         "bare": alone,
@@ -335,7 +334,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=1, help="crops in a request")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a turn")
     parser.add_argument("--apart", action="store_true", help="clients have cores of their own")
-    parser.add_argument("--in-step", action="store_true", help="all clients ask at one moment")
+    parser.add_argument("--waves", type=int, default=8, help="in which connections ask")
     parser.add_argument("--litserve", help="Python of an environment that has LitServe")
     parser.add_argument("--out", type=Path, help="file that the run is added to")
     options = parser.parse_args()
