@@ -140,7 +140,13 @@ def test_compose_mounts_files_that_are_there_or_said_to_be_the_users() -> None:
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert (DEPLOY / source).exists() or f"deploy{source[1:]}" in text.split("services")[0]
+            # Of keys whole folders: a file that is replaced stays what it was in a container.
+            assert "keys" not in source or source in ("./keys/embedder", "./keys/prometheus")
         for port in service["ports"]:
             assert port.startswith("127.0.0.1:")
+    mounted = {v.split(":")[1] for v in services["prometheus"]["volumes"]}
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    (job,) = scraped["scrape_configs"]
+    assert str(Path(job["authorization"]["credentials_file"]).parent) in mounted
     build = services["embedder"]["build"]
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()

@@ -214,3 +214,25 @@ def test_sighup_opens_the_files_again(tiny_model: TinyModel) -> None:
         while httpx.get(f"{url}/models").json()[0]["version"] != 2:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+def test_a_second_signal_tells_those_who_wait_to_ask_again(tiny_model: TinyModel) -> None:
+    image = cv2.imencode(".png", np.zeros((90, 40, 3), np.uint8))[1].tobytes()
+    with (
+        served(tiny_model.path, "--max-delay-ms", "30000", "--timeout-ms", "40000") as (serve, url),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waits = pool.submit(httpx.post, f"{url}/embed", content=image, timeout=60)
+        until = time.monotonic() + 20
+        while 'sa_deploy_queue_crops{model="tiny0"} 1.0' not in httpx.get(f"{url}/metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        serve.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        serve.send_signal(signal.SIGTERM)
+        answer = waits.result(30)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "ask again" in answer.json()["error"]
+        assert serve.wait(40) == 4
+        assert serve.stderr is not None
+        assert "1 requests were cut off by the second signal" in serve.stderr.read()

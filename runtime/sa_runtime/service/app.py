@@ -73,6 +73,8 @@ class Service:
         self._gallery = gallery
         self._searcher: Searcher | None = None
         self._drift = Drift()
+        self._reloading: asyncio.Future[None] | None = None
+        self._asked_again = False
         self._bell = Doorbell()
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="sa-decode")
         models.on_batch = self._note_batch
@@ -82,6 +84,7 @@ class Service:
             lifespan=self.running,
             docs_url=None,
             redoc_url=None,
+            redirect_slashes=False,
         )
         add_docs(inner)
         Routes(self).add_to(inner)
@@ -137,29 +140,43 @@ class Service:
             self._pool.shutdown()
 
     def reload_all(self) -> None:
-        """Swap every model for what its file holds now; one that cannot be swapped goes on."""
+        """Swap every model for what its file holds now; one that cannot be swapped goes on.
 
-        async def reload() -> None:
+        Asked again meanwhile, it does so once more when it is done, however often it was asked.
+        """
+        self._asked_again = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.ensure_future(self._reload_all())
+
+    async def _reload_all(self) -> None:
+        while self._asked_again:
+            self._asked_again = False
             for name in self.models.files:
                 try:
                     await self.models.reload(name)
                 except (SaDeployError, RefusedError) as exc:
                     _log.error("%s: goes on as it was: %s", name, exc)
-
-        self._reloading = asyncio.ensure_future(reload())
+                except Exception:
+                    _log.exception("%s: goes on as it was", name)
 
     async def _watch(self) -> None:
         """Now and then: are the models still what they were, are people still what they were?"""
         while True:
             await asyncio.sleep(self._check_s)
             for served in list(self.models):
-                with served:
-                    try:
-                        await asyncio.to_thread(served.check)
-                    except SaDeployError as exc:
-                        _log.error("%s: not ready: %s", served.name, exc)
-                found = await asyncio.to_thread(self._drift.measure, served)
-                self.metrics.note_drift(served.name, found)
+                if served in list(self.models):  # no other one has its place meanwhile
+                    await self._look_at(served)
+
+    async def _look_at(self, served: Served) -> None:
+        try:
+            with served:
+                await asyncio.to_thread(served.check)
+            found = await asyncio.to_thread(self._drift.measure, served)
+            self.metrics.note_drift(served.name, found)
+        except SaDeployError as exc:
+            _log.error("%s: not ready: %s", served.name, exc)
+        except Exception:  # whatever it is, the next look is not to be missed
+            _log.exception("%s: could not be looked at", served.name)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The two endpoints that are asked all the time by a short way, the others by FastAPI's."""
@@ -245,6 +262,7 @@ class Service:
             )
             return Response(body, headers=headers | named(served), media_type=kind)
 
+        plain.check_query(request.query_params)
         return await self._of_pictures(request, answer)
 
     async def search(self, request: Request) -> Response:
@@ -257,6 +275,7 @@ class Service:
             body = search.answer(served.contract, served.name, served.version, found)
             return Response(body, headers=named(served), media_type="application/json")
 
+        plain.check_query(request.query_params, search.SEVERAL, search.ONE)
         return await self._of_pictures(request, answer)
 
     async def _of_pictures(

@@ -26,6 +26,20 @@ _log = logging.getLogger("sa_runtime.service.access")
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """Asked without a key: what balancers and orchestrators probe."""
 _ID = re.compile(r"[\w.-]{1,64}")
+_STOPPED = RefusedError(
+    503,
+    "the service is being stopped, and this request was not done; ask again",
+    retry_after_s=1,
+    close=True,
+    reason="stopped",
+)
+_UPGRADE = RefusedError(
+    400,
+    "a body behind Upgrade, where none can be read; ask by HTTP/1.1 alone, as Java's HttpClient "
+    "does with version(HTTP_1_1) and curl with --http1.1",
+    close=True,
+    reason="malformed",
+)
 
 
 class Door:
@@ -111,7 +125,10 @@ class Door:
                 raise _GoneError from None
 
         try:
-            if self._admits(scope, state):
+            if link is not None and _upgrades_with_body(scope):
+                state["reason"] = _UPGRADE.reason
+                await reply_to(_UPGRADE)(scope, receive, answer)
+            elif self._admits(scope, state):
                 try:
                     state["kept"] = kept = kept or self._enter(scope)
                 except RefusedError as refusal:
@@ -131,6 +148,11 @@ class Door:
             status = 499
             if link is not None:
                 link.transport.abort()  # the connection is of no use any more
+        except asyncio.CancelledError:
+            if status or link is None:  # an answer that has begun ends with its connection
+                raise
+            state["reason"] = _STOPPED.reason
+            await reply_to(_STOPPED)(scope, receive, answer)
         except Exception:
             _log.exception("%s %s: request %s failed", scope["method"], scope["path"], state["id"])
             state["reason"] = "defect"
@@ -199,6 +221,15 @@ class Door:
                 "stages": {name: round(s, 6) for name, s in answered.stages.items()},
             },
         )
+
+
+def _upgrades_with_body(scope: Scope) -> bool:
+    """Whether the parser takes what follows the headers for another protocol than HTTP."""
+    return bool(
+        header(scope, b"upgrade")
+        and header(scope, b"content-length") != b"0"
+        and (header(scope, b"content-length") or header(scope, b"transfer-encoding"))
+    )
 
 
 class _GoneError(Exception):

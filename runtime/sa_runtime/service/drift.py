@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import Protocol
 
 import numpy as np
 
 from sa_runtime.arrays import Embeddings
+from sa_runtime.artefact.contract import Contract
 from sa_runtime.artefact.formats import ARTEFACTS
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.artefact.reference import Reference, compare, reference_of
-from sa_runtime.runners.base import BaseRunner
-from sa_runtime.service.models import Served
+from sa_runtime.runners.base import BaseRunner, Runner
 
 WINDOW = 512
 """Vectors that are compared."""
@@ -20,45 +21,61 @@ LEAST = 64
 """Vectors below which nothing is said."""
 
 
+class Watched(Protocol):
+    """A model whose vectors are compared with the statistics that its artefact held."""
+
+    @property
+    def name(self) -> str:
+        """That requests call it by."""
+
+    @property
+    def reference(self) -> Reference | None:
+        """The statistics; ``None`` where it had none."""
+
+    @property
+    def contract(self) -> Contract:
+        """What its vectors mean."""
+
+
 class Drift:
     """The last vectors of every model, and their distance from its reference statistics."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[Embeddings]] = {}
-        self._references: dict[tuple[str, int], Reference | None] = {}
+        self._spaces: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def add(self, served: Served, vectors: Embeddings) -> None:
+    def add(self, served: Watched, vectors: Embeddings) -> None:
         """Keep the vectors of a batch, (N, D) float32."""
+        space = served.contract.space
         with self._lock:
             recent = self._recent.setdefault(served.name, deque())
-            if recent and recent[0].shape[1:] != vectors.shape[1:]:
+            if self._spaces.setdefault(served.name, space) != space:
                 recent.clear()  # another model has its place
+                self._spaces[served.name] = space
             recent.append(vectors)
             while sum(map(len, recent)) - len(recent[0]) >= WINDOW:
                 recent.popleft()
 
-    def measure(self, served: Served) -> dict[str, float]:
+    def measure(self, served: Watched) -> dict[str, float]:
         """By kind of drift; empty where the artefact has no statistics or vectors are few."""
-        reference = self._reference(served)
         with self._lock:
-            recent = list(self._recent.get(served.name, ()))
-        if reference is None or sum(map(len, recent)) < LEAST:
+            same = self._spaces.get(served.name) == served.contract.space
+            recent = list(self._recent.get(served.name, ())) if same else []
+        if served.reference is None or sum(map(len, recent)) < LEAST:
             return {}
-        return compare(np.concatenate(recent)[-WINDOW:], reference)
-
-    def _reference(self, served: Served) -> Reference | None:
-        key = (served.name, served.version)
-        if key not in self._references:
-            self._references[key] = _found(served)
-        return self._references[key]
+        return compare(np.concatenate(recent)[-WINDOW:], served.reference)
 
 
-def _found(served: Served) -> Reference | None:
-    runner = served.runner
+def known_reference(runner: Runner) -> Reference | None:
+    """The statistics in a runner's artefact; ``None`` where it has none.
+
+    Raises:
+        SaDeployError: the artefact cannot be read any more.
+    """
     if not isinstance(runner, BaseRunner) or runner.path.suffix not in ARTEFACTS:
         return None
     # The statistics are those of the artefact's first embedding.
-    if read_contract(runner.path).space != served.contract.space:
+    if read_contract(runner.path).space != runner.contract.space:
         return None
     return reference_of(runner.path)

@@ -18,6 +18,7 @@ _SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0),
 )
+BAD_KINDS = ("not finite", "zero norm")
 _CROPS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -75,6 +76,7 @@ class Metrics:
             ["model", "kind"],
             **made,
         )
+        self._told: dict[str, set[str]] = {}
         self._info = Gauge(
             "model_info",
             "1 for each model that is served.",
@@ -110,22 +112,35 @@ class Metrics:
             self._failed.labels(model).inc(report.failed)
         if report.flat:
             self._flat.labels(model).inc(report.flat)
-        for kind, count in (("not finite", report.not_finite), ("zero norm", report.zero_norm)):
+        counts = (report.not_finite, report.zero_norm)
+        for kind, count in zip(BAD_KINDS, counts, strict=True):
             if count:
                 self._bad.labels(model, kind).inc(count)
 
     def note_drift(self, model: str, kinds: dict[str, float]) -> None:
-        """Set what :mod:`sa_runtime.service.drift` measured."""
+        """Set what :mod:`sa_runtime.service.drift` measured; what it did not is not told."""
         for kind, value in kinds.items():
             self._drift.labels(model, kind).set(value)
+        for kind in self._told.pop(model, set()) - set(kinds):
+            self._drift.remove(model, kind)
+        self._told[model] = set(kinds)
+
+    def _begin(self, model: str) -> None:
+        """Have what is seldom counted stand at 0: Prometheus sees no rise to the first value."""
+        for counter in (self._failed, self._flat, self._people):
+            counter.labels(model)
+        for kind in BAD_KINDS:
+            self._bad.labels(model, kind)
 
     def text(self, models: Models, gate: Gate) -> bytes:
         """The page of Prometheus, with the gauges as they stand."""
         self._in_flight.set(gate.requests)
         self._bodies.set(gate.held_bytes)
         self._info.clear()
+        self._refused.labels("overload")
         for served in models:
             contract = served.contract
+            self._begin(served.name)
             self._queue.labels(served.name).set(served.batcher.waiting)
             self._ready.labels(served.name).set(served.healthy)
             self._cosine.labels(served.name).set(served.cosine)

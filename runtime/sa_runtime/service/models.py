@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import ContractError, InputError, SaDeployError, shown
+from sa_runtime.errors import ContractError, InputError, shown
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.opening import open_runner
 from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.canary import canary_cosine, known_canary
+from sa_runtime.service.drift import known_reference
 from sa_runtime.service.limits import Limits
 from sa_runtime.service.refusals import RefusedError
 from sa_runtime.service.tickets import BatchReport
@@ -77,6 +77,7 @@ class Served:
         healthy: whether its last canary passed.
         cosine: of that canary.
         fault: what its last canary said; empty where it passed.
+        reference: statistics of its vectors, where its artefact holds them.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class Served:
         self.healthy, self.cosine, self.fault = False, 0.0, ""
         self.users = 0
         self._on_batch = on_batch
-        self._canary = known_canary(runner)
+        # Read at once: the file may be another one soon.
+        self._canary, self.reference = known_canary(runner), known_reference(runner)
         self.check()
         self.batcher = Batcher(
             runner,
@@ -125,8 +127,8 @@ class Served:
         """
         try:
             self.cosine = canary_cosine(self.runner, self._canary)
-        except SaDeployError as exc:
-            self.healthy, self.fault = False, str(exc)
+        except Exception as exc:
+            self.healthy, self.fault = False, str(exc) or type(exc).__name__
             raise
         self.healthy, self.fault = True, ""
 
@@ -162,7 +164,7 @@ class Models:
         self.files, self.settings = files, settings
         self.on_batch: Callable[[Served, BatchReport], None] = lambda served, report: None
         self._served: dict[str, Served] = {}
-        self._swapping = threading.Lock()
+        self._swapping = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
@@ -219,9 +221,10 @@ class Models:
             SaDeployError: the file cannot be opened, or its canary crops come out wrong; the old
                 model goes on.
         """
-        old = self.get(name)
-        new = await asyncio.to_thread(self._successor, old, any_space)
-        self._served[old.name] = new
+        async with self._swapping:
+            old = self.get(name)
+            new = await asyncio.to_thread(self._successor, old, any_space)
+            self._served[old.name] = new
         _log.info("%s: version %d takes over", new.name, new.version)
         while old.users:
             await asyncio.sleep(0.01)
@@ -229,10 +232,7 @@ class Models:
         return new
 
     def _successor(self, old: Served, any_space: bool) -> Served:
-        with self._swapping:
-            if self._served.get(old.name) is not old:
-                raise InputError(f"{old.name}: is being swapped by another request")
-            new = self._opened(old.name, old.path, old.version + 1)
+        new = self._opened(old.name, old.path, old.version + 1)
         if new.contract.space != old.contract.space and not any_space:
             new.close()
             raise ContractError(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import orjson
-from starlette.datastructures import UploadFile
+from starlette.datastructures import QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sa_runtime import crops
 from sa_runtime.arrays import Embeddings, Image, Images
 from sa_runtime.artefact.contract import Contract
 from sa_runtime.decoding import decode_image
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, shown
 from sa_runtime.image_files import image_size, kind_of
 from sa_runtime.service.gate import Job
 from sa_runtime.service.limits import Limits
@@ -27,11 +27,34 @@ from sa_runtime.service.replies import BYTES
 _FIELDS = 8
 
 
+_ASKED = ("model", "timeout_ms", "boxes")
+"""What the query of a plain request may hold."""
+
+
 class Pictures(NamedTuple):
     """What a request holds: image files, each a person; or one with the boxes of several."""
 
     files: list[bytes]
     boxes: list[list[float]] | None
+
+
+def check_query(asked: QueryParams, several: Sequence[str] = (), more: Sequence[str] = ()) -> None:
+    """Refuse a query that would be passed over: what it asks for would not be done.
+
+    Args:
+        asked: the query.
+        several: beside :data:`_ASKED` may be there, as often as is liked.
+        more: likewise, once.
+
+    Raises:
+        RefusedError: another name, or twice what has one value.
+    """
+    known = (*_ASKED, *more, *several)
+    for name, _ in asked.multi_items():
+        if name not in known:
+            raise malformed(f"?{shown(name)[1:-1]}=: expected one of {', '.join(known)}")
+        if name not in several and len(asked.getlist(name)) > 1:
+            raise malformed(f"{name}: expected once")
 
 
 async def read_pictures(job: Job, limits: Limits) -> Pictures:
@@ -73,6 +96,7 @@ def _from_json(body: bytes | bytearray) -> Pictures:
         raise malformed(f"the request is not JSON ({exc})") from exc
     if not isinstance(fields, dict):
         raise malformed(f"a JSON {type(fields).__name__}, expected an object")
+    _require_fields(list(fields))
     if "frame" in fields:
         boxes = fields.get("boxes")
         return Pictures([_unpacked(fields["frame"], "frame")], _boxes(boxes))
@@ -80,6 +104,19 @@ def _from_json(body: bytes | bytearray) -> Pictures:
     if not isinstance(images, list):
         raise malformed("expected images, a list of image files in base64, or frame and boxes")
     return Pictures([_unpacked(text, f"image {i}") for i, text in enumerate(images)], None)
+
+
+def _require_fields(names: Sequence[str]) -> None:
+    """Refuse what would be passed over in silence: its people would be missing in the answer."""
+    for name in names:
+        if name not in ("images", "frame", "boxes"):
+            raise malformed(f"{shown(name)}: expected `images`, or `frame` and `boxes`")
+    if "frame" in names and "images" in names:
+        raise malformed("frame and images: expected one of them")
+    if "boxes" in names and "frame" not in names:
+        raise malformed("boxes without a frame; call the image that they are cut from `frame`")
+    if names.count("boxes") > 1:
+        raise malformed("boxes: expected once, a list of all of them")
 
 
 def _unpacked(text: object, what: str) -> bytes:
@@ -115,14 +152,11 @@ async def _from_form(job: Job, limits: Limits) -> Pictures:
         if form is None:
             _close(parser)
     try:
+        _require_fields([name for name, _ in form.multi_items()])
         frames = [await _file(one) for one in form.getlist("frame")]
-        images = [await _file(one) for one in form.getlist("images")]
-        boxes = form.get("boxes")
-        if frames and images:
-            raise malformed("frame and images: expected one of them")
         if frames:
-            return Pictures(frames, _boxes(boxes))
-        return Pictures(images, None)
+            return Pictures(frames, _boxes(form.get("boxes")))
+        return Pictures([await _file(one) for one in form.getlist("images")], None)
     finally:
         await form.close()
         _close(parser)
@@ -172,7 +206,8 @@ def cut(pictures: Pictures, contract: Contract, limits: Limits) -> Images:
         try:
             return crops.crop_batch(frame, pictures.boxes, spec.height, spec.width)
         except InputError as exc:
-            raise RefusedError(422, str(exc), reason="box outside") from exc
+            said = str(exc).partition(";")[0]  # behind it is what a caller in Python does
+            raise RefusedError(422, f"{said}; leave it out", reason="box outside") from exc
     out = np.empty((len(pictures.files), spec.height, spec.width, 3), np.uint8)
     for index, data in enumerate(pictures.files):
         crops.resize(decode(data, f"image {index}", limits), spec.height, spec.width, out[index])
@@ -206,7 +241,7 @@ def decode(data: bytes, what: str, limits: Limits) -> Image:
     if image is None or not image.size:
         raise RefusedError(
             422,
-            f"{what}: not a whole image ({len(data)} bytes); send it again",
+            f"{what}: not a whole image, or not of 8 or 16 bits a colour ({len(data)} bytes)",
             reason="damaged image",
         )
     return image

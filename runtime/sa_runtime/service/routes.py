@@ -59,23 +59,24 @@ class Routes:
             "/config": self.model_config,
             "/stats": self.statistics,
         }
+        aside: dict[str, Any] = {"include_in_schema": False}
+        for path, handler in of_model.items():
+            get[f"{_MODEL}{path}"] = handler
+            app.add_api_route(f"{_MODEL}/versions/{{version}}{path}", handler, **aside)
         for path, handler in get.items():
             app.add_api_route(path, handler)
-        for path, handler in of_model.items():
-            app.add_api_route(f"{_MODEL}{path}", handler)
-            app.add_api_route(
-                f"{_MODEL}/versions/{{version}}{path}", handler, include_in_schema=False
-            )
+            app.add_api_route(path, handler, methods=["HEAD"], **aside)  # as some balancers ask
         app.add_api_route("/v2/repository/index", self.index, methods=["POST"])
         app.add_api_route("/v2/repository/models/{name}/load", self.load, methods=["POST"])
 
     async def live(self) -> Response:
         """Whether the process answers."""
-        return Response()
+        return as_json({"live": True})
 
     async def ready(self) -> Response:
         """Whether requests are wanted."""
-        return Response(status_code=200 if self._service.ready else 503)
+        ready = self._service.ready
+        return as_json({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def metadata(self) -> Response:
         """What the server is and which extensions of the protocol it has."""
@@ -97,7 +98,7 @@ class Routes:
     async def model_ready(self, name: str, version: str = "") -> Response:
         """Whether a model's last canary passed."""
         ready = self._models.get(name, version).healthy and not self._service.draining
-        return Response(status_code=200 if ready else 503)
+        return as_json({"name": name, "ready": ready}, 200 if ready else 503)
 
     async def model_config(self, name: str, version: str = "") -> Response:
         """How a model's batches form, in Triton's words."""
@@ -163,5 +164,8 @@ def _any_space(body: bytes) -> bool:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise malformed(f"the request is not JSON ({exc})") from exc
-    parameters = fields.get("parameters") if isinstance(fields, dict) else None
-    return isinstance(parameters, dict) and parameters.get("any_space") is True
+    parameters = (fields.get("parameters") or {}) if isinstance(fields, dict) else None
+    found = parameters.get("any_space", False) if isinstance(parameters, dict) else None
+    if not isinstance(found, bool):
+        raise malformed('expected {"parameters": {"any_space": true}}, or nothing')
+    return found

@@ -6,11 +6,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+from starlette.datastructures import QueryParams
 
 from sa_runtime.arrays import Embeddings
 from sa_runtime.artefact.contract import Contract, require_same_space
@@ -21,6 +21,8 @@ from sa_runtime.gallery.rows import Where
 from sa_runtime.service.refusals import RefusedError, malformed
 
 _log = logging.getLogger(__name__)
+ONE, SEVERAL = ("k", "by"), ("camera", "source")
+"""What the query of a search may hold: once, and as often as is liked."""
 _Stamp = tuple[int, int] | None
 LOOK_S = 1.0
 """How often the gallery is looked at."""
@@ -51,14 +53,14 @@ class Searcher:
         self._looked = time.monotonic()
 
     def search(
-        self, vectors: Embeddings, contract: Contract, asked: Mapping[str, str]
+        self, vectors: Embeddings, contract: Contract, asked: QueryParams
     ) -> list[list[dict[str, Any]]]:
         """The nearest rows of every person.
 
         Args:
             vectors: (N, D) float32.
             contract: of the model that gave them.
-            asked: ``k``, ``by``, and ``camera`` and ``source`` that are searched, as texts.
+            asked: ``k``, ``by``, and every ``camera`` and ``source`` that is searched.
 
         Raises:
             RefusedError: what cannot be asked for, a model of another space, or a gallery that
@@ -66,7 +68,7 @@ class Searcher:
         """
         k = _count(asked.get("k", "10"))
         by = asked.get("by", "row")
-        source, camera = ((asked[name],) if name in asked else () for name in ("source", "camera"))
+        source, camera = (tuple(asked.getlist(name)) for name in ("source", "camera"))
         gallery = self._current()
         try:
             require_same_space(

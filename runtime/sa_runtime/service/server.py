@@ -20,17 +20,19 @@ from typing import Any
 
 import uvicorn
 
-from sa_runtime.errors import IncompleteError, bad_value
+from sa_runtime.errors import IncompleteError, InputError, bad_value
 from sa_runtime.service.app import Service
 from sa_runtime.service.keys import Keys
 from sa_runtime.service.limits import LARGEST
 from sa_runtime.service.models import Models, ModelSettings
-from sa_runtime.service.pem import check_pem
+from sa_runtime.service.pem import check_pem, load_pair
 from sa_runtime.service.protocol import guarded
 from sa_runtime.sources.reader import quiet_opencv
 
 _log = logging.getLogger(__name__)
 
+_OTHER_FILES = 256
+"""Beside connections: models, libraries, a gallery."""
 SWITCH_S = 0.001
 """Between threads of Python: how long a batch that is done waits while requests are read."""
 OBJECTS = 20_000
@@ -116,6 +118,7 @@ def serve_models(
     holders = None if keys is None else Keys(keys)
     listening, address = bound(address)
     models = Models(dict(files), settings)
+    _allow_files(settings.limits.max_connections + _OTHER_FILES)
     with listening:
         try:
             service = Service(models, keys=holders, gallery=gallery)
@@ -167,12 +170,29 @@ def bound(address: Address) -> tuple[socket.socket, Address]:
         listening.close()
         if exc.errno == errno.EADDRNOTAVAIL:
             raise bad_value("host", address.host, "no address of this machine") from exc
-        raise bad_value(
-            "port",
-            address.port,
-            f"cannot listen on {address.host} ({_reason(exc)}); choose another one",
-        ) from exc
+        raise _cannot_listen(address, exc) from exc
     return listening, dataclasses.replace(address, port=listening.getsockname()[1])
+
+
+def _cannot_listen(address: Address, error: OSError) -> InputError:
+    said = f"cannot listen on {address.host} ({_reason(error)}); choose another one"
+    return bad_value("port", address.port, said)
+
+
+def _allow_files(count: int) -> None:
+    """Let this process open so many files, sockets among them; many shells allow 1024."""
+    try:
+        import resource
+    except ImportError:  # Windows counts otherwise
+        return
+    kind, endless = resource.RLIMIT_NOFILE, resource.RLIM_INFINITY
+    now, most = resource.getrlimit(kind)
+    if now == endless or now >= count:
+        return
+    allowed = count if most == endless else min(count, most)
+    resource.setrlimit(kind, (allowed, most))
+    if allowed < count:
+        _log.warning("%d files may be open: fewer connections than are allowed", allowed)
 
 
 def _reason(error: Exception) -> str:
@@ -228,7 +248,7 @@ class Server(uvicorn.Server):
             **_tls(address),
         )
         super().__init__(config)
-        self._service = service
+        self._service, self._address = service, address
         self._listening = listening
         self._drain_delay_s = drain_delay_s
         self._on_start = on_start
@@ -247,17 +267,41 @@ class Server(uvicorn.Server):
             self.run(sockets=[self._listening])
         if self.cut_off:
             raise IncompleteError(
-                f"{self.cut_off} requests were cut off when their time was over; allow more with "
-                "`drain_seconds`"
+                f"{self.cut_off} requests were cut off "
+                + (
+                    "by the second signal"
+                    if self.force_exit
+                    else "when their time was over; allow more with `drain_seconds`"
+                )
             )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        await super().startup(sockets)
+        """Listen, then say so.
+
+        Raises:
+            InputError: another program listens there since its port was taken.
+        """
+        try:
+            await super().startup(sockets)
+        except OSError as exc:
+            raise _cannot_listen(self._address, exc) from exc
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, self._service.reload_all)
+            loop.add_signal_handler(signal.SIGHUP, self.read_again)
         self._on_start()
+
+    def read_again(self) -> None:
+        """Take the certificate and the models as their files are now; SIGHUP asks for it."""
+        address, context = self._address, self.config.ssl
+        if context is not None and address.certificate is not None:
+            try:
+                check_pem(address.certificate, address.private_key)
+                load_pair(context, address.certificate, address.private_key)
+            except InputError as exc:
+                _log.error("the certificate stays as it was: %s", exc)
+            else:
+                _log.info("%s: read again", address.certificate)
+        self._service.reload_all()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that no more is wanted, then answer what there is."""

@@ -106,6 +106,7 @@ def _images(
         raise too_large(f"{spec.name}: {shape[0]} images, expected at most {max_images} a request")
     size = math.prod(shape)
     parameters = _object(tensor.get("parameters"), f"parameters of {spec.name}")
+    _refuse_shared_memory(parameters, spec.name)
     if "binary_data_size" in parameters:
         stated = parameters["binary_data_size"]
         if stated != size or len(tail) != size:
@@ -146,10 +147,16 @@ def _wants_binary(outputs: object, parameters: dict[str, Any], contract: Contrac
         if not isinstance(output, dict) or output.get("name") != name:
             raise malformed(f"outputs: the model gives {name!r} alone")
         own = _object(output.get("parameters"), f"parameters of {name}")
+        _refuse_shared_memory(own, name)
         if "classification" in own:
             raise malformed(f"{name}: vectors have no classification")
         return own.get("binary_data", parameters.get("binary_data_output")) is True
     return parameters.get("binary_data_output") is True
+
+
+def _refuse_shared_memory(parameters: dict[str, Any], name: str) -> None:
+    if any(key.startswith("shared_memory") for key in parameters):
+        raise malformed(f"{name}: no shared memory here; send and take tensors in the body")
 
 
 def _timeout_s(parameters: dict[str, Any]) -> float:

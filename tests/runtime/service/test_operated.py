@@ -83,6 +83,21 @@ def test_prometheus_reads_what_went_on(tiny_model: TinyModel) -> None:
     assert value(text, "process_resident_memory_bytes") > 1e6
 
 
+def test_what_alerts_rise_from_is_at_zero_before_it_happens(tiny_model: TinyModel) -> None:
+    """Prometheus sees a series that begins at 1 rise by nothing: its alert would never fire."""
+    with serving(tiny_model.path) as running:
+        text = httpx.get(f"{running.url}/metrics").text
+    for line in (
+        'sa_deploy_bad_vectors_total{kind="not finite",model="tiny0"}',
+        'sa_deploy_bad_vectors_total{kind="zero norm",model="tiny0"}',
+        'sa_deploy_failed_crops_total{model="tiny0"}',
+        'sa_deploy_flat_images_total{model="tiny0"}',
+        'sa_deploy_people_total{model="tiny0"}',
+        'sa_deploy_refused_total{reason="overload"}',
+    ):
+        assert f"{line} 0.0" in text.splitlines()
+
+
 def test_keys_are_asked_for_and_change_without_a_restart(
     tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,9 @@ def test_people_are_found_as_in_the_gallery_itself(
         np.testing.assert_allclose(
             [row["distance"] for row in found], [row["distance"] for row in expected], atol=1e-5
         )
+        two = [str(people / "03.png"), str(people / "05.png")]
+        (found,) = search(source=two).json()["results"]
+        assert sorted(row["source"] for row in found) == two
         gallery.remove(Where(source=(str(asked),)))
         (after,) = search(k=3).json()["results"]
         assert after[0]["source"] == expected[1]["source"]
@@ -73,6 +76,8 @@ def test_people_are_found_as_in_the_gallery_itself(
             ({"k": 10**9}, 400, "k: expected a number from 1"),
             ({"by": "x"}, 422, "by='x'"),
             ({"source": "nobody"}, 422, "nobody"),
+            ({"camra": "c1"}, 400, "?camra=: expected one of"),
+            ({"k": [1, 2]}, 400, "k: expected once"),
         ):
             refused = search(**words)
             assert (refused.status_code, said in refused.json()["error"]) == (status, True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,3 +209,43 @@ def test_other_addresses_ask_for_keys_or_certificates(host: str, tmp_path: Path)
         Address(host=host, certificate=server).check(keys=False)
     Address(host=host).check(keys=True)
     Address(host=host, certificate=server, client_ca=server).check(keys=False)
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(
+    tiny_model: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Authority(tmp_path, "site")
+    shown = site.give("server")
+    trust = ssl.create_default_context(cafile=str(site.path))
+
+    def common_name(host: str, port: str) -> bytes:
+        with (
+            socket.create_connection((host, int(port)), 10) as link,
+            trust.wrap_socket(link, server_hostname=host) as secure,
+        ):
+            found = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+            name: Any = found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
+            return str(name).encode()
+
+    at = Address(port=0, certificate=shown)
+    with serving(tiny_model.path, at=at) as running:
+        host, _, port = running.host.partition(":")
+        loop = running.server.servers[0].get_loop()
+
+        def read_again() -> None:
+            done = threading.Event()
+            loop.call_soon_threadsafe(running.server.read_again)
+            loop.call_soon_threadsafe(done.set)
+            assert done.wait(10)
+
+        assert common_name(host, port) == b"server"
+        with httpx.Client(base_url=running.url, verify=trust) as kept:
+            assert kept.get("/v2").status_code == 200
+            shown.write_bytes(site.give("renewed").read_bytes())
+            read_again()
+            assert common_name(host, port) == b"renewed"
+            assert kept.get("/v2").status_code == 200
+            shown.write_text("half of a certificate")
+            read_again()
+            assert "the certificate stays as it was" in caplog.text
+            assert common_name(host, port) == b"renewed"
