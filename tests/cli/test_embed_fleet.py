@@ -19,7 +19,7 @@ from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import InputError, RunnerError
 from sa_runtime.outputs.manifest import Manifest
 from sa_runtime.outputs.read import read_embeddings
-from sa_runtime.pipeline.ray import Settings, embed_task, tasks_of
+from sa_runtime.pipeline.tasks import Settings, embed_task, tasks_of
 from sa_runtime.runners.opening import open_runner
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "images" / f"{seed}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
     (folder / "images" / "notes.txt").write_text("no image")
     (folder / "torn" / "0.png").write_bytes(b"torn")
+    (folder / "torn.avi").write_bytes((folder / "a.avi").read_bytes()[:100])
+    (folder / "torn.txt").write_text("1,1,5,2,20,40\n")
     return folder
 
 
@@ -79,17 +81,21 @@ def test_workers_write_what_one_process_writes(
 ) -> None:
     videos = [folder / "a.avi", folder / "b.avi"]
     boxes = ["--detections", folder / "a.txt", "--detections", folder / "b.txt"]
+    torn = [folder / "torn.avi", "--detections", folder / "torn.txt"]
     sources = [videos[0], folder / "images", folder / "torn", videos[1]]
     fleet = ["--runtime", "onnxruntime", "--ray-workers", 2]
-    result = embed(tiny_model, *sources, *boxes, "--out", tmp_path / "fleet", *fleet)
-    # The damaged source is told of, and costs the others nothing.
+    words = (*sources, *boxes, *torn)
+    result = embed(tiny_model, *words, "--out", tmp_path / "fleet", *fleet)
+    # The damaged sources are told of, and cost the others nothing.
     assert result.returncode == 4, result.stderr
-    assert "1 of 4 sources are not complete, torn for one; mend what is said" in result.stderr
+    assert "2 of 5 sources are not complete, torn for one; mend what is said" in result.stderr
     assert "none of 1 images could be decoded" in result.stderr
+    assert f"not complete: {torn[0]}: cannot be opened as a video" in result.stderr
     report: dict[str, Any] = json.loads(result.stdout)
-    assert [source["rows"] for source in report["sources"]] == [FRAMES, 5, 0, FRAMES]
-    assert [source.get("boxes_clipped") for source in report["sources"]] == [FRAMES, 0, None, 0]
-    assert [source.get("other_files") for source in report["sources"]] == [0, 1, None, 0]
+    assert [source["rows"] for source in report["sources"]] == [FRAMES, 5, 0, FRAMES, 0]
+    clipped, others = [FRAMES, 0, None, 0, None], [0, 1, None, 0, None]
+    assert [source.get("boxes_clipped") for source in report["sources"]] == clipped
+    assert [source.get("other_files") for source in report["sources"]] == others
     for video, detections in zip(videos, boxes[1::2], strict=True):
         alone = tmp_path / f"{video.stem}.parquet"
         command = (video, "--detections", detections, "--out", alone, "--runtime", "onnxruntime")
@@ -108,14 +114,16 @@ def test_workers_share_a_video_by_ranges_of_its_frames(
     tiny_model: TinyModel, folder: Path, tmp_path: Path
 ) -> None:
     sources = [folder / "a.avi", folder / "images", "--detections", folder / "a.txt"]
+    sources += [folder / "torn.avi", "--detections", folder / "torn.txt"]
     words = ["--ray-workers", 2, "--split-frames", 11, "--runtime", "onnxruntime"]
     result = embed(tiny_model, *sources, "--out", tmp_path / "fleet", *words)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 4, result.stderr
+    assert f"not complete: {folder / 'torn.avi'}: cannot be opened as a video" in result.stderr
     report: dict[str, Any] = json.loads(result.stdout)
-    assert [source["rows"] for source in report["sources"]] == [FRAMES, 5]
+    assert [source["rows"] for source in report["sources"]] == [FRAMES, 5, 0]
     assert report["sources"][0]["boxes_clipped"] == FRAMES
     alone = tmp_path / "alone.parquet"
-    done = embed(tiny_model, sources[0], *sources[2:], "--out", alone, "--runtime", "onnxruntime")
+    done = embed(tiny_model, sources[0], *sources[2:4], "--out", alone, "--runtime", "onnxruntime")
     assert done.returncode == 0
     mine, its = read_embeddings(tmp_path / "fleet" / "a.avi"), read_embeddings(alone)
     assert mine.rows == its.rows
@@ -159,14 +167,22 @@ def test_sources_that_cannot_be_shared_out_are_named(folder: Path, tmp_path: Pat
         tasks_of([folder / "images", tmp_path / "images"], [], tmp_path / "out", resume=False)
 
 
+def test_a_damaged_video_hides_no_missing_one(folder: Path, tmp_path: Path) -> None:
+    boxes, torn = folder / "torn.txt", folder / "torn.avi"
+    (task,) = tasks_of([torn], [boxes], tmp_path / "out", resume=False)
+    assert task.source == torn.resolve()
+    with pytest.raises(InputError, match=r"absent\.avi: no such file"):
+        tasks_of([torn, folder / "absent.avi"], [boxes, boxes], tmp_path / "out", resume=False)
+
+
 LOST = """
-import os, sys
-from collections.abc import Iterator
+import os, signal, sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 import ray
 from sa_runtime.pipeline.ranges import EmbedTask
-from sa_runtime.pipeline.ray import TaskResult, share_out
+from sa_runtime.pipeline.ray import share_out
+from sa_runtime.pipeline.tasks import TaskResult
+from sa_runtime.system.ray_cluster import connected
 
 @ray.remote(num_cpus=1, max_restarts=1, max_task_retries=1)
 class Worker:
@@ -177,12 +193,16 @@ class Worker:
             raise OSError(28, "No space left on device")
         return TaskResult(task=task, rows=3)
 
-ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
 tasks = [EmbedTask(source=Path(name), detections=None, out=Path("/absent") / name)
          for name in ("a", "kills", "b", "raises", "c", "kills", "d")]
-for done in share_out(ray, tasks, Worker.remote, workers=2):
-    with open(sys.argv[1], "a") as out:  # the processes of Ray print between our lines
-        print(done.task.source, done.rows, bool(done.error), file=out)
+signal.signal(signal.SIGTERM, lambda *_: None)
+stops = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+with connected(None, purpose="a test") as ray:
+    for done in share_out(ray, tasks, Worker.remote, workers=2):
+        with open(sys.argv[1], "a") as out:  # the processes of Ray print between our lines
+            print(done.task.source, done.rows, bool(done.error), file=out)
+    # A run that is stopped ends by its own handlers.
+    assert stops == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 """
 
 

@@ -1,10 +1,13 @@
-"""A day of video on four Ray workers, and on two machines of which one is lost."""
+"""A day of video on four Ray workers, on two machines of which one is lost, and in two runs."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +30,8 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 from sa_runtime.outputs.manifest import MANIFEST
-from sa_runtime.pipeline.ray import Settings, embed_on_ray, tasks_of
+from sa_runtime.pipeline.ray import embed_on_ray
+from sa_runtime.pipeline.tasks import Settings, tasks_of
 
 model, video, boxes, out = map(Path, sys.argv[1:5])
 lose = int(sys.argv[5])
@@ -102,3 +106,33 @@ def test_four_workers_on_two_machines_give_the_rows_of_one_process(
     result = json.loads(done.stdout.split("RESULT ")[1].splitlines()[0])
     assert (result["error"], result["killed"]) == ("", lose), result
     same(tmp_path / "day.mp4", alone)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_goes_on(
+    tiny_model: TinyModel,
+    day: tuple[Path, Path],
+    alone: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    words = ["embed", tiny_model.path, day[0], "--detections", day[1], "--out", tmp_path]
+    words += ["--ray-workers", "2", "--split-frames", "5400", "--shard-rows", "200"]
+    words += ["--runtime", "onnxruntime"]
+    command = [sys.executable, "-m", "sa_deploy", *map(str, words)]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while sum(1 for _ in tmp_path.glob("*/.ranges/*/part-*.parquet")) < 6:
+        time.sleep(0.05)
+        assert job.poll() is None
+    os.killpg(job.pid, number)  # as a terminal and a service manager do
+    _, said = job.communicate(timeout=60)
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    assert job.returncode == codes[number], said
+    assert "Traceback" not in said
+    assert (tmp_path / day[0].name / ".ranges").is_dir()
+    if number == signal.SIGKILL:
+        time.sleep(10)  # workers whose driver is gone end within seconds
+    run(*words[:-2], "--resume")
+    same(tmp_path / day[0].name, alone)
+    assert not list(tmp_path.glob("*/.*"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from sa_runtime.errors import ContractError, InputError, bad_value
 from sa_runtime.service.models import ModelSettings
 from sa_runtime.service.server import Address
 from sa_runtime.system.extras import require
+from sa_runtime.system.ray_cluster import connected
 
 NAME = "sa-deploy"
 
@@ -136,45 +136,27 @@ def serve_on_ray(
     found = {name: path.resolve() for name, path in files.items()}
     # Reads the contracts, before a cluster is started for them.
     bound = application(found, settings, keys, replicas, deployed_by=me)
-    ray = require("ray", extra="scale", purpose="a service on Ray")
     serve = require("ray.serve", extra="scale", purpose="a service on Ray")
-    stops = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ray.init(
-            address=replicas.address or "local",  # never one that another program left
-            include_dashboard=False if replicas.address is None else None,
-            log_to_driver=False,
-            logging_level="error",
-            configure_logging=False,
-        )
-    except ConnectionError as exc:
-        raise bad_value(
-            "address", replicas.address, f"no cluster answers ({exc}); start one with `ray start`"
-        ) from exc
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in stops.items():
-            signal.signal(number, handler)  # Ray's own would end this process by SIGABRT
-    ours = False
-    try:
+    with connected(replicas.address, purpose="a service on Ray"):
         serve.start(http_options={"host": address.host, "port": address.port})
         _refuse_other_spaces(serve, files)
         ours = NAME not in serve.status().applications
         try:
-            serve.run(bound, name=NAME, route_prefix="/")
-        except RuntimeError as exc:
-            raise InputError(
-                f"the replicas do not start: {str(exc).strip().splitlines()[-1]}; serve the same "
-                "models without Ray to see why"
-            ) from exc
-        ours = True
-        on_start(address.url)
-        with _watching(serve, me) as replaced:
-            replaced.wait()
-        ours = False  # another process has put its own in the place
-    finally:
-        if ours:
-            serve.shutdown()
-        ray.shutdown()
+            try:
+                serve.run(bound, name=NAME, route_prefix="/")
+            except RuntimeError as exc:
+                raise InputError(
+                    f"the replicas do not start: {str(exc).strip().splitlines()[-1]}; serve the "
+                    "same models without Ray to see why"
+                ) from exc
+            ours = True
+            on_start(address.url)
+            with _watching(serve, me) as replaced:
+                replaced.wait()
+            ours = False  # another process has put its own in the place
+        finally:
+            if ours:
+                serve.shutdown()
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from sa_deploy.output import note, print_json, print_table, progress
 from sa_runtime.detections.options import BoxOptions
 from sa_runtime.errors import IncompleteError, bad_value
 from sa_runtime.pipeline.ranges import EmbedTask
-from sa_runtime.pipeline.ray import Settings, TaskResult, embed_on_ray, tasks_of
+from sa_runtime.pipeline.ray import embed_on_ray
 from sa_runtime.pipeline.result import what_was_met
+from sa_runtime.pipeline.tasks import Settings, TaskResult, tasks_of
 from sa_runtime.runners.opening import open_runner
 from sa_runtime.system.environment import cores
 from sa_runtime.system.remote import address_of
@@ -104,7 +105,9 @@ def embed_on_workers(
             done.append(result)
             advance()
             if result.error:
-                note(f"not complete: {result.task.source}: {result.error}")
+                source = str(result.task.source)
+                which = "" if result.error.startswith(source) else f"{source}: "
+                note(f"not complete: {which}{result.error}")
             if result.doubt:
                 note(f"warning: {result.task.source}: {result.doubt}")
     done.sort(key=lambda result: tasks.index(result.task))

@@ -16,7 +16,7 @@ from sa_runtime.outputs.manifest import Manifest
 from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.ranges import FOLDER, EmbedTask, join, split, unproven, video_of
-from sa_runtime.pipeline.ray import Settings, embed_task, tasks_of
+from sa_runtime.pipeline.tasks import Settings, embed_task, tasks_of
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.opening import open_runner
 from sa_runtime.sources.reader import VideoReader
