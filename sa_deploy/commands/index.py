@@ -12,7 +12,6 @@ import typer
 from sa_deploy.commands.gallery.indexing import told
 from sa_deploy.options import JsonOutput
 from sa_deploy.output import command_line, note, print_json, print_table, progress
-from sa_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sa_runtime.gallery.gallery import Gallery
@@ -90,10 +89,10 @@ def index(
     from sa_runtime.gallery.add import add_to
     from sa_runtime.gallery.rows import RowLabels, duration, time_of_day
     from sa_runtime.outputs.read import each_embeddings
-    from sa_runtime.system.files import refuse_inputs
+    from sa_runtime.system.files import refuse_inputs, refuse_twice
 
     refuse_inputs(out, embeddings)
-    _refuse_twice(embeddings)
+    refuse_twice(embeddings)
     labels = RowLabels(
         camera=camera, person=person, start=None if start is None else time_of_day(start, "start")
     )
@@ -128,17 +127,6 @@ def index(
         ],
     )
     note(f"Search it with: {command_line('search', out, '--vectors', embeddings[0])}")
-
-
-def _refuse_twice(embeddings: list[Path]) -> None:
-    """Rows of a file that is named twice would be in the gallery twice."""
-    from sa_runtime.system.files import real
-
-    seen = set()
-    for path in embeddings:
-        if real(path) in seen:
-            raise InputError(f"{path}: given twice; leave one out")
-        seen.add(real(path))
 
 
 def _method(gallery: Gallery) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from sa_deploy.options import Dataset, JsonOutput
 from sa_deploy.output import note, print_json, print_table
-from sa_runtime.errors import InputError
+from sa_runtime.errors import InputError, bad_value
 
 if TYPE_CHECKING:
     from sa_runtime.artefact.contract import Contract
@@ -103,7 +103,9 @@ def link(
     """
     from sa_runtime.linking.picture import check_timeline, draw_timeline
     from sa_runtime.linking.store import check_identities, write_identities
+    from sa_runtime.system.files import refuse_twice
 
+    refuse_twice(embeddings)
     inputs = [*embeddings, *(path for path in (parameters, known) if path is not None)]
     if fit is not None:
         _fit(embeddings, fit, dataset, data_dir, json_output)
@@ -191,6 +193,8 @@ def _fit(
     if data_dir is None and dataset != "auto":
         raise InputError("--dataset: expected --data-dir too")
     refuse_inputs(fit, embeddings, parameter="fit")
+    if fit.suffix.lower() != ".json":
+        raise bad_value("fit", str(fit), "is written as JSON; expected NAME.json")
     if data_dir is None:
         tracks, contract = _read(embeddings)
         person = tracks.number

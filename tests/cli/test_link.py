@@ -141,3 +141,15 @@ def test_a_calibrated_gallery_gives_the_threshold(folder: Path) -> None:
     assert json.loads(done.stdout)["measures"]["idf1"] > 0.9
     done = run(*asked, gallery, "--parameters", folder / "link.json")
     assert done.returncode == 2
+
+
+def test_a_file_given_twice_and_parameters_of_another_kind_are_refused(tmp_path: Path) -> None:
+    write_camera(tmp_path / "c1.parquet", 1, range(4))
+    twice = run(tmp_path / "c1.parquet", tmp_path / "c1.parquet", "--parameters", tmp_path / "p")
+    assert twice.returncode == 2
+    assert "c1.parquet: given twice; leave one out" in twice.stderr
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"kept")
+    wrong = run(tmp_path / "c1.parquet", "--fit", model)
+    assert f"--fit {model}: is written as JSON; expected NAME.json" in wrong.stderr
+    assert model.read_bytes() == b"kept"

@@ -37,7 +37,7 @@ _COMPARED = 2**21
 
 
 class Index(Protocol):
-    """Some rows of a segment, to be searched."""
+    """Some rows of a segment, to be searched; threads may search at once."""
 
     def add(self, rows: Ints, vectors: Floats) -> None:
         """Add (N, D) vectors by the numbers of their rows."""

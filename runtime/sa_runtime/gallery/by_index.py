@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sa_runtime.gallery.approximate import Method, index_rows, kind_of
+from sa_runtime.gallery.approximate import Method, index_rows
 from sa_runtime.gallery.found import NOBODY
 from sa_runtime.gallery.scan import Part, nearest_rows
 from sa_runtime.gallery.segments import Segment
@@ -42,9 +42,7 @@ def by_index(
         first += len(segment)
     found = nearest_rows(query, rest, k, memory_bytes=memory_bytes)
     for first, segment, part in indexed:
-        kind = kind_of(method)
-        index = kind.opened(segment.path / kind.FILE)
-        rows, distance = index_rows(index, query, min(k, len(segment)), part)
+        rows, distance = index_rows(segment.index(method), query, min(k, len(segment)), part)
         found = _merged(found, (np.where(rows < 0, NOBODY, rows + first), distance), k)
     return found
 

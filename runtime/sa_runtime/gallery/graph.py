@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Graph:
 
     def __init__(self, graph: Any) -> None:
         self._graph = graph
+        # Two searches at once would share the room that usearch gives each of its own threads.
+        self._one_at_a_time = threading.Lock()
 
     def add(self, rows: Ints, vectors: Floats) -> None:
         """See :class:`sa_runtime.gallery.approximate.Index`."""
@@ -63,9 +66,10 @@ class Graph:
 
     def candidates(self, query: Floats, k: int) -> Ints:
         """See :class:`sa_runtime.gallery.approximate.Index`."""
-        self._graph.expansion_search = max(_SEARCH, 2 * k)
         found = np.full((len(query), k), -1)
-        matches = self._graph.search(query, k)
+        with self._one_at_a_time:
+            self._graph.expansion_search = max(_SEARCH, 2 * k)
+            matches = self._graph.search(query, k)
         keys = np.atleast_2d(matches.keys).astype(np.int64)
         counts = np.atleast_1d(getattr(matches, "counts", np.full(len(query), keys.shape[1])))
         for row, count in enumerate(counts.tolist()):

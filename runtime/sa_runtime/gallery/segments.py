@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sa_runtime.errors import InputError
-from sa_runtime.gallery.approximate import Method, OnIndex, build_index
+from sa_runtime.gallery.approximate import Index, Method, OnIndex, build_index, kind_of
 from sa_runtime.gallery.rows import ROW_SCHEMA, every_column, in_schema, oldest, track_numbers
 from sa_runtime.gallery.scan import Part
 from sa_runtime.outputs.base import StoredType
@@ -78,6 +78,7 @@ class Segment:
 
     def __init__(self, gallery: Path, info: SegmentInfo) -> None:
         self.info = info
+        self._index: Index | None = None
         self.path = gallery / FOLDER / info.name
         for name, size in info.size_bytes.items():
             found = (self.path / name).stat().st_size
@@ -107,6 +108,13 @@ class Segment:
 
     def __len__(self) -> int:
         return self.info.rows
+
+    def index(self, method: Method) -> Index:
+        """Its index, opened once: that takes as long as many searches."""
+        if self._index is None:
+            kind = kind_of(method)
+            self._index = kind.opened(self.path / kind.FILE)
+        return self._index
 
     def part(self, keep: NDArray[np.int64] | None = None) -> Part:
         """Its rows, or some of them, to be searched."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa_runtime.errors import bad_value
+from sa_runtime.errors import InputError, bad_value
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -152,6 +152,19 @@ def refuse_inputs(
             where == real(given) or (target.exists() and target.samefile(given))
         ):
             raise bad_value(parameter, str(target), "it is read; write to another file")
+
+
+def refuse_twice(inputs: Iterable[Path]) -> None:
+    """Refuse a file that is named twice, whose rows would count twice.
+
+    Raises:
+        InputError: which.
+    """
+    seen = set()
+    for path in inputs:
+        if real(path) in seen:
+            raise InputError(f"{path}: given twice; leave one out")
+        seen.add(real(path))
 
 
 def real(path: Path) -> Path:

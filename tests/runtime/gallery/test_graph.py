@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_distances_are_those_of_the_exact_search(gallery: Gallery) -> None:
     assert one.distance[same].tolist() == two.distance[same].tolist()
     assert (np.diff(one.distance, axis=1) >= 0).all()
     assert (one.distance >= two.distance).all()
+
+
+def test_threads_that_search_at_once_find_what_one_finds(gallery: Gallery) -> None:
+    query = people(400, seed=8).vectors
+    alone = gallery.search(query, 10)
+    with ThreadPoolExecutor(8) as pool:
+        parts = [query[start : start + 5] for start in range(0, 400, 5)]
+        found = list(pool.map(lambda part: gallery.search(part, 10), parts))
+    assert np.concatenate([one.index for one in found]).tolist() == alone.index.tolist()
+    assert np.concatenate([one.distance for one in found]).tolist() == alone.distance.tolist()
 
 
 def test_what_is_filtered_or_asked_for_in_masses_is_exact(gallery: Gallery) -> None:
