@@ -39,6 +39,7 @@ from sa_runtime.system.environment import cores
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _INFER = "/v2/models/{name}/infer"
+_INFER_VERSION = "/v2/models/{name}/versions/{version}/infer"
 
 
 class Service:
@@ -91,7 +92,7 @@ class Service:
         post: dict[str, Any] = {"methods": ["POST"]}
         inner.add_api_route(_INFER, self.infer, openapi_extra=INFER_BODY, **post)
         inner.add_api_route(
-            "/v2/models/{name}/versions/{version}/infer",
+            _INFER_VERSION,
             self.infer,
             include_in_schema=False,
             **post,
@@ -180,19 +181,17 @@ class Service:
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The two endpoints that are asked all the time by a short way, the others by FastAPI's."""
-        parts = scope["path"].split("/") if scope.get("method") == "POST" else []
-        if parts == ["", "embed"]:
-            route = "/embed"
-        elif len(parts) == 5 and parts[1:3] == ["v2", "models"] and parts[4] == "infer":
-            route = _INFER
-        else:
+        route = _route(scope)
+        if route not in ("/embed", _INFER):
             await self._inner(scope, receive, send)
             return
         scope["state"]["route"] = route
         request = Request(scope, receive, send)
         try:
-            asked = self.embed(request) if route == "/embed" else self.infer(parts[3], request)
-            response = await asked
+            if route == "/embed":
+                response = await self.embed(request)
+            else:
+                response = await self.infer(_named(scope), request)
         except RefusedError as exc:
             response = await refused(request, exc)
         await response(scope, receive, send)
@@ -203,11 +202,12 @@ class Service:
         Raises:
             RefusedError: there is none.
         """
-        path: str = scope["path"]
-        if scope["method"] != "POST" or not path.endswith(("/infer", "/embed", "/search")):
+        route = _route(scope)
+        if not route:
             return None
-        if path.startswith("/v2/models/"):
-            name = path.split("/")[3]
+        scope.setdefault("state", {})["route"] = route
+        if route.startswith("/v2/"):
+            name = _named(scope)
         else:
             asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [""])
             name = asked[0]
@@ -325,6 +325,24 @@ class Service:
     async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run in a thread what would hold up the other requests."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+def _route(scope: Scope) -> str:
+    """The endpoint for vectors that a request asks; empty where it asks another one."""
+    path: str = scope["path"]
+    if scope["method"] != "POST":
+        return ""
+    if path in ("/embed", "/search"):
+        return path
+    if path.startswith("/v2/models/") and path.endswith("/infer"):
+        return {4: _INFER, 6: _INFER_VERSION}.get(path.count("/"), "")
+    return ""
+
+
+def _named(scope: Scope) -> str:
+    """The model in the path of the protocol's endpoints."""
+    path: str = scope["path"]
+    return path.split("/", 4)[3]
 
 
 def _milliseconds(text: str) -> float:

@@ -125,7 +125,8 @@ class Batcher:
         return max(1, math.ceil(self.wait_s(0)))
 
     def _refuse_late(self, crops: int, time_left_s: float) -> None:
-        if (wait_s := self.wait_s(crops)) > time_left_s:
+        # Whose time is over already is told so, and not to come again.
+        if 0 < time_left_s < (wait_s := self.wait_s(crops)):
             raise FullError(
                 f"{self._waiting} crops wait, which takes {wait_s:.1f} s, and the request has "
                 f"{time_left_s:.1f} s; come again in {self._retry_s} s",

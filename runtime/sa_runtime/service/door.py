@@ -84,7 +84,7 @@ class Door:
             retry_s, reason, said = exc.retry_after_s, exc.reason, str(exc)
             if retry_s is None or exc.status != 429 or header(scope, b"x-request-id"):
                 return None
-        self._metrics.count("", 429, reason)
+        self._metrics.count(scope["state"]["route"], 429, reason)
         body = orjson.dumps({"error": said})
         return (
             b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"

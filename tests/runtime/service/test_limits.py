@@ -228,6 +228,12 @@ def test_a_request_may_ask_for_less_time(tiny_model: TinyModel) -> None:
         assert answer.status_code == 504, answer.text
         assert "no answer in time" in answer.json()["error"]
         assert time.monotonic() - began < 1.5
+        served = running.service.models.get()
+        served.batcher.submit(np.zeros((8, 32, 16, 3), np.uint8))
+        while not served.batcher.crops_per_s:  # so that what a crop would have to wait is known
+            time.sleep(0.01)
+        over = http.post("/embed?timeout_ms=0.001", content=png())  # when its body was read
+        assert over.status_code == 504, over.text
 
 
 def test_overload_is_refused_at_once_and_the_accepted_are_answered(tiny_model: TinyModel) -> None:
@@ -295,7 +301,9 @@ def test_a_kept_connection_is_refused_by_its_headers_alone_and_goes_on(
         assert http.get("/v2").status_code == 200  # what is refused is not what stands behind it
         text = http.get("/metrics").text
         assert 'sa_deploy_refused_total{reason="overload"} 7.0' in text
-        assert 'sa_deploy_requests_total{route="none",status="429"} 7.0' in text
+        for route, count in (("/embed", 4), ("/v2/models/{name}/infer", 3)):
+            counted = f'sa_deploy_requests_total{{route="{route}",status="429"}} {count}.0'
+            assert counted in text
         host, port = running.host.split(":")
         with socket.create_connection((host, int(port)), timeout=10) as link:
             link.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
