@@ -106,6 +106,7 @@ def test_a_service_that_is_not_there_is_told_with_the_option_that_waits_longer(
         (["--client-ca", "ca.pem"], "--client-ca ca.pem: needs --certificate"),
         (["--max-images", "200"], "--queue-crops 128: expected at least"),
         (["--timeout-ms", "0"], "--timeout-ms 0: expected more than 0"),
+        (["--max-delay-ms", "2e4"], "20000: expected less than --timeout-ms 10000"),
         (["--timeout-ms", "inf"], "--timeout-ms inf: expected more than 0 and less than"),
         (["--max-body-mb", "inf"], "--max-body-mb inf: expected more than 0 and less than"),
         (["--private-key", "k.pem"], "--private-key k.pem: needs --certificate"),

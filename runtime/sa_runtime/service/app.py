@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from sa_runtime.arrays import Embeddings, Images
 from sa_runtime.errors import RunnerError, SaDeployError
 from sa_runtime.service import plain, search, v2
-from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, add_docs
+from sa_runtime.service.docs import EMBED_BODY, INFER_BODY, REFUSALS, SEARCH_BODY, add_docs
 from sa_runtime.service.door import Door
 from sa_runtime.service.drift import Drift
 from sa_runtime.service.gate import Gate, Job
@@ -86,6 +87,7 @@ class Service:
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
+            responses=REFUSALS,
         )
         add_docs(inner)
         Routes(self).add_to(inner)
@@ -99,8 +101,8 @@ class Service:
         )
         inner.add_api_route("/embed", self.embed, openapi_extra=EMBED_BODY, **post)
         if gallery is not None:
-            inner.add_api_route("/search", self.search, openapi_extra=EMBED_BODY, **post)
-        inner.add_api_route("/metrics", self.read_metrics)
+            inner.add_api_route("/search", self.search, openapi_extra=SEARCH_BODY, **post)
+        inner.add_api_route("/metrics", self.read_metrics, response_class=PlainTextResponse)
         inner.add_exception_handler(RefusedError, refused)  # type: ignore[arg-type]
         inner.add_exception_handler(HTTPException, not_found)  # type: ignore[arg-type]
         self._inner = inner

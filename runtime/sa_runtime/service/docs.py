@@ -10,7 +10,29 @@ from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.staticfiles import StaticFiles
 
+from sa_runtime.service.search import MOST
+
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_TEXT = {"type": "string"}
+_BOXES: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+}
+_WHOSE: dict[str, Any] = {"model": _TEXT, "version": {"type": "integer"}, "space": _TEXT}
+
+
+def _asked(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _answer(properties: dict[str, Any], *, binary: str = "") -> dict[str, Any]:
+    schema = {"type": "object", "required": list(properties), "properties": properties}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if binary:
+        content["application/octet-stream"] = _IMAGE
+    return {"200": {"description": binary or "As asked for.", "content": content}}
+
+
 EMBED_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -20,6 +42,7 @@ EMBED_BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "properties": {
                         "images": {
                             "type": "array",
@@ -41,13 +64,11 @@ EMBED_BODY: dict[str, Any] = {
             "application/json": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "properties": {
                         "images": {"type": "array", "items": {"type": "string"}},
                         "frame": {"type": "string"},
-                        "boxes": {
-                            "type": "array",
-                            "items": {"type": "array", "items": {"type": "number"}},
-                        },
+                        "boxes": _BOXES,
                     },
                     "description": "Image files in base64.",
                 }
@@ -55,19 +76,117 @@ EMBED_BODY: dict[str, Any] = {
         },
     },
     "parameters": [
-        {"name": name, "in": "query", "required": False, "schema": {"type": kind}}
-        for name, kind in (("model", "string"), ("boxes", "string"), ("timeout_ms", "number"))
+        _asked("model", _TEXT),
+        {
+            "name": "boxes",
+            "in": "query",
+            "required": False,
+            "content": {"application/json": {"schema": _BOXES}},
+        },
+        _asked("timeout_ms", {"type": "number", "minimum": 0, "exclusiveMinimum": True}),
     ],
+    "responses": _answer(
+        {
+            **_WHOSE,
+            "embedding": _TEXT,
+            "dim": {"type": "integer"},
+            "vectors": {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "number"}},
+                "description": "One of unit length for each image or box, in their order.",
+            },
+        },
+        binary="Little-endian float32 where `Accept` asks for it; their shape is in `X-Shape`.",
+    ),
+}
+SEARCH_BODY: dict[str, Any] = {
+    "requestBody": EMBED_BODY["requestBody"],
+    "parameters": [
+        *EMBED_BODY["parameters"],
+        _asked("k", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 10}),
+        _asked("by", {"type": "string", "enum": ["row", "track"], "default": "row"}),
+        _asked("camera", {"type": "array", "items": _TEXT}),
+        _asked("source", {"type": "array", "items": _TEXT}),
+    ],
+    "responses": _answer(
+        {
+            **_WHOSE,
+            "results": {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "object"}},
+                "description": "For each image or box the nearest rows, the nearest first.",
+            },
+        }
+    ),
+}
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": _TEXT,
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "datatype": _TEXT,
+        "parameters": {"type": "object"},
+        "data": {"type": "array", "items": {}},
+    },
 }
 INFER_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "object"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "id": _TEXT,
+                        "inputs": {"type": "array", "items": _TENSOR},
+                        "outputs": {"type": "array", "items": {"type": "object"}},
+                        "parameters": {"type": "object"},
+                    },
+                }
+            },
             "application/octet-stream": _IMAGE,
+        },
+    },
+    "responses": _answer(
+        {
+            "model_name": _TEXT,
+            "model_version": _TEXT,
+            "parameters": {"type": "object"},
+            "outputs": {"type": "array", "items": _TENSOR},
+        },
+        binary="The same, and the vectors behind it, where they are asked for in binary.",
+    ),
+}
+LOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": False,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"any_space": {"type": "boolean"}},
+                        }
+                    },
+                }
+            }
         },
     }
 }
+_ERROR = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}}
+    }
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Refused: what came, and what was expected.", "content": _ERROR},
+    "5XX": {"description": "Not done: off, stopped, too late, or failed.", "content": _ERROR},
+}
+"""What every endpoint may answer in the place of what was asked for."""
 
 
 def add_docs(app: FastAPI) -> None:

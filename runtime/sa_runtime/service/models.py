@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from sa_runtime.artefact.contract import Contract
-from sa_runtime.errors import ContractError, InputError, shown
+from sa_runtime.errors import ContractError, InputError, bad_value, shown
 from sa_runtime.runners.base import Runner
 from sa_runtime.runners.opening import open_runner
 from sa_runtime.service.batcher import Batcher
 from sa_runtime.service.canary import canary_cosine, known_canary
 from sa_runtime.service.drift import known_reference
-from sa_runtime.service.limits import Limits
+from sa_runtime.service.limits import LARGEST, Limits
 from sa_runtime.service.refusals import RefusedError
 from sa_runtime.service.tickets import BatchReport
 
@@ -46,6 +46,17 @@ class ModelSettings:
     max_delay_ms: float = 5.0
     lanes: int = 1
     limits: Limits = dataclasses.field(default_factory=Limits)
+
+    def check(self) -> None:
+        """Refuse a delay that a request does not outlast: whoever asks alone had no answer.
+
+        Raises:
+            InputError: it is one.
+        """
+        most = self.limits.timeout_ms
+        if most <= self.max_delay_ms < LARGEST:
+            rule = f"expected less than `timeout_ms` {most:g}"
+            raise bad_value("max_delay_ms", self.max_delay_ms, rule)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -132,6 +132,7 @@ def serve_on_ray(
             "certificate", str(address.certificate), "on Ray, TLS is done by what stands before it"
         )
     address.check(keys=keys is not None)
+    settings.check()
     me = secrets.token_hex(8)
     found = {name: path.resolve() for name, path in files.items()}
     # Reads the contracts, before a cluster is started for them.

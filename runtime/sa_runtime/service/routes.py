@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 
 from sa_runtime.errors import SaDeployError
 from sa_runtime.service import v2
+from sa_runtime.service.docs import LOAD_BODY
 from sa_runtime.service.gate import Gate
 from sa_runtime.service.limits import Limits
 from sa_runtime.service.models import Models, Served
@@ -67,7 +68,12 @@ class Routes:
             app.add_api_route(path, handler)
             app.add_api_route(path, handler, methods=["HEAD"], **aside)  # as some balancers ask
         app.add_api_route("/v2/repository/index", self.index, methods=["POST"])
-        app.add_api_route("/v2/repository/models/{name}/load", self.load, methods=["POST"])
+        app.add_api_route(
+            "/v2/repository/models/{name}/load",
+            self.load,
+            methods=["POST"],
+            openapi_extra=LOAD_BODY,
+        )
 
     async def live(self) -> Response:
         """Whether the process answers."""
@@ -164,7 +170,7 @@ def _any_space(body: bytes) -> bool:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise malformed(f"the request is not JSON ({exc})") from exc
-    parameters = (fields.get("parameters") or {}) if isinstance(fields, dict) else None
+    parameters = fields.get("parameters", {}) if isinstance(fields, dict) else None
     found = parameters.get("any_space", False) if isinstance(parameters, dict) else None
     if not isinstance(found, bool):
         raise malformed('expected {"parameters": {"any_space": true}}, or nothing')

@@ -114,6 +114,7 @@ def serve_models(
         IncompleteError: requests were cut off at the end.
     """
     address.check(keys=keys is not None)
+    settings.check()
     _tls(address)  # before models are opened
     holders = None if keys is None else Keys(keys)
     listening, address = bound(address)

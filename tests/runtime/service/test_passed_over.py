@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from sa_deploy import Gallery
 from tests.runtime.service.serving import Running, serving
 
 if TYPE_CHECKING:
@@ -110,3 +112,25 @@ def test_probes_may_ask_without_a_body_and_are_told_in_the_protocols_words(
             assert (head.status_code, head.content) == (200, b"")
         # A slash too many is told, not sent on to an address that a proxy does not have.
         assert http.post("/embed/", content=PNG).status_code == 404
+
+
+def test_the_openapi_document_says_what_is_taken_and_given(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    gallery = Gallery.create(tmp_path / "gallery", tiny_model.contract)
+    with serving(tiny_model.path, gallery=gallery.path) as running:
+        paths = httpx.get(f"{running.url}/openapi.json").json()["paths"]
+    asked = {one["name"] for one in paths["/search"]["post"]["parameters"]}
+    assert asked == {"model", "timeout_ms", "boxes", "k", "by", "camera", "source"}
+    assert {one["name"] for one in paths["/embed"]["post"]["parameters"]} == asked - {
+        "k", "by", "camera", "source",
+    }  # fmt: skip
+    for path, of_path in paths.items():
+        for operation in of_path.values():
+            assert set(operation["responses"]) == {"200", "4XX", "5XX"}, path
+            refused = operation["responses"]["4XX"]["content"]["application/json"]["schema"]
+            assert refused["required"] == ["error"]
+    assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+    for path in ("/embed", "/v2/models/{name}/infer"):
+        kinds = paths[path]["post"]["responses"]["200"]["content"]
+        assert set(kinds) == {"application/json", "application/octet-stream"}
