@@ -111,6 +111,11 @@ def test_the_reference_has_every_public_name_once() -> None:
     assert sorted(documented) == sorted(set(sa_deploy.__all__) - {"__version__"})
 
 
+def test_files_are_limited_in_one_place_which_spares_bytecode() -> None:
+    found = [path for path in (ROOT / "tests").rglob("*.py") if "RLIMIT_FSIZE" in path.read_text()]
+    assert [path.name for path in found if path != Path(__file__)] == ["file_limits.py"]
+
+
 def test_the_fast_tests_are_there() -> None:
     text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     (line,) = re.findall(r"^FAST := (.*)$", text, re.MULTILINE)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +24,7 @@ from sa_runtime.outputs.read import read_embeddings
 from sa_runtime.pipeline.embed import embed
 from sa_runtime.system.locking import owned
 from tests.clip import Clip
+from tests.file_limits import process_with_files_up_to
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
@@ -177,7 +176,7 @@ def test_a_limit_on_the_size_of_files_is_said_and_what_is_finished_stays(
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)),
+            **process_with_files_up_to(size),
         )
         assert process.returncode == 2, process.stderr
         assert "Traceback" not in process.stderr

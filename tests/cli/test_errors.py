@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from sa_deploy.app import app
 from sa_deploy.errors import for_command, known_error, running_command
 from sa_runtime.errors import InputError, MissingFileError, SaDeployError, bad_value
 from sa_runtime.runners.table import runner_class
+from tests.file_limits import process_with_files_up_to
 
 ROOT: Any = typer.main.get_command(app)
 
@@ -198,7 +198,7 @@ def test_a_file_that_may_not_grow_is_one_line_and_leaves_nothing(tmp_path: Path)
     done = run(
         *("data", "synth", str(tmp_path / "world"), "--identities", "4", "--cameras", "2"),
         *("--videos", "0", "--workers", "1"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        **process_with_files_up_to(1000),
     )
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1

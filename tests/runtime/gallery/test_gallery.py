@@ -4,7 +4,6 @@ import dataclasses
 import json
 import multiprocessing
 import re
-import resource
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from sa_runtime.gallery.manifest import MANIFEST
 from sa_runtime.gallery.rows import RowLabels, Where
 from sa_runtime.outputs.base import StoredType
 from sa_runtime.retrieval.search import top_k
+from tests.file_limits import files_up_to
 from tests.runtime.gallery.conftest import DIM, contract_of, people
 
 MORNING = datetime(2026, 5, 1, 8, tzinfo=UTC)
@@ -337,12 +337,7 @@ def test_a_full_disk_is_named_and_leaves_the_gallery_as_it_was(folder: Path) -> 
     gallery = Gallery.create(folder, contract_of())
     gallery.add([people(8)])
     before = files_of(folder)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=re.escape(str(folder))):
-            gallery.add([people(2000, source="c2.mp4")])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_up_to(20_000), pytest.raises(OSError, match=re.escape(str(folder))):
+        gallery.add([people(2000, source="c2.mp4")])
     assert files_of(folder) == before
     assert len(Gallery(folder)) == 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from sa_runtime.pipeline.embed import embed
 from sa_runtime.pipeline.result import EmbedResult
 from sa_runtime.pipeline.stages import run_pipeline
 from tests.clip import Clip
+from tests.file_limits import files_up_to
 
 if TYPE_CHECKING:
     from tests.tiny_onnx import TinyModel
@@ -142,12 +142,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(
     pytest.importorskip("qdrant_client", reason="qdrant_client is not installed")
     out, whole = tmp_path / "a.qdrant", tmp_path / "whole"
     run(tiny_model, clip, whole)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
-    try:
-        with pytest.raises(InputError, match=r"a\.qdrant: cannot be written \(.*free some space"):
-            run(tiny_model, clip, out)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    named = r"a\.qdrant: cannot be written \(.*free some space"
+    with files_up_to(30_000), pytest.raises(InputError, match=named):
+        run(tiny_model, clip, out)
     run(tiny_model, clip, out, resume=True)
     same(whole, out)

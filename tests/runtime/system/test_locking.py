@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 from sa_runtime.errors import InputError
 from sa_runtime.system.files import HashedFile, atomic_path, remove_leftovers, sha256_of
 from sa_runtime.system.locking import owned
+from tests.file_limits import files_up_to
 
 HOLD = """
 import sys, time
@@ -139,13 +139,8 @@ def test_a_file_is_hashed_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_for_a_name_can_be_locked(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    try:
-        with owned(tmp_path / "a"):
-            with pytest.raises(InputError, match="is being written by another process"):
-                owned(tmp_path / "a").__enter__()
-            assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_up_to(0), owned(tmp_path / "a"):
+        with pytest.raises(InputError, match="is being written by another process"):
+            owned(tmp_path / "a").__enter__()
+        assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
     assert list(tmp_path.iterdir()) == []
