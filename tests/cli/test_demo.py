@@ -1,7 +1,7 @@
-"""The main job, end to end, in a third of the README's world.
+"""The main job, end to end, in a fifth of the README's world.
 
-With all of it `make demo` finds 92.7 % of the people at rank 1; here, where training sees 30 people
-instead of 100, 76 %.
+With all of it `make demo` finds 92.7 % of the people at rank 1; here, where training sees 20 people
+instead of 100, 72 %.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.clip import Clip
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "sa_deploy", "demo", "--identities", "60", "--json"]
+    command = [sys.executable, "-m", "sa_deploy", "demo", "--identities", "40", "--json"]
     result = subprocess.run(
         [*command, "--out", str(out)], capture_output=True, text=True, check=False
     )
@@ -32,7 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 @pytest.mark.slow
 def test_a_trained_network_finds_people_it_never_saw(demo: tuple[Path, dict[str, Any]]) -> None:
     network, artefact = demo[1]["evaluations"].values()
-    assert network["cmc"]["market1501"]["rank1"] >= 0.65
+    assert network["cmc"]["market1501"]["rank1"] >= 0.6
     assert artefact["mAP"] == pytest.approx(network["mAP"], abs=0.001)
 
 

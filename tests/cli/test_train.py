@@ -69,8 +69,15 @@ def market(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.mark.parametrize(
     ("line", "classes"),
     [
-        (
+        pytest.param(
             "-d market -b 48 -j 4 --epochs 100 --log logs/market/ --combine-trainval "
+            "--step-size 40 --data-dir {root} --max-steps 1",
+            ("resnet50", 384, 128, 256),
+            marks=pytest.mark.soak,
+            id="a batch of 48",
+        ),
+        (
+            "-d market -b 8 -j 4 --epochs 100 --log logs/market/ --combine-trainval "
             "--step-size 40 --data-dir {root} --max-steps 1",
             ("resnet50", 384, 128, 256),
         ),

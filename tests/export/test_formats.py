@@ -52,6 +52,13 @@ SUPPORTED = [
 ]
 
 
+RESNET50: set[tuple[Format, Precision]] = {
+    ("onnx", "fp32"), ("onnx", "int8"), ("openvino", "bf16"), ("openvino", "int8"),
+    ("torchscript", "fp16"), ("torch-export", "fp32"),
+}  # fmt: skip
+"""Every format and precision once, int8 in both; soaks try all, as the tiny network does here."""
+
+
 def exporter_of(
     checkpoint: Checkpoint,
     precision: Precision,
@@ -283,7 +290,13 @@ def resnet50_exporters(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "precision"), SUPPORTED)
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        pytest.param(*each, marks=[] if each in RESNET50 else [pytest.mark.soak])
+        for each in SUPPORTED
+    ],
+)
 def test_resnet50(
     resnet50_exporters: dict[Precision, Exporter],
     tmp_path: Path,
