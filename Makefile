@@ -3,8 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
-# Bytecode is written as modules are imported: most of torch never is.
+# Bytecode is written as modules are imported: most of torch never is. Without it every process that
+# the tests start would compile torch again, seconds each time.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
+# What tests of several sessions share, made by the first of them.
+export SA_DEPLOY_MADE := $(CURDIR)/out/made
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Tests that neither train nor export: seconds, not minutes.
 FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/test_embed.py \
@@ -12,9 +16,9 @@ FAST := tests/runtime tests/cli/test_app.py tests/cli/test_options.py tests/cli/
 	--ignore tests/runtime/tensorrt --ignore tests/runtime/runners --ignore tests/runtime/bench \
 	--ignore tests/runtime/service --ignore tests/runtime/gallery --ignore tests/runtime/linking \
 	--ignore tests/runtime/outputs/test_stores.py --ignore tests/runtime/sources/test_live.py --ignore tests/runtime/retrieval/test_evaluation.py \
-	--ignore tests/runtime/retrieval/test_product.py --ignore tests/runtime/retrieval/test_stored.py
+	--ignore tests/runtime/retrieval/test_report_attention.py --ignore tests/runtime/retrieval/test_product.py --ignore tests/runtime/retrieval/test_stored.py
 
-.PHONY: help demo test together quick fast lowest lint format docs coverage dist soak promtool clean
+.PHONY: help demo unmade test together quick fast lowest lint format docs coverage dist soak promtool clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## */make \1\t/p' Makefile | expand -t 16
@@ -22,18 +26,21 @@ help:  ## show this list
 demo: $(RUN)  ## train, export, embed and evaluate on the synthetic world (minutes)
 	$(BIN)/sa-deploy demo --out out/demo
 
+unmade:
+	rm -rf $(SA_DEPLOY_MADE)
+
 test: $(DEV)  ## everything that continuous integration runs: lint and all tests
 	$(MAKE) -j2 lint together
 	$(BIN)/pytest -m "alone and not soak" $$(grep -rl pytest.mark.alone tests)
 
-together: $(DEV)
+together: $(DEV) unmade
 	$(PYTEST) -m "not alone and not soak" --ignore tests/runtime/tensorrt
 	$(PYTEST) -m "not alone and not soak" tests/runtime/tensorrt
 
 quick: $(DEV)  ## lint and the fast tests, in less than a minute
 	$(MAKE) -j2 lint fast
 
-fast: $(DEV)
+fast: $(DEV) unmade
 	$(PYTEST) -q --durations=0 --durations-min=2 -m "not slow and not alone and not soak" $(FAST)
 
 lowest:  ## the tests that need no torch, with the lowest versions that are promised
@@ -56,14 +63,14 @@ format: $(DEV)  ## put every file into the project's style
 docs: $(DEV)  ## build the documentation into out/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-coverage: $(DEV)  ## run all tests but those that measure time, and say what they reach
+coverage: $(DEV) unmade  ## run all tests but those that measure time, and say what they reach
 	$(PYTEST) -m "not alone and not soak" --cov --cov-report=term:skip-covered --cov-report=xml:out/coverage.xml
 
 dist: $(DEV)  ## build the wheel and the source archive into dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
-soak: $(DEV)  ## trials of minutes, each in short among the tests
+soak: $(DEV) unmade  ## trials of minutes, each in short among the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak
 
 promtool: $(DEV)  ## the checker of Prometheus' files, out of Debian's package, beside the environment

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
@@ -16,6 +15,7 @@ from hypothesis import settings
 
 from sa_deploy.logs import PACKAGES
 from tests.clip import Clip, clip_in, write_clip
+from tests.exports import drawn_once, parsed_once, traced_once
 
 if TYPE_CHECKING:
     from sa_training.network import SANetwork
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 collect_ignore = ["rtsp_server.py"]
 """A program of its own, for the Python that GStreamer comes with."""
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+MADE_VARIABLE = "SA_DEPLOY_MADE"
 TINY_SEED = 20_260
 # How long an example takes depends on what else the machine does.
 settings.register_profile("sa-deploy", deadline=None)
@@ -39,14 +40,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def torchlib_once() -> Iterator[None]:
-    """Torch parses the source of its ONNX operators before every export; once is enough here.
+def exports_share(made_once: MadeOnce) -> Iterator[None]:
+    """Exports of this process share what they have in common.
 
     For tests that export in this process; the others do not pay for the import of torch.
     """
-    apis: Any = importlib.import_module("torch.onnx._internal._lazy_import").onnxscript_apis
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
+    with parsed_once(), drawn_once(made_once), traced_once():
         yield
 
 
@@ -83,9 +82,14 @@ def _log_levels_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
-    """Gives a folder of some name, filled by whichever of several test processes comes first."""
+    """Gives a folder of some name, filled by whichever of several test processes comes first.
+
+    Where a variable names their folder, several sessions share it, as those of ``make test`` do.
+    """
     own = tmp_path_factory.getbasetemp()
-    root = own if worker_id == "master" else own.parent
+    given = os.environ.get(MADE_VARIABLE)
+    root = Path(given) if given else own if worker_id == "master" else own.parent
+    root.mkdir(parents=True, exist_ok=True)
 
     def folder(name: str, fill: Callable[[Path], object]) -> Path:
         path, partial = root / name, root / f"{name}.partial"
@@ -148,7 +152,7 @@ def tiny_onnx_model(
     from sa_export.export import export_model
 
     def fill(folder: Path) -> None:
-        request.getfixturevalue("torchlib_once")
+        request.getfixturevalue("exports_share")
         export_model(tiny_checkpoint, folder)
 
     return made_once("tiny_onnx", fill) / "model.onnx"

@@ -94,7 +94,7 @@ def folder(
     synthetic_root: Path,
     tiny_checkpoint: Path,
     tiny_onnx_model: Path,
-    torchlib_once: None,
+    exports_share: None,
 ) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(synthetic_root, folder / "world")

@@ -62,7 +62,7 @@ def test_evaluate_an_artefact(folder: Path) -> None:
     assert 0 <= found["rank1"] < 1
 
 
-@pytest.mark.usefixtures("torchlib_once")
+@pytest.mark.usefixtures("exports_share")
 def test_train_and_export(folder: Path) -> None:
     artefact = run(TRAIN_AND_EXPORT)["artefact"]
     assert artefact.path.resolve() == folder / "run" / "model.onnx"

@@ -69,7 +69,7 @@ def tiny_artefacts(
     from sa_training.checkpoints import load_checkpoint
 
     def fill(folder: Path) -> None:
-        request.getfixturevalue("torchlib_once")
+        request.getfixturevalue("exports_share")
         _write(tiny_checkpoint, folder)
 
     folder = made_once("artefacts", fill)

@@ -15,7 +15,7 @@ from sa_deploy.app import app, main
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.errors import CheckpointError, InputError, ParityError
 
-pytestmark = pytest.mark.usefixtures("torchlib_once")
+pytestmark = pytest.mark.usefixtures("exports_share")
 
 
 def run(*arguments: object) -> Result:

@@ -68,5 +68,5 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _exports_in_this_process(torchlib_once: None) -> None:
+def _exports_in_this_process(exports_share: None) -> None:
     """Every module here exports."""

@@ -10,7 +10,7 @@ from sa_deploy import InputError, export_model
 from sa_runtime.artefact.metadata import read_contract
 from sa_runtime.artefact.reference import reference_of
 
-pytestmark = pytest.mark.usefixtures("torchlib_once")
+pytestmark = pytest.mark.usefixtures("exports_share")
 
 
 def test_a_checkpoint_is_exported_at_its_own_size(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sa_runtime.tensorrt import plugin
 from sa_runtime.tensorrt.ptx import constants
 from sa_runtime.tensorrt.tactics import Pool, Tactic, plan
+from tests.conftest import MadeOnce
 from tests.runtime.tensorrt.aot_plugin import Registry
 
 # All that the bindings need of TensorRT's libraries; every one of them answers "nothing".
@@ -137,14 +138,20 @@ def interpreted() -> Iterator[Interpreted]:
 def exported_models(
     tiny_checkpoint: Path,
     tiny_onnx_model: Path,
-    torchlib_once: None,
-    tmp_path_factory: pytest.TempPathFactory,
+    exports_share: None,
+    made_once: MadeOnce,
 ) -> dict[str, Path]:
     """ONNX files of the tiny network as the exporter writes them, by precision.
 
     FP16 and int8 hold two embeddings, so that one function body serves P = 6 and P = 1. The int8
     ranges are made up: engines are built from these files, not evaluated.
     """
+    folder = made_once("exported", lambda to: _export(tiny_checkpoint, to))
+    lower = {name: folder / f"model.{name}.onnx" for name in ("fp16", "int8")}
+    return {"fp32": tiny_onnx_model, **lower}
+
+
+def _export(tiny_checkpoint: Path, folder: Path) -> None:
     import dataclasses
 
     from sa_export.artefacts import Exporter
@@ -160,14 +167,11 @@ def exported_models(
     crops = validation_crops(None, height=128, width=64)
     exporter = Exporter(load_checkpoint(tiny_checkpoint), options, crops)
     model = exporter.onnx_model(plugin=True)
-    folder = tmp_path_factory.mktemp("exported")
-    paths = {name: folder / f"model.{name}.onnx" for name in ("fp16", "int8")}
-    paths["fp16"].write_bytes(model.SerializeToString())
+    (folder / "model.fp16.onnx").write_bytes(model.SerializeToString())
     # An older version of the opset has no half-precision scales.
     model.opset_import[0].version = max(model.opset_import[0].version, 19)
     scheme = SCHEMES["tensorrt"]
     ranges = dict.fromkeys(quantised_tensors(model, scheme), (-4.0, 4.0))
     quantised = quantise(model, ranges, scheme)
     write_contract(quantised, dataclasses.replace(exporter.contract, precision="int8"))
-    paths["int8"].write_bytes(quantised.SerializeToString())
-    return {"fp32": tiny_onnx_model, **paths}
+    (folder / "model.int8.onnx").write_bytes(quantised.SerializeToString())
