@@ -240,8 +240,12 @@ def test_a_finished_file_that_was_replaced_is_noticed(
     tiny_model: TinyModel, clip: Clip, whole: Path
 ) -> None:
     second = whole / "part-00001.parquet"
+    group = pq.read_metadata(second).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    vectors = max(columns, key=lambda column: column.total_compressed_size)
     data = bytearray(second.read_bytes())
-    data[len(data) // 2] ^= 1  # a bit of a vector: rows and size stay what they were
+    # A bit of a vector: rows and size stay what they were.
+    data[vectors.data_page_offset + vectors.total_compressed_size // 2] ^= 1
     second.write_bytes(data)
     assert (
         pq.read_metadata(second).num_rows
