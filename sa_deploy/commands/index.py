@@ -126,6 +126,8 @@ def index(
             ("feature space", gallery.contract.space),
         ],
     )
+    if kept is not None and len(gallery) < added:
+        note(f"{added - len(gallery):,} rows are older than they are kept, and are gone already")
     note(f"Search it with: {command_line('search', out, '--vectors', embeddings[0])}")
 
 

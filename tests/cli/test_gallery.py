@@ -279,6 +279,14 @@ def test_calibrating_on_a_data_set_gives_verdicts(
     assert "expected --marked FILE" in neither.stderr
 
 
+def test_rows_that_are_too_old_are_gone_at_once(gallery: Gallery, tmp_path: Path) -> None:
+    past = ("--start", "2020-01-01T00:00Z", "--keep", "1d")
+    done = invoke("index", tmp_path / "people.parquet", "-o", tmp_path / "old", *past)
+    assert done.returncode == 0
+    assert "6 rows are older than they are kept, and are gone already" in done.stderr
+    assert len(Gallery(tmp_path / "old")) == 0
+
+
 def changed(people: Path, name: str, change: Callable[[Any], Any]) -> Path:
     """A file of embeddings with other vectors, as somebody may write it."""
     table = pq.read_table(people)

@@ -73,4 +73,6 @@ def add_to(
     store = Store(path, new=new)
     store.on_index = on_index
     added = add_rows(store, rows, labels or RowLabels(), known)
-    return Gallery(path), added
+    gallery = Gallery(path, on_index=on_index)
+    gallery.forget()
+    return gallery, added

@@ -124,6 +124,8 @@ def nearest_groups(
         rows, far = nearest(wanted, waiting)
         still = []
         for query, row, distances in zip(waiting.tolist(), rows, far, strict=True):
+            # An index may find fewer rows than were asked for.
+            row, distances = row[row != NOBODY], distances[row != NOBODY]
             first = first_of_each(row)[:k]
             if len(first) < k and wanted < total:
                 still.append(query)

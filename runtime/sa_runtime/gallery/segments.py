@@ -110,10 +110,22 @@ class Segment:
         return self.info.rows
 
     def index(self, method: Method) -> Index:
-        """Its index, opened once: that takes as long as many searches."""
+        """Its index, opened once: that takes as long as many searches.
+
+        Raises:
+            InputError: a file that is not as it was written.
+        """
         if self._index is None:
             kind = kind_of(method)
-            self._index = kind.opened(self.path / kind.FILE)
+            file = self.path / kind.FILE
+            try:
+                self._index = kind.opened(file)
+            except (ValueError, RuntimeError, OSError) as exc:
+                raise InputError(
+                    f"{file}: cannot be read ({str(exc)[:80]}); take it from a backup or index "
+                    "again; a search with `exact=True` does without it",
+                    path=file,
+                ) from exc
         return self._index
 
     def part(self, keep: NDArray[np.int64] | None = None) -> Part:

@@ -78,6 +78,14 @@ def test_threads_that_search_at_once_find_what_one_finds(gallery: Gallery) -> No
     assert np.concatenate([one.distance for one in found]).tolist() == alone.distance.tolist()
 
 
+def test_a_graph_that_was_damaged_is_told(gallery: Gallery, tmp_path: Path) -> None:
+    shutil.copytree(gallery.path, tmp_path / "copy")
+    file = next((tmp_path / "copy").rglob(graph.FILE))
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(InputError, match=r"graph\.usearch: cannot be read .* `exact=True` does"):
+        Gallery(tmp_path / "copy").search(people(2), 5)
+
+
 def test_what_is_filtered_or_asked_for_in_masses_is_exact(gallery: Gallery) -> None:
     query = people(20, seed=6)
     where = Where(track=7)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sa_runtime.errors import MissingPackageError
+from sa_runtime.errors import InputError, MissingPackageError
 from sa_runtime.gallery import ivfpq
 from sa_runtime.gallery.gallery import Gallery
 from sa_runtime.gallery.rows import Where
@@ -70,6 +70,27 @@ def test_removing_makes_the_lists_anew(tmp_path: Path) -> None:
     made.remove(Where(start=5.0))
     assert (len(made), made.recall) == (4950, None)
     assert not list((tmp_path / "g").rglob(ivfpq.FILE))
+
+
+def test_rows_that_are_all_alike_are_found_however_few_the_lists_give(tmp_path: Path) -> None:
+    made = Gallery.create(tmp_path / "g", contract_of(), method="ivfpq")
+    alike = np.repeat(people(1).vectors, ROWS, axis=0)
+    made.add([people(ROWS, tracks=100, vectors=alike)])
+    query = people(3, seed=4).vectors
+    by_track = made.search(query, 20, by="track")
+    assert by_track.index.tolist() == [list(range(20))] * 3
+    assert (by_track.distance == made.search(query, 20, by="track", exact=True).distance).all()
+
+
+def test_lists_that_were_damaged_are_told(tmp_path: Path) -> None:
+    made = Gallery.create(tmp_path / "g", contract_of(), method="ivfpq")
+    made.add([people(ROWS, tracks=100)])
+    file = next(made.path.rglob(ivfpq.FILE))
+    file.write_bytes(bytes(file.stat().st_size))
+    opened = Gallery(made.path)
+    with pytest.raises(InputError, match=r"lists\.faiss: cannot be read .* `exact=True` does"):
+        opened.search(people(2), 5)
+    assert opened.search(people(2), 5, exact=True).index[:, 0].tolist() == [0, 1]
 
 
 def test_without_the_package_it_says_what_to_install(
