@@ -331,9 +331,9 @@ class Service:
 
 def _route(scope: Scope) -> str:
     """The endpoint for vectors that a request asks; empty where it asks another one."""
-    path: str = scope["path"]
-    if scope["method"] != "POST":
+    if scope.get("method") != "POST":  # which the application's start and end have not
         return ""
+    path: str = scope["path"]
     if path in ("/embed", "/search"):
         return path
     if path.startswith("/v2/models/") and path.endswith("/infer"):

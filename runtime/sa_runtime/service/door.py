@@ -95,7 +95,11 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; whatever fails unforeseen is a 500 that tells nothing."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except Exception:
+                _log.exception("the service did not start")  # uvicorn's log is not to be heard
+                raise
             return
         began = time.monotonic()
         asked = header(scope, b"x-request-id").decode("latin-1")

@@ -286,6 +286,8 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except OSError as exc:
             raise _cannot_listen(self._address, exc) from exc
+        except SystemExit as exc:  # with a code that means something else here
+            raise RuntimeError("the application did not start") from exc
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self.read_again)

@@ -172,3 +172,17 @@ def test_vectors_before_a_swap_to_another_space_are_not_called_drift(
     drift.add(after, models[1].embed(crops(70)))
     assert set(drift.measure(after)) == {"mean", "variance", "nearest", "spectrum"}
     np.testing.assert_equal(drift.measure(before), {})
+
+
+def test_an_application_that_does_not_start_says_why(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Service) -> None:
+        raise ZeroDivisionError("of some library")
+
+    service = Service(Models({"m": tiny_model.path}, ModelSettings(runtime="onnxruntime")))
+    monkeypatch.setattr(Service, "open", broken)
+    listening, address = bound(Address(port=0))
+    with listening, pytest.raises(RuntimeError, match="the application did not start"):
+        Server(service, address, listening).serve_until_stopped()
+    assert "of some library" in caplog.text
