@@ -23,7 +23,7 @@ from sa_runtime.outputs.base import OutputOptions, StoredEmbeddings, Writer
 from sa_runtime.outputs.columns import rows_of, slices
 from sa_runtime.outputs.folder import require_end
 from sa_runtime.outputs.journal import Journal
-from sa_runtime.outputs.manifest import Manifest, Shard
+from sa_runtime.outputs.manifest import MANIFEST, Manifest, Shard
 
 TABLE = "embeddings"
 """Name of the table or collection."""
@@ -83,13 +83,22 @@ class Database(Journal):
 
     def _begin(self, options: OutputOptions, *, begun: bool) -> None:
         self.manifest.contract = self._contract.to_json()
-        self._open()
         with ExitStack() as stack:
+            if not begun:
+                # Before the database: the run after one that is killed in between goes on.
+                self._write_manifest()
+                stack.callback(self._unbegin)
+            self._open()
             stack.callback(self._let_go)
             count = self._trim(self.manifest.rows)
             if count != self.manifest.rows:
                 raise _changed(self.path, self.manifest.rows, count)
             stack.pop_all()
+
+    def _unbegin(self) -> None:
+        """Leave nothing of a run that failed before its database was there."""
+        if all(path.name == MANIFEST for path in self.path.glob("[!.]*")):
+            (self.path / MANIFEST).unlink()
 
     def close(self) -> None:
         """Close the database, and let the next run own the folder."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +91,27 @@ def test_a_stopped_run_leaves_no_row_twice(
     same(tmp_path / "late.parquet", whole)  # made of the database's rows
     with pytest.raises(InputError, match=rf"a\.{suffix}: holds {clip.boxes} rows of an earlier"):
         run(tiny_model, clip, out)
+
+
+KILLED = """
+import os, sys
+from sa_runtime.outputs.table import output_kind
+from sa_runtime.pipeline.embed import embed
+
+video, model, boxes, out = sys.argv[1:]
+output_kind(out)._trim = lambda self, rows: os._exit(9)
+embed(video, model, out, detections=boxes, runtime="onnxruntime")
+"""
+
+
+def test_a_run_that_is_killed_as_its_database_is_made_goes_on(
+    tiny_model: TinyModel, clip: Clip, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"a.{suffix}"
+    words = [clip.video, tiny_model.path, clip.detections, out]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], check=False)
+    assert killed.returncode == 9
+    assert run(tiny_model, clip, out, resume=True).rows == clip.boxes
 
 
 def test_rows_that_are_gone_are_noticed(
