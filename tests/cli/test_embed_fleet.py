@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -165,6 +166,22 @@ def test_sources_that_cannot_be_shared_out_are_named(folder: Path, tmp_path: Pat
     (tmp_path / "images" / "0.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"both would be written to .*; embed them one after"):
         tasks_of([folder / "images", tmp_path / "images"], [], tmp_path / "out", resume=False)
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_start_is_no_defect(
+    tiny_model: TinyModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Path("/tmp") / ("x" * 110)  # names of sockets may be 107 characters long
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    words = ["--out", tmp_path / "out", "--ray-workers", 1, "--runtime", "onnxruntime"]
+    try:
+        done = embed(tiny_model, folder / "images", *words)
+    finally:
+        shutil.rmtree(long, ignore_errors=True)
+    assert done.returncode == 2
+    assert "Ray does not start here: " in done.stderr
+    assert "pass --ray-address auto" in done.stderr
 
 
 def test_a_damaged_video_hides_no_missing_one(folder: Path, tmp_path: Path) -> None:

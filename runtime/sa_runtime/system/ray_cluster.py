@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sa_runtime.errors import bad_value
+from sa_runtime.errors import RunnerError, bad_value
 from sa_runtime.system.extras import require
 
 
@@ -24,6 +24,7 @@ def connected(address: str | None, *, purpose: str) -> Iterator[Any]:
     Raises:
         MissingPackageError: Ray is not installed.
         InputError: no such cluster.
+        RunnerError: none can be started here.
     """
     ray = require("ray", extra="scale", purpose=purpose)
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -39,6 +40,11 @@ def connected(address: str | None, *, purpose: str) -> Iterator[Any]:
     except ConnectionError as exc:
         raise bad_value(
             "address", address, f"no cluster answers ({exc}); start one with `ray start`"
+        ) from exc
+    except Exception as exc:  # Ray's own are of the plainest kind
+        raise RunnerError(
+            f"Ray does not start here: {str(exc).strip().partition(chr(10))[0][:300]}; try "
+            "`ray start --head` by itself, and pass `address=auto`"
         ) from exc
     try:
         if threading.current_thread() is threading.main_thread():

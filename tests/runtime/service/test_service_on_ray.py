@@ -182,6 +182,44 @@ sys.stdout.flush()
 os._exit(0)
 """
 
+GROWN = """
+import json, os, sys, time
+from pathlib import Path
+import numpy as np, ray
+from ray import serve
+from sa_runtime.service.models import ModelSettings
+from sa_runtime.service.ray_serve import NAME, Replicas, application
+from tests.runtime.service.load import Load
+
+model, port = Path(sys.argv[1]), int(sys.argv[2])
+ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+settings = ModelSettings(runtime="onnxruntime", batch_size=8, max_delay_ms=100)
+replicas = Replicas(least=1, most=3, requests=2, cpus=1)
+serve.start(http_options={"host": "127.0.0.1", "port": port})
+serve.run(application({"tiny": model}, settings, None, replicas), name=NAME, route_prefix="/")
+
+def running():
+    found = serve.status().applications[NAME].deployments[NAME]
+    return found.replica_states.get("RUNNING", 0)
+
+images = np.random.default_rng(0).integers(0, 256, (4, 32, 16, 3), dtype=np.uint8)
+load = Load(f"http://127.0.0.1:{port}", images, timeout_s=200)
+at_first = running()
+load.start(4, with_ids=4)
+until = time.monotonic() + 240
+while running() < 3 and time.monotonic() < until:
+    time.sleep(0.5)
+grown = running()
+time.sleep(3)
+load.stop()
+print("RESULT", json.dumps({
+    "good": len(load.good), "failed": load.failed, "wrong": len(load.wrong),
+    "at_first": at_first, "grown": grown,
+    "not 200": [status for status in load.outcomes.values() if status != 200]}))
+sys.stdout.flush()
+os._exit(0)
+"""
+
 
 def result_of(script: str, *words: object) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, words)]
@@ -232,6 +270,15 @@ def test_replicas_hold_models_in_turns(tmp_path: Path) -> None:
     assert (found["good"], found["wrong"]) == ({"a": 60, "b": 60, "c": 60}, [])
     assert found["unknown"] == [404, "no model 'x'; expected one of a, b, c"]
     assert found["ready"] == 200
+
+
+@pytest.mark.soak
+def test_replicas_become_more_where_requests_wait(tiny_model: TinyModel) -> None:
+    """Eight clients, and two requests a replica are meant to be answered at a time."""
+    found = result_of(GROWN, tiny_model.path, 18771)
+    assert (found["at_first"], found["grown"]) == (1, 3)
+    assert found["good"] > 100
+    assert (found["failed"], found["wrong"], found["not 200"]) == ([], 0, [])
 
 
 @pytest.mark.soak
