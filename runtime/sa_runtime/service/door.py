@@ -36,7 +36,7 @@ _STOPPED = RefusedError(
 _UPGRADE = RefusedError(
     400,
     "a body behind Upgrade, where none can be read; ask by HTTP/1.1 alone, as Java's HttpClient "
-    "does with version(HTTP_1_1) and curl with --http1.1",
+    "does with version(HTTP_1_1), and curl where it is told nothing else",
     close=True,
     reason="malformed",
 )
