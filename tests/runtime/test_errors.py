@@ -189,7 +189,7 @@ def test_the_floors_below_the_command_line_speak_of_no_options() -> None:
     for path in (path for floor in FLOORS for path in sorted((root / floor).rglob("*.py"))):
         name = str(path.relative_to(root))
         for line, text in _texts(ast.parse(path.read_text())):
-            alone = re.sub(r"`(sa-deploy|ffmpeg|torchrun) [^`]*`", "", text)
+            alone = re.sub(r"`(sa-deploy|ffmpeg|torchrun|curl|ray) [^`]*`", "", text)
             if re.search(r"(?<![\w-])--[a-z]", alone) and name not in WITH_COMMANDS:
                 found.append(f"{name}:{line}: {text}")
     assert not found, "name the Python parameter, as `batch_size`:\n" + "\n".join(found)
