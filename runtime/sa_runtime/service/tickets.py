@@ -50,7 +50,8 @@ class Ticket:
     def end(self, error: Exception | None = None) -> None:
         """Hand the vectors over, or an error; nothing where nobody waits for them any more."""
         if not self.over:
-            self.over, self.error = True, error
+            self.error = error
+            self.over = True  # last: other threads look at it first
             self.on_over()
 
     def answer(self) -> Embeddings:
